@@ -1,0 +1,36 @@
+"""The one family of errors that a user may see, with the exit code each one ends a command with.
+
+Every message answers four questions: what is wrong, where (file, key, row), what was expected, what to do next.
+`docs/exit-codes.md` lists the codes.
+"""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """An error that the user can act on; commands print it without a traceback and leave with `exit_code`."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", expected: str = "", next_step: str = "") -> None:
+        self.what, self.where, self.expected, self.next_step = what, where, expected, next_step
+        parts = [what]
+        if where:
+            parts.append(f"  where:    {where}")
+        if expected:
+            parts.append(f"  expected: {expected}")
+        if next_step:
+            parts.append(f"  next:     {next_step}")
+        super().__init__("\n".join(parts))
+
+
+class DataError(LabError):
+    """A data file that exists but cannot be used as it is."""
+
+    exit_code = 65
+
+
+class MissingInputError(LabError):
+    """A file or folder that the user named does not exist or cannot be read."""
+
+    exit_code = 66
