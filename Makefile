@@ -1,0 +1,50 @@
+# Two commands are enough on a machine with Python >= 3.10, make and gcc: `make demo` and `make test`.
+# Variables: PYTHON (interpreter), TORCH (torch version), NTU60 (a real data file for the demo).
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+TORCH ?= 2.13.0
+NTU60 ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(TORCH)
+
+.PHONY: help setup demo test test-full lint images smoke bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
+
+setup: $(STAMP)  ## make .venv and install everything into it
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
+	@touch $@
+
+demo: $(STAMP)  ## the main job: data -> what fits -> training -> report (NTU60=/path/NTU60_CS.npz for a real file)
+	$(BIN)/sal demo $(if $(NTU60),--data '$(NTU60)')
+
+lint: $(STAMP)  ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(STAMP) lint  ## lint and all tests that need neither a GPU nor a long time
+	$(BIN)/pytest -m "not slow and not docker_torch"
+
+test-full: $(STAMP) lint  ## the slow full-matrix checks too
+	$(BIN)/pytest
+
+images: $(STAMP)  ## build every image
+	bash build_all_images.sh
+
+smoke: $(STAMP)  ## run every image's smoke test
+	$(BIN)/python smoke_test_all.py
+
+bench: $(STAMP)  ## what the tables in docs and README come from
+	$(BIN)/python benchmarks/loader.py
+
+clean:  ## remove .venv, caches and run folders
+	rm -rf $(VENV) .build work_dir .pytest_cache .mypy_cache .ruff_cache

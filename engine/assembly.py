@@ -1,0 +1,134 @@
+"""From settings to the parts of a run: device, data, batches, network."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from shared_data.datasets import DataSet, honest, open_data
+from torch import nn
+
+from engine import models
+from engine.config import RunConfig
+from engine.errors import ConfigError
+from shared_data.clips import Clips
+from shared_data.errors import DataError, MissingInputError
+from shared_data.loader import Loader
+from shared_data.pipelines import pipeline
+
+DEBUG_CLIPS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """What a recipe written for a data set needs the file to hold."""
+
+    classes: int
+    skeleton: str
+
+
+DATASETS = {"ntu60": Expected(60, "ntu25"), "ntu120": Expected(120, "ntu25"), "nw_ucla": Expected(10, "ucla20")}
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda`, `cuda:1` or the field's plain GPU number; raises `ConfigError` if there is no such GPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    wanted = f"cuda:{name}" if name.isdigit() else name
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ConfigError(f"unknown device {name!r}", expected="auto, cpu, cuda, or a GPU's number") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"no GPU {device.index or 0}: torch sees {torch.cuda.device_count()}",
+            next_step="`sal doctor` says why; --device cpu trains without one",
+        )
+    return device
+
+
+def load_data(config: RunConfig) -> DataSet:
+    """The data of the run as the settings ask for it, checked against what the recipe is for."""
+    if config.data is None:
+        raise MissingInputError(
+            "no data file named", expected="--data NTU60_CS.npz, a 5-D NPZ, an NW-UCLA folder or zip, or a prepared store",
+            next_step="see docs/your-data.md, or try `make demo`, which makes its own",
+        )  # fmt: skip
+    expected = DATASETS.get(config.dataset)
+    if config.dataset != "auto" and expected is None:
+        raise ConfigError(f"unknown dataset {config.dataset!r}", expected=", ".join(["auto", *DATASETS]))
+    data = open_data(
+        Path(config.data),
+        layout=config.layout,
+        num_classes=expected.classes if expected else None,
+        on_bad=config.on_bad,
+    )
+    if expected and (data.num_classes, data.skeleton.name) != (expected.classes, expected.skeleton):
+        raise DataError(
+            f"the recipe is for {config.dataset}, the file is something else",
+            where=str(config.data),
+            expected=f"{expected.classes} classes on {expected.skeleton}; "
+            f"found {data.num_classes} classes on {data.skeleton.name}",
+            next_step="choose the recipe of this data set, or --dataset auto to use this recipe's settings anyway",
+        )
+    limit = min(config.max_clips or len(data.train), DEBUG_CLIPS if config.debug else len(data.train))
+    if config.max_clips or config.debug:
+        data = dataclasses.replace(data, train=_thinned(data.train, limit), test=_thinned(data.test, limit))
+    return data
+
+
+def _thinned(clips: Clips, limit: int) -> Clips:
+    """At most `limit` clips, evenly spaced."""
+    return clips.subset(np.linspace(0, len(clips) - 1, min(limit, len(clips))).round().astype(np.int64))
+
+
+def validation(data: DataSet, config: RunConfig) -> DataSet:
+    """The data that training sees: under `--protocol honest` its `test` is held out of train."""
+    return honest(data) if config.protocol == "honest" else data
+
+
+def train_loader(data: DataSet, config: RunConfig, device: torch.device) -> Loader:
+    if len(data.train) < config.batch_size:
+        raise ConfigError(
+            f"the batch of {config.batch_size} is larger than the {len(data.train)} training clips",
+            next_step=f"--batch-size {len(data.train)} or less",
+        )
+    options = _pipeline_options(config.train_feeder_args, config.train_window_size, config.stream)
+    return Loader(
+        data.train, pipeline(config.pipeline, **options), batch_size=config.batch_size, train=True, seed=config.seed,
+        repeat=config.repeat, drop_last=True, prefetch=2 if config.num_worker else 0, pin_memory=device.type == "cuda",
+    )  # fmt: skip
+
+
+def test_loader(data: DataSet, config: RunConfig, device: torch.device) -> Loader:
+    options = _pipeline_options(config.test_feeder_args, config.test_window_size, config.stream)
+    return Loader(
+        data.test, pipeline(config.pipeline, **options), batch_size=config.test_batch_size, train=False,
+        prefetch=2 if config.num_worker else 0, pin_memory=device.type == "cuda",
+    )  # fmt: skip
+
+
+def _pipeline_options(arguments: dict[str, Any], window: int, stream: str) -> dict[str, Any]:
+    """Feeder arguments in our words: the field's `window_size` is our `window`."""
+    options = {"window": window, "stream": stream, **arguments}
+    if "window_size" in options:
+        options["window"] = options.pop("window_size")
+    return options
+
+
+def build_model(config: RunConfig, data: DataSet, device: torch.device) -> nn.Module:
+    """The network of `config.model` for the classes, joints and people of `data`, seeded, on `device`."""
+    torch.manual_seed(config.seed)
+    card = models.find(config.model)
+    network = models.build(
+        card, num_classes=data.num_classes, skeleton=data.skeleton, people=data.train.max_people, **config.model_args
+    )
+    return network.to(device)
+
+
+def work_dir(config: RunConfig) -> Path:
+    """The run folder: as named, or work_dir/MODEL/RECIPE_STREAM."""
+    return Path(config.work_dir or f"work_dir/{config.model}/{config.recipe or 'custom'}_{config.stream}")

@@ -1,0 +1,101 @@
+"""Checkpoints without pickle: tensors in safetensors, everything else as JSON in the file's header.
+
+`last.safetensors` is the full state of a run (network, optimizer, loss scaler, position, running sums): one file, so one
+rename makes it current. Exported weights (`best.safetensors`, `runs-E-S.safetensors`) hold the network alone.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as to_bytes
+from torch import nn
+
+from engine.errors import WeightsError
+from engine.storage import write_atomically
+
+HEADER_LIMIT = 100 * 2**20  # bytes; safetensors' own limit
+
+
+def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
+    """The network alone, with `about` (model, arguments, epoch, accuracy) in the header."""
+    write_atomically(path, to_bytes(_contiguous(model.state_dict()), {"about": json.dumps(about)}))
+
+
+def save_state(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    position: dict[str, Any],
+) -> None:
+    """Everything that `load_state` needs to go on as if nothing had happened; `position` is JSON-able."""
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    saved = optimizer.state_dict()
+    scalars: dict[str, dict[str, Any]] = {}
+    for index, entries in saved["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"optimizer/{index}/{name}"] = value
+            else:
+                scalars.setdefault(str(index), {})[name] = value
+    header = {
+        "position": json.dumps(position),
+        "optimizer": json.dumps({"param_groups": saved["param_groups"], "scalars": scalars}),
+        "scaler": json.dumps(scaler.state_dict()),
+    }
+    write_atomically(path, to_bytes(_contiguous(tensors), header))
+
+
+def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> dict[str, Any]:
+    """Restore a state written by `save_state`; returns its position. Raises `WeightsError` (exit 65) if damaged."""
+    tensors, header = read(path)
+    try:
+        model.load_state_dict(_under("model/", tensors))
+        about = json.loads(header["optimizer"])
+        state: dict[int, dict[str, Any]] = {int(i): dict(values) for i, values in about["scalars"].items()}
+        for key, value in _under("optimizer/", tensors).items():
+            index, name = key.split("/", 1)
+            state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": state, "param_groups": about["param_groups"]})
+        scaler.load_state_dict(json.loads(header["scaler"]))
+        position: dict[str, Any] = json.loads(header["position"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            "this is not the full state of the run at hand", where=str(path), expected=str(error).splitlines()[0],
+            next_step="give another --work-dir, or --resume never --force to start over",
+        ) from error  # fmt: skip
+    return position
+
+
+def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and header of a safetensors file, both checked against the file's true size before anything is allocated."""
+    try:
+        content = path.read_bytes()
+        (length,) = struct.unpack("<Q", content[:8])
+        if length > min(HEADER_LIMIT, len(content) - 8):
+            raise ValueError(f"the header claims {length} bytes, the file has {len(content)}")
+        header = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        return load_bytes(content), header
+    except FileNotFoundError:
+        raise WeightsError("no such checkpoint", where=str(path)) from None
+    except (OSError, SafetensorError, ValueError, KeyError, struct.error, RuntimeError) as error:
+        raise WeightsError(
+            f"the checkpoint cannot be read: {error}", where=str(path), expected="a complete safetensors file",
+            next_step="use another checkpoint of the run folder",
+        ) from error  # fmt: skip
+
+
+def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies on the CPU, as safetensors stores neither views nor shared storage."""
+    return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}

@@ -1,0 +1,218 @@
+"""The one definition of a run's settings: flags, `--help`, YAML keys, validation and the saved config all come from it.
+
+A recipe is a flat YAML file of these keys; any flag beats the file. Flags are spelled with dashes (`--num-epoch`), keys with
+underscores (`num_epoch`), as in the field's own trainers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from engine import models
+from engine.errors import ConfigError
+from engine.losses import LossName
+from engine.optimizers import OptimizerName
+from engine.parsing import LabParser, nearest
+from engine.step import Precision
+
+MERGED = ("model_args", "train_feeder_args", "test_feeder_args")
+
+
+def _key(default: Any, text: str, *, volatile: bool = False) -> Any:
+    """A field with its help text; a `volatile` one may change between a run and its resumption."""
+    metadata = {"help": text, "volatile": volatile}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Every setting of a training or test run. Units: epochs and frames as counts, learning rate per step."""
+
+    model: str = _key("", "model folder under models/")
+    recipe: str = _key("", "recipe of the model (a file in its recipes/ folder), or use --config")
+    phase: Literal["train", "test"] = _key("train", "train a model, or test --weights")
+    data: str | None = _key(None, "data file or folder (Kaggle NPZ, 5-D NPZ, NW-UCLA folder or zip, prepared store)")
+    layout: Literal["auto", "kaggle", "skeleton5d", "nw_ucla", "store"] = _key("auto", "how to read --data")
+    on_bad: Literal["refuse", "drop"] = _key("refuse", "clips with NaN, infinity or no content: refuse the file, or drop")
+    dataset: str = _key("auto", "data set the recipe is for: ntu60, ntu120, nw_ucla, or auto")
+    split: str = _key("", "official protocol of the data set the recipe is for (xsub, xview, xset), for the records")
+    protocol: Literal["upstream", "honest"] = _key(
+        "upstream", "upstream: evaluate on the test set each epoch; honest: on people or views held out of training"
+    )
+    pipeline: str = _key("ctrgcn_ntu", "named input pipeline of shared_data")
+    stream: Literal["j", "b", "jm", "bm"] = _key("j", "joint, bone, joint motion or bone motion")
+    train_window_size: int = _key(64, "frames per clip in training")
+    test_window_size: int = _key(64, "frames per clip in evaluation")
+    train_feeder_args: dict[str, Any] = _key({}, "further options of the training pipeline; merged into the recipe's")
+    test_feeder_args: dict[str, Any] = _key({}, "further options of the test pipeline; merged into the recipe's")
+    repeat: int = _key(1, "times each training clip is drawn in an epoch")
+    model_args: dict[str, Any] = _key({}, "constructor arguments of the network; merged into the recipe's")
+    weights: str | None = _key(None, "checkpoint to start from or to test: ours, or an official one", volatile=True)
+    trust_pickle: bool = _key(False, "allow opening a pickled checkpoint (.pt); it can run code", volatile=True)
+    num_epoch: int = _key(65, "epochs")
+    batch_size: int = _key(64, "clips per optimizer step")
+    forward_batch_size: int | None = _key(None, "clips per forward pass; gradients accumulate to --batch-size")
+    test_batch_size: int = _key(64, "clips per evaluation pass", volatile=True)
+    memory_friendly: bool = _key(False, "micro-batches of 8 and small evaluation batches; BatchNorm sees the pieces")
+    optimizer: OptimizerName = _key("SGD", "optimizer")
+    base_lr: float = _key(0.1, "learning rate after the warm-up")
+    momentum: float = _key(0.9, "momentum of SGD")
+    nesterov: bool = _key(True, "Nesterov momentum")
+    weight_decay: float = _key(0.0004, "weight decay, on every parameter")
+    lr_schedule: Literal["step", "cosine"] = _key("step", "drops at the epochs in --step, or half a cosine")
+    warm_up_epoch: int = _key(5, "epochs of linear warm-up")
+    step: list[int] = _key([35, 55], "epochs (from 0) at which the learning rate drops")
+    lr_decay_rate: float = _key(0.1, "factor of each drop")
+    min_lr: float = _key(0.0, "learning rate at the end of the cosine")
+    loss_type: LossName = _key("CE", "training loss")
+    label_smoothing: float = _key(0.0, "share of the target spread over all classes")
+    clip_grad: float | None = _key(None, "largest L2 norm of the gradient")
+    precision: Precision = _key("fp32", "arithmetic of the forward pass: fp32, or autocast to bf16 or fp16")
+    seed: int = _key(1, "seed of initialisation, order and augmentation")
+    eval_interval: int = _key(1, "evaluate every so many epochs (the last one always)")
+    save_interval: int = _key(0, "also keep the weights of every so many epochs (0: only last and best)", volatile=True)
+    save_steps: int = _key(0, "also save the full state every so many steps inside an epoch (0: no)", volatile=True)
+    num_worker: int = _key(1, "0: make batches in the training thread; 1 or more: one prefetch thread", volatile=True)
+    device: str = _key("auto", "auto, cpu, cuda, or a GPU's number", volatile=True)
+    work_dir: str | None = _key(None, "folder of the run (default: work_dir/MODEL/RECIPE_STREAM)", volatile=True)
+    resume: Literal["auto", "never"] = _key("auto", "auto: go on with an interrupted run in --work-dir", volatile=True)
+    force: bool = _key(False, "go on even though the settings changed, or start over an existing folder", volatile=True)
+    log_interval: int = _key(20, "write a log line every so many steps", volatile=True)
+    tensorboard: bool = _key(False, "also write TensorBoard events (needs the extra)", volatile=True)
+    deterministic: bool = _key(True, "ask for deterministic kernels")
+    max_clips: int = _key(0, "use at most so many clips of each split, evenly spaced (0: all)")
+    debug: bool = _key(False, "use 100 clips of each split only")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that make two runs the same run; a resumed run must agree in all of them."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.metadata["volatile"]}
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """Lines `key: theirs -> ours` for every identity key in which a saved config differs."""
+        mine = self.identity()
+        return [f"{k}: {other.get(k)!r} -> {v!r}" for k, v in mine.items() if k in other and other[k] != v]
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
+
+
+def parser(prog: str = "sal train") -> ArgumentParser:
+    """The parser of a run, generated from `RunConfig`."""
+    result = LabParser(prog=prog, description="Settings of a run. Any flag beats the recipe.", exit_on_error=True)
+    result.add_argument("--config", action="config", help="recipe file (YAML)")
+    hints = {f.name: t for f, t in zip(dataclasses.fields(RunConfig), _types(), strict=True)}
+    for entry in dataclasses.fields(RunConfig):
+        default = getattr(RunConfig(), entry.name)
+        flag = "--" + entry.name.replace("_", "-")
+        result.add_argument(flag, type=hints[entry.name], default=default, help=entry.metadata["help"])
+    return result
+
+
+def _types() -> list[Any]:
+    hints = get_type_hints(RunConfig)
+    return [hints[entry.name] for entry in dataclasses.fields(RunConfig)]
+
+
+def parse(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = "sal train") -> RunConfig:
+    """Settings from a command line; a model's name or its recipe's path may be left to the other.
+
+    argv   flags; bare words are `key=value` free, a recipe is `--recipe NAME` or `--config FILE`
+    raises `ConfigError` (exit 2) with the nearest right flag, key or value
+    """
+    argv = _expand_switches(list(argv))
+    spoken = parser(prog)
+    config_file, argv = _recipe_file(argv, model)
+    prefix = ["--config", str(config_file)] if config_file else []
+    try:
+        recipe = spoken.parse_args(prefix)
+        final = spoken.parse_args([*prefix, *argv])
+    except ConfigError as error:
+        if config_file is not None and "in the config file" in error.what:
+            raise ConfigError(error.what, where=str(config_file), next_step=error.next_step) from None
+        raise
+    values = _values(final)
+    for name in MERGED:
+        values[name] = {**_values(recipe)[name], **values[name]}
+    if model:
+        if values["model"] not in ("", model):
+            raise ConfigError(f"the recipe is for {values['model']}, not for {model}", where=str(config_file))
+        values["model"] = model
+    if phase:
+        values["phase"] = phase
+    if config_file and not values["recipe"]:
+        values["recipe"] = config_file.stem
+    return _checked(RunConfig(**values))
+
+
+def _expand_switches(argv: list[str]) -> list[str]:
+    """A boolean flag without a value means true: `--memory-friendly` -> `--memory-friendly=true`."""
+    booleans = {
+        "--" + f.name.replace("_", "-") for f, t in zip(dataclasses.fields(RunConfig), _types(), strict=True) if t is bool
+    }
+    result = []
+    for place, word in enumerate(argv):
+        follower = argv[place + 1] if place + 1 < len(argv) else "--"
+        result.append(word + "=true" if word in booleans and follower.startswith("--") else word)
+    return result
+
+
+def _recipe_file(argv: list[str], model: str) -> tuple[Path | None, list[str]]:
+    """Take `--config FILE` or `--recipe NAME` out of argv; return the file and the rest."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--config")
+    finder.add_argument("--recipe")
+    finder.add_argument("--model", default=model)
+    try:
+        known, _ = finder.parse_known_args(argv)
+        if known.config is None and known.recipe is None:
+            return None, argv
+        rest = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        rest.add_argument("--config")
+        rest.add_argument("--recipe")
+        _, others = rest.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error), next_step="give --config FILE or --recipe NAME") from None
+    if known.config is not None:
+        file = Path(known.config)
+        if not file.is_file():
+            raise ConfigError(f"no recipe file {file}", next_step="`sal models` lists the recipes of every model")
+        return file, others
+    if not known.model:
+        raise ConfigError("--recipe needs a model", next_step="sal train MODEL --recipe NAME")
+    recipes = models.find(known.model).recipes
+    if known.recipe not in recipes:
+        raise ConfigError(
+            f"{known.model} has no recipe {known.recipe!r}{nearest(known.recipe, list(recipes))}",
+            expected=", ".join(sorted(recipes)),
+        )
+    return recipes[known.recipe], others
+
+
+def _values(namespace: Namespace) -> dict[str, Any]:
+    return {entry.name: namespace[entry.name] for entry in dataclasses.fields(RunConfig)}
+
+
+def _checked(config: RunConfig) -> RunConfig:
+    """Refuse values that no run can have; apply --memory-friendly."""
+    if not config.model:
+        raise ConfigError("no model named", next_step="sal train MODEL --recipe NAME; `sal models` lists them")
+    for name in ("num_epoch", "batch_size", "test_batch_size", "train_window_size", "test_window_size", "repeat",
+                 "eval_interval", "log_interval"):  # fmt: skip
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name} is {getattr(config, name)}", expected="1 or more")
+    if config.forward_batch_size is not None and config.forward_batch_size < 1:
+        raise ConfigError(f"forward_batch_size is {config.forward_batch_size}", expected="1 or more")
+    if config.memory_friendly:
+        micro = min(config.forward_batch_size or 8, 8)
+        config = dataclasses.replace(config, forward_batch_size=micro, test_batch_size=min(config.test_batch_size, 8))
+    return config

@@ -1,0 +1,141 @@
+"""The folder of one run: who may write it, what is in it, and how its log survives being cut off anywhere."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from engine.config import RunConfig
+from engine.errors import SaveError, WorkDirError
+from engine.storage import sweep_temporaries, write_atomically
+
+
+class RunFolder:
+    """A locked run folder: `config.yaml env.json log.jsonl metrics.json scores.npz checkpoints/ report.html`.
+
+    One process at a time may hold it; the lock goes with the process, however that ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Create or open and lock. Raises `WorkDirError` (exit 73)."""
+        self.path = path
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise WorkDirError(
+                f"cannot write the work folder: {error.strerror}", where=str(path), next_step="give another --work-dir"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = (path / ".lock").read_text().strip() or "another process"
+            raise WorkDirError(
+                f"the work folder is in use by {holder}",
+                where=str(path),
+                next_step="wait for it, or give another --work-dir",
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        for folder in (self.path, self.checkpoints):
+            sweep_temporaries(folder)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        return self.checkpoints / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        return self.checkpoints / "best.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.jsonl"
+
+    def claim(self, config: RunConfig) -> bool:
+        """Take the folder for `config`; True if an interrupted run of the same settings is to be resumed.
+
+        A folder of other settings is refused with the differences, unless `config.force`.
+        """
+        saved_file = self.path / "config.yaml"
+        if saved_file.exists():
+            saved = yaml.safe_load(saved_file.read_text()) or {}
+            differences = config.differences(saved)
+            if differences and not config.force:
+                raise WorkDirError(
+                    "the work folder holds another run; these settings differ (saved -> asked):\n    "
+                    + "\n    ".join(differences),
+                    where=str(self.path),
+                    next_step="give another --work-dir, or --force to go on with the new settings",
+                )
+        elif any(p.name not in (".lock", "checkpoints") for p in self.path.iterdir()) and not config.force:
+            raise WorkDirError(
+                "the work folder is not empty and not a run of this lab", where=str(self.path),
+                next_step="give an empty or new --work-dir, or --force to write into it",
+            )  # fmt: skip
+        resume = config.resume == "auto" and self.last.exists()
+        if self.last.exists() and not resume and not config.force:
+            raise WorkDirError(
+                "the work folder holds a run, and --resume never would write over it", where=str(self.path),
+                next_step="give another --work-dir, or --force to start over",
+            )  # fmt: skip
+        self.write("config.yaml", config.to_yaml().encode())
+        return resume
+
+    def clear(self) -> None:
+        """Remove what a run writes, for starting over."""
+        files = [self.path / n for n in ("log.jsonl", "metrics.json", "report.html", "scores.npz", "scores_best.npz")]
+        for file in [*files, self.path / "examples.npz", *self.checkpoints.glob("*.safetensors")]:
+            file.unlink(missing_ok=True)
+
+    def write(self, name: str, content: bytes) -> None:
+        write_atomically(self.path / name, content)
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write(name, (json.dumps(value, indent=1) + "\n").encode())
+
+    def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """An NPZ of plain arrays (no object arrays)."""
+        buffer = BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        self.write(name, buffer.getvalue())
+
+    def append_log(self, event: str, **values: Any) -> None:
+        """One JSON line, handed to the system at once."""
+        line = json.dumps({"event": event, **values}) + "\n"
+        try:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise SaveError(f"could not write the log: {error.strerror}", where=str(self.log)) from error
+
+    def log_size(self) -> int:
+        return self.log.stat().st_size if self.log.exists() else 0
+
+    def cut_log(self, size: int) -> None:
+        """Drop what was logged after the checkpoint that is resumed, a torn last line included."""
+        if self.log.exists():
+            os.truncate(self.log, min(size, self.log_size()))
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """Events of a log; a torn last line is skipped."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue

@@ -1,0 +1,47 @@
+"""`--phase test`: scores of given weights, with no training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from engine import assembly
+from engine.config import RunConfig
+from engine.environment import describe
+from engine.errors import ConfigError
+from engine.evaluate import evaluate
+from engine.examples import save_examples
+from engine.metrics import measure
+from engine.report import write_report
+from engine.runfolder import RunFolder
+from engine.weights import load_weights
+
+
+def score(config: RunConfig, console: Console) -> Path:
+    """Evaluate `--weights` on the test clips; writes scores, metrics and a report into the run folder and returns it."""
+    if not config.weights:
+        raise ConfigError("no weights named", next_step="--weights checkpoints/best.safetensors, or an official .pt file")
+    device = assembly.choose_device(config.device)
+    data = assembly.load_data(config)
+    model = assembly.build_model(config, data, device)
+    kind = load_weights(Path(config.weights), model, config.model, trust_pickle=config.trust_pickle)
+    console.print(f"{config.weights}: {kind} weights of {config.model}, every key used", highlight=False)
+    folder = RunFolder(assembly.work_dir(config))
+    folder.claim(config)
+    folder.write_json("env.json", describe())
+    scores = evaluate(model, assembly.test_loader(data, config, device), device=device, precision=config.precision)
+    metrics = measure(scores, 0)
+    folder.write_arrays("scores.npz", ids=scores.ids, labels=scores.labels, logits=scores.logits)
+    values = {
+        "model": config.model, "recipe": config.recipe, "dataset": data.name, "stream": config.stream,
+        "protocol": config.protocol, "selection": {"last": metrics.as_dict()}, "num_classes": data.num_classes,
+        "class_names": list(data.class_names), "parameters": sum(p.numel() for p in model.parameters()),
+        "clips_train": len(data.train), "clips_test": len(data.test), "weights": config.weights, "weights_kind": kind,
+    }  # fmt: skip
+    folder.write_json("metrics.json", values)
+    save_examples(folder, data)
+    report = write_report(folder.path)
+    console.print(f"top-1 {metrics.top1:.2%}  top-5 {metrics.top5:.2%}  ({len(scores.ids)} clips)", highlight=False)
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    return folder.path

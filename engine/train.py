@@ -1,0 +1,312 @@
+"""The one trainer of all supervised models.
+
+It equals the official trainers step by step (`sal parity` on a recorded trajectory shows it) and adds what they lack: every
+random number is a function of (seed, epoch, clip) and the full state is saved, so a run that was cut off anywhere goes on and
+ends with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from engine import assembly, checkpoint, memory
+from engine.config import RunConfig
+from engine.environment import describe
+from engine.errors import DivergedError, Interrupted
+from engine.evaluate import evaluate
+from engine.examples import save_examples
+from engine.losses import build_loss
+from engine.metrics import Metrics, Scores, measure
+from engine.optimizers import build_optimizer, set_learning_rate
+from engine.progress import Display
+from engine.report import write_report
+from engine.runfolder import RunFolder
+from engine.schedules import cosine_learning_rate, epoch_learning_rate
+from engine.signals import StopWish, stop_wish
+from engine.step import TrainStep
+from engine.tensorboard import Mirror
+from engine.weights import load_weights
+
+MASK63 = 2**63 - 1
+
+
+def train(config: RunConfig, console: Console) -> Path:
+    """Train, evaluate and report; returns the run folder.
+
+    An interrupted run of the same settings in the same folder is resumed. Raises a `LabError` whose exit code says what
+    happened; whatever happens, the last complete checkpoint stands.
+    """
+    folder = RunFolder(assembly.work_dir(config))
+    resume = folder.claim(config)
+    with stop_wish() as wish:
+        trainer = Trainer(config, folder, console, wish)
+        if resume:
+            trainer.restore()
+        else:
+            folder.clear()
+            trainer.start()
+        trainer.run()
+    return folder.path
+
+
+class Trainer:
+    """A run in progress. `epoch` and `step` (within the epoch) say what comes next."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, console: Console, wish: StopWish) -> None:
+        self.config, self.folder, self.console, self.wish = config, folder, console, wish
+        self.device = assembly.choose_device(config.device)
+        _make_deterministic(config)
+        self.given = assembly.load_data(config)
+        self.data = assembly.validation(self.given, config)
+        self.train_batches = assembly.train_loader(self.data, config, self.device)
+        self.test_batches = assembly.test_loader(self.data, config, self.device)
+        self.model = assembly.build_model(config, self.data, self.device)
+        if config.weights:
+            load_weights(Path(config.weights), self.model, config.model, trust_pickle=config.trust_pickle)
+        self.optimizer = build_optimizer(
+            self.model.parameters(), name=config.optimizer, lr=config.base_lr, weight_decay=config.weight_decay,
+            momentum=config.momentum, nesterov=config.nesterov,
+        )  # fmt: skip
+        self.train_step = TrainStep(
+            self.model, self.optimizer, build_loss(config.loss_type, label_smoothing=config.label_smoothing),
+            precision=config.precision, clip_grad=config.clip_grad, micro_batch=config.forward_batch_size,
+            device=self.device,
+        )  # fmt: skip
+        self.mirror = Mirror(folder.path) if config.tensorboard else None
+        self.epoch = self.step = self.global_step = 0
+        self.sums = {"loss": 0.0, "correct": 0, "seen": 0}
+        self.last: dict[str, Any] | None = None
+        self.best: dict[str, Any] | None = None
+        self.seconds_before = 0.0
+        self.began = time.monotonic()
+
+    # -- life of a run ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.folder.write_json("env.json", describe())
+        self.log("start", model=self.config.model, recipe=self.config.recipe, parameters=self.parameters)
+        self.save()
+
+    def restore(self) -> None:
+        """Go on from `checkpoints/last.safetensors`, and drop from the log what came after it."""
+        position = checkpoint.load_state(self.folder.last, self.model, self.optimizer, self.train_step.scaler)
+        for name in ("epoch", "step", "global_step", "sums", "last", "best", "seconds_before"):
+            setattr(self, name, position[name])
+        self.folder.cut_log(position["log_size"])
+        self.console.print(f"resuming {self.folder.path} at epoch {self.epoch + 1}, step {self.step}", highlight=False)
+
+    def run(self) -> None:
+        config, total = self.config, len(self.train_batches) * self.config.num_epoch
+        with Display(self.console, steps=total, done=self.global_step) as display:
+            while self.epoch < config.num_epoch:
+                if self.step < len(self.train_batches):
+                    self.train_epoch(display)
+                if (self.epoch + 1) % config.eval_interval == 0 or self.epoch + 1 == config.num_epoch:
+                    self.evaluate_epoch(display)
+                self.close_epoch()
+        self.finish()
+
+    def train_epoch(self, display: Display) -> None:
+        """The steps of the current epoch that are still to come."""
+        config, began, seen_before = self.config, time.monotonic(), self.sums["seen"]
+        lr = self.learning_rate()
+        set_learning_rate(self.optimizer, lr)
+        memory.reset_peak(self.device)
+        self.model.train()
+        pending: list[tuple[np.ndarray, torch.Tensor]] = []
+        loss_sum = torch.tensor(self.sums["loss"], dtype=torch.float64, device=self.device)
+        correct = torch.tensor(self.sums["correct"], device=self.device)
+        for batch in self.train_batches.epoch(self.epoch, start=self.step):
+            torch.manual_seed((config.seed * 0x9E3779B97F4A7C15 + self.global_step) & MASK63)  # dropout, if any
+            clips = batch.clips.to(self.device, non_blocking=True)
+            result = self.train_step(clips, batch.labels.to(self.device, non_blocking=True))
+            loss_sum += result.loss * len(batch.ids)
+            correct += result.correct
+            pending.append((batch.ids, result.loss))
+            self.step, self.global_step = self.step + 1, self.global_step + 1
+            self.sums["seen"] += len(batch.ids)
+            due_to_log = self.step % config.log_interval == 0
+            due_to_save = config.save_steps > 0 and self.step % config.save_steps == 0
+            if self.device.type == "cpu" or due_to_log or due_to_save or self.wish.signal_number:
+                self.check_finite(pending)
+                self.sums["loss"], self.sums["correct"] = float(loss_sum), int(correct)
+                rate = (self.sums["seen"] - seen_before) / (time.monotonic() - began)
+                display.step(self.global_step, lambda rate=rate: self.status(rate))
+                if due_to_log:
+                    self.log(
+                        "step", epoch=self.epoch, step=self.global_step, loss=float(result.loss), lr=lr,
+                        top1=float(result.correct) / len(batch.ids), clips_per_s=rate, grad_norm=float(result.grad_norm),
+                    )  # fmt: skip
+                if self.step < len(self.train_batches):  # the end of an epoch is saved by `close_epoch`
+                    if due_to_save:
+                        self.save()
+                    self.stop_if_asked()
+        self.check_finite(pending)
+        self.sums["loss"], self.sums["correct"] = float(loss_sum), int(correct)
+        seen, seconds = self.sums["seen"], time.monotonic() - began
+        self.log(
+            "epoch", epoch=self.epoch, loss=self.sums["loss"] / max(seen, 1), top1=self.sums["correct"] / max(seen, 1),
+            lr=lr, seconds=seconds, clips_per_s=(seen - seen_before) / max(seconds, 1e-9), **memory.peaks(self.device),
+        )  # fmt: skip
+
+    def evaluate_epoch(self, display: Display) -> None:
+        """Scores of the test (or held-out) clips; keeps the best weights and both score files."""
+        began = time.monotonic()
+        scores = evaluate(
+            self.model, self.test_batches, device=self.device, precision=self.config.precision,
+            after_batch=self.stop_if_asked,
+        )  # fmt: skip
+        metrics = measure(scores, self.epoch)
+        self.last = metrics.as_dict()
+        self.log(
+            "eval", epoch=self.epoch, loss=metrics.loss, top1=metrics.top1, top5=metrics.top5,
+            seconds=time.monotonic() - began,
+        )  # fmt: skip
+        self.write_scores("scores.npz", scores)
+        if self.best is None or metrics.top1 > self.best["top1"]:
+            self.best = self.last
+            checkpoint.save_weights(self.folder.best, self.model, self.about(metrics))
+            self.write_scores("scores_best.npz", scores)
+        seen = max(self.sums["seen"], 1)
+        display.line(
+            f"epoch {self.epoch + 1:3d}/{self.config.num_epoch}  loss {self.sums['loss'] / seen:.4f}  "
+            f"train {self.sums['correct'] / seen:6.1%}  {self.held_out} {metrics.top1:6.1%}  best {self.best['top1']:6.1%}"
+        )
+
+    def close_epoch(self) -> None:
+        self.epoch, self.step = self.epoch + 1, 0
+        self.sums = {"loss": 0.0, "correct": 0, "seen": 0}
+        if self.config.save_interval and self.epoch % self.config.save_interval == 0:
+            name = f"runs-{self.epoch}-{self.global_step}.safetensors"
+            checkpoint.save_weights(self.folder.checkpoints / name, self.model, self.about(None))
+        self.save()
+
+    def finish(self) -> None:
+        """Metrics, examples and the report."""
+        assert self.last is not None and self.best is not None  # the last epoch is always evaluated
+        values = self.summary()
+        if self.config.protocol == "honest":
+            values["test"] = self.test_untouched()
+        self.folder.write_json("metrics.json", values)
+        save_examples(self.folder, self.data)
+        self.log("end", last=self.last["top1"], best=self.best["top1"], seconds=self.seconds)
+        report = write_report(self.folder.path)
+        self.console.print(
+            f"last epoch {self.last['top1']:.1%}, best on {self.held_out} {self.best['top1']:.1%} (epoch {self.best['epoch'] + 1})"
+            + (" - best-on-test picks the epoch by the test set, as the field does" if self.held_out == "test" else ""),
+            highlight=False,
+        )
+        self.console.print(f"report: {report}", highlight=False, soft_wrap=True)
+
+    # -- pieces -------------------------------------------------------------------------------------------------------
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def held_out(self) -> str:
+        return "validation" if self.config.protocol == "honest" else "test"
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.began
+
+    def learning_rate(self) -> float:
+        c = self.config
+        if c.lr_schedule == "cosine":
+            return cosine_learning_rate(
+                self.epoch, base_lr=c.base_lr, num_epoch=c.num_epoch, warm_up_epoch=c.warm_up_epoch, min_lr=c.min_lr
+            )
+        return epoch_learning_rate(
+            self.epoch, base_lr=c.base_lr, warm_up_epoch=c.warm_up_epoch, step=c.step, lr_decay_rate=c.lr_decay_rate
+        )
+
+    def status(self, rate: float) -> str:
+        seen, used = max(self.sums["seen"], 1), memory.peaks(self.device)
+        mib = used["peak_allocated_mib"] if self.device.type == "cuda" else used["rss_mib"]
+        return (
+            f"loss {self.sums['loss'] / seen:.3f}  top-1 {self.sums['correct'] / seen:.1%}  {rate:.0f} clips/s  "
+            f"{mib / 1024:.1f} GiB"
+        )
+
+    def check_finite(self, pending: list[tuple[np.ndarray, torch.Tensor]]) -> None:
+        """Stop at a loss that is not a number, before it reaches a checkpoint; empties `pending`."""
+        if pending and not bool(torch.isfinite(torch.stack([loss for _, loss in pending])).all()):
+            at, (ids, loss) = next((i, p) for i, p in enumerate(pending) if not bool(torch.isfinite(p[1])))
+            step = self.global_step - len(pending) + at + 1
+            self.folder.write_json("diverged.json", {"epoch": self.epoch, "step": step, "ids": ids.tolist()})
+            raise DivergedError(
+                f"the loss became {float(loss)} in epoch {self.epoch + 1}, step {step}",
+                where=f"clips {', '.join(ids[:4])} ...; all {len(ids)} are in {self.folder.path / 'diverged.json'}",
+                next_step="the last checkpoint is from before; try a smaller --base-lr, --clip-grad 1, or --precision fp32",
+            )
+        pending.clear()
+
+    def stop_if_asked(self) -> None:
+        if self.wish.signal_number is not None:
+            self.save()
+            raise Interrupted(
+                self.wish.signal_number,
+                f"stopped at epoch {self.epoch + 1}, step {self.step}; the state is saved in {self.folder.last}",
+                next_step="run the same command again to go on",
+            )
+
+    def save(self) -> None:
+        position = {
+            "epoch": self.epoch, "step": self.step, "global_step": self.global_step, "sums": self.sums,
+            "last": self.last, "best": self.best, "seconds_before": self.seconds, "log_size": self.folder.log_size(),
+        }  # fmt: skip
+        checkpoint.save_state(self.folder.last, self.model, self.optimizer, self.train_step.scaler, position)
+
+    def log(self, event: str, **values: Any) -> None:
+        self.folder.append_log(event, **values)
+        if self.mirror:
+            self.mirror.write(event, values)
+
+    def about(self, metrics: Metrics | None) -> dict[str, Any]:
+        return {
+            "model": self.config.model, "model_args": self.config.model_args, "num_classes": self.data.num_classes,
+            "skeleton": self.data.skeleton.name, "people": self.data.train.max_people, "stream": self.config.stream,
+            "epoch": self.epoch, "top1": metrics.top1 if metrics else None,
+        }  # fmt: skip
+
+    def write_scores(self, name: str, scores: Scores) -> None:
+        self.folder.write_arrays(name, ids=scores.ids, labels=scores.labels, logits=scores.logits)
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "model": self.config.model, "recipe": self.config.recipe, "dataset": self.data.name,
+            "stream": self.config.stream, "protocol": self.config.protocol,
+            "selection": {"last": self.last, f"best_on_{self.held_out}": self.best},
+            "num_classes": self.data.num_classes, "class_names": list(self.data.class_names),
+            "parameters": self.parameters, "clips_train": len(self.data.train), "clips_test": len(self.data.test),
+            "seconds": self.seconds,
+        }  # fmt: skip
+
+    def test_untouched(self) -> dict[str, Any]:
+        """After an honest run: the real test set, looked at once, with the last weights and with the validation's choice."""
+        batches = assembly.test_loader(self.given, self.config, self.device)
+        result = {}
+        for name, file in (("last", None), ("best_on_validation", self.folder.best)):
+            if file is not None:
+                load_weights(file, self.model, self.config.model)
+            scores = evaluate(self.model, batches, device=self.device, precision=self.config.precision)
+            result[name] = measure(scores, self.epoch - 1).as_dict()
+            self.console.print(f"test set, {name} weights: {result[name]['top1']:.1%}", highlight=False)
+        return result
+
+
+def _make_deterministic(config: RunConfig) -> None:
+    """Seed every generator, and ask for kernels that repeat themselves."""
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = False

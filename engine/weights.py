@@ -1,0 +1,64 @@
+"""Weights from a file into a network: ours or the official ones, strictly, and without running what is in the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from engine import checkpoint, models
+from engine.errors import WeightsError
+
+PICKLE_ADVICE = (
+    "a .pt file is a pickle and can run any code when opened; on torch < 2.6 even torch.load(weights_only=True) can be made to "
+    "(CVE-2025-32434). If you trust where it comes from, add --trust-pickle"
+)
+
+
+def load_weights(path: Path, model: nn.Module, model_name: str, *, trust_pickle: bool = False) -> str:
+    """Load `path` into `model`; returns "ours" or "official".
+
+    A safetensors file (ours, or an official checkpoint converted to safetensors) needs no trust; anything else is opened only
+    with `trust_pickle`, and then for tensors alone. Raises `WeightsError` (exit 65) with the differences.
+    """
+    state = _tensors(path, trust_pickle)
+    if any(name.startswith("model/") for name in state):  # the full state of a run: take the network out of it
+        state = {name.removeprefix("model/"): v for name, v in state.items() if name.startswith("model/")}
+    own = model.state_dict()
+    if state.keys() == own.keys():
+        kind = "ours"
+    else:
+        kind, state = "official", models.official_module(models.find(model_name)).from_official(state, model)
+    wrong = [
+        f"{name}: file {tuple(state[name].shape)}, network {tuple(value.shape)}"
+        for name, value in own.items()
+        if state[name].shape != value.shape
+    ]
+    if wrong:
+        raise WeightsError(
+            "the checkpoint is of another size (another class count, joint layout or variant?):\n    " + "\n    ".join(wrong[:6]),
+            where=str(path), next_step="give the data set and --model-args that it was trained with",
+        )  # fmt: skip
+    model.load_state_dict(state)
+    return kind
+
+
+def _tensors(path: Path, trust_pickle: bool) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise WeightsError("no such checkpoint", where=str(path), expected="a .safetensors file, or an official .pt file")
+    if path.suffix == ".safetensors":
+        return checkpoint.read(path)[0]
+    if not trust_pickle:
+        raise WeightsError("will not open a pickled checkpoint", where=str(path), next_step=PICKLE_ADVICE)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(f"the checkpoint cannot be read: {error}", where=str(path)) from error
+    for key in ("state_dict", "model", "weights", "model_state_dict"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, dict) or not all(isinstance(v, torch.Tensor) for v in loaded.values()):
+        raise WeightsError("no state_dict in the file", where=str(path), expected="a mapping of names to tensors")
+    return loaded

@@ -1,0 +1,68 @@
+"""`sal`: one verb, one function elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from engine.launch import guarded, launch
+from engine.parsing import nearest
+from sal import verbs
+from shared_data.errors import LabError
+
+Verb = Callable[[list[str]], int]
+
+
+def _run(phase: str) -> Verb:
+    """`sal train MODEL …` and `sal test MODEL …`; the model may also come from `--config`."""
+
+    def verb(argv: list[str]) -> int:
+        named = bool(argv) and not argv[0].startswith("-")
+        model = argv[0] if named else ""
+        if named:
+            verbs.known_model(model)
+        return launch(argv[named:], model=model, phase=phase, prog=f"sal {phase} MODEL")
+
+    return verb
+
+
+VERBS: dict[str, tuple[Verb, str]] = {
+    "train": (_run("train"), "train a model: sal train ctrgcn --recipe ntu60_xsub --data NTU60_CS.npz"),
+    "test": (_run("test"), "score weights: sal test ctrgcn --recipe ntu60_xsub --data F --weights W"),
+    "demo": (verbs.typed(verbs.demo), "the whole way from a file to a report, in minutes"),
+    "data": (verbs.group({"check": verbs.data_check, "prepare": verbs.data_prepare, "info": verbs.data_info}),
+             "check | prepare | info: look at a data file, convert it to the store"),
+    "models": (verbs.typed(verbs.list_models), "the models, their recipes and published accuracies"),
+    "plan": (verbs.typed(verbs.plan), "which models and recipes fit a GPU's memory"),
+    "doctor": (verbs.typed(verbs.doctor), "what this machine is and what is wrong with it"),
+    "parity": (verbs.typed(verbs.parity), "compare with numbers recorded from the official code"),
+    "report": (verbs.typed(verbs.report), "write the HTML report of a run folder again"),
+}  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point; exit codes are listed in docs/exit-codes.md."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print("usage: sal VERB …   (sal VERB --help)\n")
+        for name, (_, text) in VERBS.items():
+            print(f"  {name:8} {text}")
+        return 0
+    return guarded(lambda: _dispatch(words))
+
+
+def _dispatch(words: list[str]) -> int:
+    verb, *rest = words
+    if verb not in VERBS:
+        raise _unknown(verb)
+    return VERBS[verb][0](rest)
+
+
+def _unknown(verb: str) -> LabError:
+    error = LabError(f"no verb {verb!r}{nearest(verb, list(VERBS))}", expected=", ".join(VERBS))
+    error.exit_code = 2
+    return error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

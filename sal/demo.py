@@ -1,0 +1,70 @@
+"""The main job, once through: the machine, the data, what fits, a training run, its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+MODEL = "ctrgcn"
+RECIPE = "demo"
+CPU_CLIPS = 400  # clips of a real file that two CPU cores can train on while one waits
+
+
+def run(data: Path | None, work_dir: Path, epochs: int) -> int:
+    """See `sal demo`. Returns 0 or raises a `LabError`."""
+    import torch
+    from shared_data.check import check
+
+    from engine.environment import machine_line
+    from engine.launch import launch
+
+    console = Console()
+    console.rule("[bold]1  this machine", align="left")
+    console.print(machine_line(), highlight=False)
+
+    console.rule("[bold]2  which models fit", align="left")
+    _show_plan(console)
+
+    console.rule("[bold]3  the data", align="left")
+    file = data or _own_data(work_dir, console)
+    report = check(file)
+    report.render(console)
+    if not report.ok:
+        return 65
+
+    console.rule(f"[bold]4  training {MODEL}", align="left")
+    flags = ["--recipe", RECIPE, "--data", str(file), "--num-epoch", str(epochs)]
+    folder = work_dir / f"{MODEL}_{file.stem}_{epochs}_epochs"
+    flags += ["--work-dir", str(folder)]
+    if data is not None and not torch.cuda.is_available():
+        console.print(f"no GPU: training on {CPU_CLIPS} clips of each split, evenly spaced", highlight=False)
+        flags += ["--max-clips", str(CPU_CLIPS)]
+    return launch(flags, model=MODEL, phase="train", prog="sal demo")
+
+
+def _show_plan(console: Console) -> None:
+    import torch
+
+    from engine import models
+    from planner.table import plan, render
+
+    if torch.cuda.is_available():
+        vram = torch.cuda.get_device_properties(0).total_memory / 2**30
+        console.print(f"GPU memory: {vram:.1f} GiB", highlight=False)
+    else:
+        vram = 8.0
+        console.print("no GPU here, so the question is asked for one with 8 GiB", highlight=False)
+    render(plan(vram, models.discover()), console)
+
+
+def _own_data(work_dir: Path, console: Console) -> Path:
+    """A small NTU-shaped file of made-up, learnable actions; written once."""
+    from shared_data.synthetic import write_synthetic
+
+    file = work_dir / "synthetic_actions.npz"
+    if not file.exists():
+        work_dir.mkdir(parents=True, exist_ok=True)
+        console.print(f"no data given: writing made-up actions to {file}", highlight=False, soft_wrap=True)
+        write_synthetic(file, classes=10, train_per_class=40, test_per_class=16)
+    return file

@@ -1,0 +1,41 @@
+"""Fixtures shared by all rooms' tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Kaggle-layout file of made-up actions: 4 classes, 24 training and 12 test clips."""
+    from shared_data.synthetic import write_synthetic
+
+    file = tmp_path_factory.mktemp("data") / "tiny_synthetic.npz"
+    return write_synthetic(file, classes=4, train_per_class=6, test_per_class=3, frames=80, seed=3)
+
+
+@pytest.fixture
+def run_main() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `models/ctrgcn/main.py` as a user would, in a process of its own."""
+
+    def run(*flags: str, **options: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "models/ctrgcn/main.py"), *flags]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def quick() -> list[str]:
+    """Flags of a run that takes seconds: 2 epochs of 6 steps on 16 frames."""
+    return ["--recipe", "demo", "--num-epoch", "2", "--batch-size", "4", "--test-batch-size", "12", "--device", "cpu",
+            "--train-window-size", "16", "--test-window-size", "16", "--log-interval", "2"]  # fmt: skip

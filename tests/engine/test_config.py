@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from engine.config import parse
+from engine.errors import ConfigError
+
+
+def test_any_flag_beats_the_recipe() -> None:
+    recipe = parse(["--recipe", "ntu60_xsub"], model="ctrgcn")
+    assert (recipe.num_epoch, recipe.batch_size, recipe.base_lr, recipe.step) == (65, 64, 0.1, [35, 55])
+    assert (recipe.weight_decay, recipe.warm_up_epoch, recipe.recipe) == (4e-4, 5, "ntu60_xsub")
+    changed = parse(["--recipe", "ntu60_xsub", "--num-epoch", "3", "--step", "[1, 2]", "--base-lr=1e-3"], model="ctrgcn")
+    assert (changed.num_epoch, changed.step, changed.base_lr, changed.batch_size) == (3, [1, 2], 1e-3, 64)
+
+
+def test_dictionaries_are_merged_not_replaced() -> None:
+    config = parse(["--recipe", "ntu60_xsub", "--train-feeder-args", "{'window_size':32}"], model="ctrgcn")
+    assert config.train_feeder_args["window_size"] == 32
+    assert config.train_feeder_args["p_interval"] == [0.5, 1.0]
+
+
+def test_a_switch_needs_no_value() -> None:
+    config = parse(["--recipe", "ntu60_xsub", "--memory-friendly", "--num-epoch", "1"], model="ctrgcn")
+    assert config.memory_friendly and config.forward_batch_size == 8 and config.test_batch_size == 8
+    assert not parse(["--recipe", "ntu60_xsub", "--nesterov", "false"], model="ctrgcn").nesterov
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--num-epok", "3"], "did you mean --num-epoch?"),
+        (["--precision", "fp8"], "fp32"),
+        (["--num-epoch", "many"], "--num-epoch"),
+        (["--recipe", "ntu60_xsubb"], "did you mean ntu60_xsub?"),
+        (["--batch-size", "0"], "batch_size is 0"),
+    ],
+)
+def test_wrong_words_name_the_nearest_right_one(flags: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(flags, model="ctrgcn")
+    assert said in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_wrong_key_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: ctrgcn\nnum_epochs: 3\n")
+    with pytest.raises(ConfigError) as caught:
+        parse(["--config", str(file)])
+    assert "did you mean num_epoch?" in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+def test_yaml_tags_build_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    trap = tmp_path / "sprung"
+    file.write_text(f"model: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{trap}']]\n")
+    with pytest.raises(ConfigError):
+        parse(["--config", str(file)])
+    assert not trap.exists()
+
+
+def test_saved_config_reads_back_as_itself() -> None:
+    config = parse(["--recipe", "nw_ucla", "--data", "x.zip"], model="ctrgcn")
+    saved = yaml.safe_load(config.to_yaml())
+    assert config.differences(saved) == []
+    other = parse(["--recipe", "nw_ucla", "--data", "x.zip", "--seed", "2", "--device", "cpu"], model="ctrgcn")
+    assert other.differences(saved) == ["seed: 1 -> 2"]

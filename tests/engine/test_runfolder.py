@@ -1,0 +1,67 @@
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.config import RunConfig
+from engine.errors import WorkDirError
+from engine.runfolder import RunFolder, read_log
+
+CONFIG = RunConfig(model="ctrgcn", data="a.npz")
+
+
+def test_one_writer(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    second = f"from pathlib import Path; from engine.runfolder import RunFolder; RunFolder(Path({str(folder.path)!r}))"
+    done = subprocess.run([sys.executable, "-c", second], capture_output=True, text=True, check=False)
+    assert "WorkDirError" in done.stderr
+    assert "in use by process" in done.stderr
+
+
+def test_another_runs_folder_is_refused_with_the_difference(tmp_path: Path) -> None:
+    first = RunFolder(tmp_path / "run")
+    assert first.claim(CONFIG) is False
+    other = dataclasses.replace(CONFIG, base_lr=0.5)
+    with pytest.raises(WorkDirError) as caught:
+        first.claim(other)
+    assert "base_lr: 0.1 -> 0.5" in str(caught.value)
+    first.claim(dataclasses.replace(other, force=True))
+
+
+def test_a_folder_with_foreign_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(WorkDirError):
+        RunFolder(tmp_path).claim(CONFIG)
+    assert (tmp_path / "thesis.tex").read_text() == "x"
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("not a folder")
+    with pytest.raises(WorkDirError) as caught:
+        RunFolder(tmp_path / "run")
+    assert caught.value.exit_code == 73
+
+
+def test_log_torn_at_every_byte_reads_back_a_prefix(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    for epoch in range(3):
+        folder.append_log("epoch", epoch=epoch, loss=0.5)
+    whole = folder.log.read_bytes()
+    lines = [len(part) for part in whole.splitlines(keepends=True)]
+    ends = [sum(lines[: i + 1]) for i in range(3)]
+    for size in range(len(whole) + 1):
+        folder.log.write_bytes(whole[:size])
+        epochs = [event["epoch"] for event in read_log(folder.log)]
+        complete = sum(size >= end - 1 for end in ends)  # a line without its newline is complete too
+        assert epochs == list(range(complete))
+
+
+def test_cutting_the_log_to_a_checkpoint(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.append_log("epoch", epoch=0)
+    size = folder.log_size()
+    folder.append_log("epoch", epoch=1)
+    folder.cut_log(size)
+    assert [event["epoch"] for event in read_log(folder.log)] == [0]

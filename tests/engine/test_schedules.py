@@ -1,0 +1,17 @@
+import pytest
+
+from engine.schedules import cosine_learning_rate, epoch_learning_rate
+
+
+def test_official_table() -> None:
+    """CTR-GCN spec, section 9 item 7: warm-up over five epochs, drops in the 36th and 56th epochs."""
+    rate = {e: epoch_learning_rate(e, base_lr=0.1, warm_up_epoch=5, step=[35, 55]) for e in range(65)}
+    assert [rate[e] for e in range(5)] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
+    assert (rate[34], rate[35], rate[54], rate[55]) == pytest.approx((0.1, 0.01, 0.01, 0.001))
+
+
+def test_cosine_ends_at_the_minimum() -> None:
+    rates = [cosine_learning_rate(e, base_lr=1.0, num_epoch=10, warm_up_epoch=2, min_lr=0.1) for e in range(10)]
+    assert rates[:3] == pytest.approx([0.5, 1.0, 1.0])
+    assert rates[-1] == pytest.approx(0.1)
+    assert rates[2:] == sorted(rates[2:], reverse=True)

@@ -1,0 +1,204 @@
+"""Whole runs through models/ctrgcn/main.py: they end, they resume, and they fail in the documented ways."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine.checkpoint import read
+from engine.runfolder import read_log
+
+ROOT = Path(__file__).resolve().parents[2]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_data: Path, quick: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("runs") / "straight"
+    done = subprocess.run(command(quick, tiny_data, folder), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def command(quick: list[str], data: Path, folder: Path, *more: str) -> list[str]:
+    main = str(ROOT / "models/ctrgcn/main.py")
+    return [sys.executable, main, *quick, "--data", str(data), "--work-dir", str(folder), *more]
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """Everything a run computed, without the clock."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics.pop("seconds")
+    timeless = ("seconds", "clips_per_s", "rss_mib", "peak_allocated_mib", "peak_reserved_mib")
+    log = [{k: v for k, v in event.items() if k not in timeless} for event in read_log(folder / "log.jsonl")]
+    return {"metrics": metrics, "log": log}
+
+
+def assert_same(a: Path, b: Path) -> None:
+    for name in ("last", "best"):
+        one, other = (read(f / "checkpoints" / f"{name}.safetensors")[0] for f in (a, b))
+        assert one.keys() == other.keys()
+        assert [key for key in one if not torch.equal(one[key], other[key])] == []
+    assert results(a) == results(b)
+    for name in ("scores.npz", "scores_best.npz"):
+        with np.load(a / name, allow_pickle=False) as one, np.load(b / name, allow_pickle=False) as other:
+            assert all(np.array_equal(one[key], other[key]) for key in ("ids", "labels", "logits"))
+
+
+def test_run_folder_holds_what_is_promised(finished: Path) -> None:
+    names = {p.name for p in finished.iterdir()} - {".lock"}
+    assert names == {
+        "config.yaml", "env.json", "log.jsonl", "metrics.json", "scores.npz", "scores_best.npz", "examples.npz",
+        "checkpoints", "report.html",
+    }  # fmt: skip
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics["selection"]) == {"last", "best_on_test"}
+    assert metrics["selection"]["best_on_test"]["top1"] >= metrics["selection"]["last"]["top1"]
+    assert np.sum(metrics["selection"]["last"]["confusion"]) == metrics["clips_test"] == 12
+    events = list(read_log(finished / "log.jsonl"))
+    assert [e["event"] for e in events if e["event"] in ("epoch", "eval")] == ["epoch", "eval"] * 2
+    assert all("peak_allocated_mib" in e and "peak_reserved_mib" in e for e in events if e["event"] == "epoch")
+    report = (finished / "report.html").read_text()
+    assert "<svg" in report and "http://" not in report.replace("http://www.w3.org", "")
+
+
+def test_scores_are_the_logits_of_the_last_weights(finished: Path, tiny_data: Path, quick: list[str], tmp_path: Path) -> None:
+    weights = finished / "checkpoints/last.safetensors"
+    done = subprocess.run(
+        command(quick, tiny_data, tmp_path / "t", "--phase", "test", "--weights", str(weights)),
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with np.load(finished / "scores.npz") as trained, np.load(tmp_path / "t/scores.npz") as tested:
+        np.testing.assert_array_equal(trained["logits"], tested["logits"])
+        np.testing.assert_array_equal(trained["ids"], tested["ids"])
+
+
+def wait_for_step(process: subprocess.Popen[str], log: Path, step: int) -> None:
+    """Until the log shows global step `step`."""
+    for _ in range(6000):
+        if any(e.get("step", 0) >= step for e in read_log(log) if e["event"] == "step"):
+            return
+        if process.poll() is not None:
+            pytest.fail(f"the run ended early: {process.communicate()}")
+        time.sleep(0.01)
+    pytest.fail("no step in the log after a minute")
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "extra"),
+    [
+        (signal.SIGKILL, 2, []),  # before the first epoch's checkpoint
+        (signal.SIGKILL, 8, []),  # in the middle of the second epoch: back to the epoch's start
+        (signal.SIGKILL, 10, ["--save-steps", "1"]),  # with a state inside the epoch
+        (signal.SIGINT, 4, []),
+        (signal.SIGTERM, 8, []),
+    ],
+)
+def test_cut_off_and_resumed_ends_bit_for_bit_the_same(
+    finished: Path,
+    tiny_data: Path,
+    quick: list[str],
+    tmp_path: Path,
+    number: signal.Signals,
+    step: int,
+    extra: list[str],
+) -> None:
+    folder = tmp_path / "run"
+    words = command(quick, tiny_data, folder, *extra)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for_step(process, folder / "log.jsonl", step)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), said
+    if number != signal.SIGKILL:
+        assert "run the same command again" in said
+    again = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "resuming" in again.stdout
+    assert_same(finished, folder)
+
+
+def test_prefetching_changes_no_bit(finished: Path, tiny_data: Path, quick: list[str], tmp_path: Path, run_main: Run) -> None:
+    done = run_main(*quick, "--data", str(tiny_data), "--work-dir", str(tmp_path / "run"), "--num-worker", "0")
+    assert done.returncode == 0, done.stderr
+    assert_same(finished, tmp_path / "run")
+
+
+def test_changed_settings_are_shown_and_refused(finished: Path, tiny_data: Path, quick: list[str], run_main: Run) -> None:
+    done = run_main(*quick, "--data", str(tiny_data), "--work-dir", str(finished), "--base-lr", "0.3")
+    assert done.returncode == 73
+    assert "base_lr: 0.05 -> 0.3" in done.stderr
+
+
+def test_honest_protocol_holds_clips_out_and_looks_at_the_test_set_once(
+    tiny_data: Path, quick: list[str], tmp_path: Path, run_main: Run
+) -> None:
+    folder = tmp_path / "run"
+    done = run_main(*quick, "--data", str(tiny_data), "--work-dir", str(folder), "--protocol", "honest", "--num-epoch", "1")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics["selection"]) == {"last", "best_on_validation"}
+    assert metrics["clips_train"] + metrics["clips_test"] == 24
+    assert np.sum(metrics["test"]["last"]["confusion"]) == 12
+
+
+def test_divergence_names_the_batch_and_keeps_the_checkpoint(
+    tiny_data: Path, quick: list[str], tmp_path: Path, run_main: Run
+) -> None:
+    folder = tmp_path / "run"
+    done = run_main(*quick, "--data", str(tiny_data), "--work-dir", str(folder), "--base-lr", "1e30", "--warm-up-epoch", "0")
+    assert done.returncode == 70, done.stderr
+    named = json.loads((folder / "diverged.json").read_text())
+    assert len(named["ids"]) == 4
+    assert named["ids"][0] in done.stderr
+    state, _ = read(folder / "checkpoints/last.safetensors")
+    assert all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point())
+
+
+LIMITED = """
+import resource, runpy, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_no_room_while_saving(tiny_data: Path, quick: list[str], tmp_path: Path) -> None:
+    words = [sys.executable, "-c", LIMITED.format(limit=1_000_000), *command(quick, tiny_data, tmp_path / "run")[1:]]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 74, done.stderr
+    assert "last.safetensors" in done.stderr and "bytes" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/sys").is_dir(), reason="needs /proc to find a read-only place")
+def test_unwritable_work_dir(tiny_data: Path, quick: list[str], run_main: Run) -> None:
+    done = run_main(*quick, "--data", str(tiny_data), "--work-dir", "/proc/sys/run")
+    assert done.returncode == 73, done.stderr
+    assert "--work-dir" in done.stderr
+
+
+def test_missing_data(quick: list[str], tmp_path: Path, run_main: Run) -> None:
+    done = run_main(*quick, "--data", str(tmp_path / "nothing.npz"), "--work-dir", str(tmp_path / "run"))
+    assert done.returncode == 66, done.stderr
+    assert "nothing.npz" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_recipe_of_another_data_set(tiny_data: Path, tmp_path: Path, run_main: Run) -> None:
+    done = run_main("--recipe", "ntu60_xsub", "--data", str(tiny_data), "--work-dir", str(tmp_path / "run"))
+    assert done.returncode == 65, done.stderr
+    assert "60 classes" in done.stderr
