@@ -23,9 +23,7 @@ def epoch_learning_rate(
     return float(base_lr * lr_decay_rate ** sum(epoch >= drop for drop in step))
 
 
-def cosine_learning_rate(
-    epoch: int, *, base_lr: float, num_epoch: int, warm_up_epoch: int = 0, min_lr: float = 0.0
-) -> float:
+def cosine_learning_rate(epoch: int, *, base_lr: float, num_epoch: int, warm_up_epoch: int = 0, min_lr: float = 0.0) -> float:
     """Linear warm-up to `base_lr`, then half a cosine down to `min_lr` in the last epoch; epochs count from 0."""
     if epoch < warm_up_epoch:
         return base_lr * (epoch + 1) / warm_up_epoch

@@ -1,0 +1,1 @@
+"""Judging the models, the input pipelines and the trainer against numbers of the official code."""

@@ -1,0 +1,35 @@
+"""`judge`: which of the three kinds of fixture a file is, and its lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.parity import fixture as fixtures
+from engine.parity import forward, trajectory
+from engine.parity.fixture import FixtureError
+from engine.parity.lines import Line
+from shared_data.errors import LabError
+
+
+def judge(path: Path | str) -> list[Line]:
+    """One line per quantity of the fixture at `path`.
+
+    Metadata with `groups` is an input pipeline, with `steps` a training run, anything else one forward and backward pass. A file
+    that cannot be used (no fixture, no such model, its sibling missing) raises `FixtureError`, exit code 2.
+    """
+    fixture = fixtures.load(path)
+    try:
+        if "groups" in fixture.meta:
+            from engine.parity import pipelines
+
+            return pipelines.judge(fixture.path)
+        return (trajectory.judge if "steps" in fixture.meta else forward.judge)(fixture)
+    except FixtureError:
+        raise
+    except LabError as error:
+        raise FixtureError(
+            f"the fixture cannot be judged: {error.what}",
+            where="; ".join(filter(None, [str(fixture.path), error.where])),
+            expected=error.expected,
+            next_step=error.next_step,
+        ) from error

@@ -1,0 +1,57 @@
+"""The model of a fixture, with the fixture's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from engine import models
+from engine.errors import ConfigError
+from engine.official import OfficialNames
+from engine.parity.fixture import Fixture, FixtureError
+
+
+def build(fixture: Fixture, weights: Mapping[str, Tensor]) -> tuple[nn.Module, OfficialNames]:
+    """Our network for the *official* constructor arguments of the fixture, loaded strictly, on the CPU.
+
+    Dropout and drop path get rate 0, as in the recorded runs. Raises `FixtureError` if there is no such model.
+    """
+    try:
+        card = models.find(str(fixture.need("model")))
+    except ConfigError as error:
+        raise FixtureError(
+            f"this fixture is of a model that is not here: {fixture.meta['model']}", where=str(fixture.path), expected=str(error)
+        ) from error
+    names = models.official_module(card)
+    arguments = names.constructor(fixture.need("constructor_args"))
+    network = models.build(card, **arguments)
+    network.load_state_dict(names.from_official(weights, network))
+    for module in network.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        if isinstance(getattr(module, "drop_prob", None), float):
+            vars(module)["drop_prob"] = 0.0
+    return network, names
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
+
+
+def official_gradients(network: nn.Module, names: OfficialNames) -> dict[str, Tensor]:
+    """Gradients by official name; a parameter without one is left out."""
+    return names.to_official({k: p.grad for k, p in network.named_parameters() if p.grad is not None}, network)
+
+
+def official_parameters(network: nn.Module, names: OfficialNames) -> dict[str, Tensor]:
+    """Copies of the parameters by official name."""
+    parameters = names.to_official(dict(network.named_parameters()), network)
+    return {name: value.detach().clone() for name, value in parameters.items()}
+
+
+def norm(value: Tensor) -> float:
+    """L2 norm taken in float64: that of a large float32 tensor is itself off by up to 1e-4."""
+    return float(torch.linalg.vector_norm(value.detach().double()))

@@ -1,0 +1,136 @@
+"""Judging twelve training steps: our optimizer, schedule, step and BatchNorm updates against the official trainer's.
+
+The same `TrainStep`, optimizer and schedule as in `sal train`. The float64 run decides; float32 is a smoke test of the first
+three steps (single ReLU decisions flip, and training amplifies them). Limits are those of the trajectories' README.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.losses import build_loss
+from engine.official import OfficialNames
+from engine.optimizers import build_optimizer, set_learning_rate
+from engine.parity.batches import skeleton_batches
+from engine.parity.fixture import Fixture, FixtureError, start_weights
+from engine.parity.lines import Line, norm_error, relative_error, value_error
+from engine.parity.network import build, norm, official_parameters
+from engine.schedules import epoch_learning_rate
+from engine.step import TrainStep
+
+FLOAT64 = 1e-9
+SPREAD = 100.0  # times the spread of the official run under a change of the last bit
+SINGLE = 10.0  # tensors and change norms may be this much further off than the loss
+FLOAT32 = 10.0  # times the error of the official float32 run
+FLOAT32_FLOOR = 1e-6  # a few units in the last place
+FLOAT32_STEPS = 3
+KNOWN = {
+    "optimizer", "momentum", "nesterov", "weight_decay", "base_lr", "lr_decay_rate", "warm_up_epoch", "step",
+    "iterations_per_epoch", "epochs", "label_smoothing", "clip_grad",
+}  # fmt: skip
+
+
+@dataclass
+class Run:
+    """What twelve steps of ours left behind; series have one number a step."""
+
+    loss: list[float] = field(default_factory=list)
+    lr: list[float] = field(default_factory=list)
+    grad_norm: list[float] = field(default_factory=list)
+    param_norm: list[float] = field(default_factory=list)
+    change_norms_first: list[float] = field(default_factory=list)
+    change_norms_end: list[float] = field(default_factory=list)
+    end: dict[str, Tensor] = field(default_factory=dict)
+
+
+def judge(fixture: Fixture) -> list[Line]:
+    """All lines of a trajectory; raises `FixtureError` if its settings, batches or loss are not known here."""
+    hyper = _settings(fixture)
+    network, names = build(fixture, start_weights(fixture))
+    exact = train(fixture, hyper, copy.deepcopy(network).double(), names, int(fixture.need("steps")))
+    smoke = train(fixture, hyper, network.float(), names, min(FLOAT32_STEPS, int(fixture.need("steps"))))
+    return [*_float64(fixture, exact), *_float32(fixture, smoke)]
+
+
+def _settings(fixture: Fixture) -> dict[str, Any]:
+    hyper = dict(fixture.need("hyper"))
+    loss = str(fixture.need("loss"))
+    unknown = sorted(set(hyper) - KNOWN)
+    if unknown or hyper.get("optimizer") not in ("SGD", "AdamW", "Adam") or not loss.startswith("cross_entropy(logits, labels)"):
+        raise FixtureError(
+            "this trajectory has settings or a loss that the judge does not know",
+            where=f"{fixture.path}: {', '.join(unknown) or hyper.get('optimizer')}, loss {loss!r}",
+            expected=f"{', '.join(sorted(KNOWN))}; the cross-entropy of logits and labels",
+        )
+    return hyper
+
+
+def train(fixture: Fixture, hyper: dict[str, Any], network: nn.Module, names: OfficialNames, steps: int) -> Run:
+    """The first `steps` steps of the recorded run, with our trainer's parts, in the dtype of `network`."""
+    dtype = next(network.parameters()).dtype
+    optimizer = build_optimizer(
+        network.parameters(),
+        name=hyper["optimizer"],
+        lr=hyper["base_lr"],
+        weight_decay=hyper["weight_decay"],
+        momentum=hyper.get("momentum", 0.0),
+        nesterov=hyper.get("nesterov", False),
+    )
+    loss = build_loss("CE", label_smoothing=hyper.get("label_smoothing", 0.0))
+    step = TrainStep(network.train(), optimizer, loss, clip_grad=hyper.get("clip_grad"))
+    start, run = official_parameters(network, names), Run()
+    for i, (clips, labels) in enumerate(skeleton_batches(fixture)[:steps]):
+        lr = epoch_learning_rate(
+            i // hyper["iterations_per_epoch"],
+            base_lr=hyper["base_lr"],
+            warm_up_epoch=hyper.get("warm_up_epoch", 0),
+            step=hyper.get("step", ()),
+            lr_decay_rate=hyper.get("lr_decay_rate", 1.0),
+        )
+        set_learning_rate(optimizer, lr)
+        result = step(torch.from_numpy(clips).to(dtype), torch.from_numpy(labels))
+        parameters = official_parameters(network, names)
+        run.lr.append(lr)
+        run.loss.append(float(result.loss))
+        run.grad_norm.append(float(result.grad_norm))
+        run.param_norm.append(math.sqrt(sum(norm(p) ** 2 for p in parameters.values())))
+        run.change_norms_end = [
+            norm(parameters[n] - start[n]) if n in parameters else math.nan for n in fixture.need("param_names")
+        ]
+        run.change_norms_first = run.change_norms_first or run.change_norms_end
+    run.end = names.to_official(network.state_dict(), network)
+    return run
+
+
+def _float64(fixture: Fixture, run: Run) -> list[Line]:
+    spread = fixture.meta.get("measured", {}).get("f64_permuted_last_bit", {}).get("loss", [0.0])
+    later = max(FLOAT64, SPREAD * max(spread))
+    lines = [Line("float64 learning rate", value_error(run.lr, fixture["lr"]), FLOAT64)]
+    for name in ("loss", "grad_norm", "param_norm"):
+        ours, official = getattr(run, name), fixture[f"{name}_f64"]
+        lines.append(Line(f"float64 {name}, step 1", value_error(ours[:1], official[:1]), FLOAT64))
+        lines.append(Line(f"float64 {name}, {len(ours)} steps", value_error(ours, official), later))
+    for name in ("change_norms_first", "change_norms_end"):
+        lines.append(Line(f"float64 {name}", norm_error(getattr(run, name), fixture[name]), SINGLE * later))
+    for prefix in ("end", "bn_end"):
+        for name, reference in fixture.named(prefix).items():
+            error = relative_error(run.end[name], reference) if name in run.end else math.inf
+            lines.append(Line(f"float64 {name} at the end", error, SINGLE * later))
+    return lines
+
+
+def _float32(fixture: Fixture, run: Run) -> list[Line]:
+    measured = fixture.meta.get("measured", {}).get("f32", {})
+    lines = []
+    for name in ("loss", "param_norm"):
+        spread, ours, official = measured.get(name, [0.0]), getattr(run, name), fixture[f"{name}_f64"]
+        for what, n in (("step 1", 1), (f"steps 1 to {len(ours)}", len(ours))):
+            limit = max(FLOAT32 * max(spread[:n]), FLOAT32_FLOOR)
+            lines.append(Line(f"float32 {name}, {what}", value_error(ours[:n], official[:n]), limit))
+    return lines

@@ -1,0 +1,138 @@
+"""NPZ files with the keys x_train, y_train, x_test, y_test: the part that all layouts of such files share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from shared_data import labels as label_rows
+from shared_data.classes import class_names
+from shared_data.errors import DataError
+from shared_data.findings import INFO, WARNING, Finding
+from shared_data.fingerprint import Decode, Fingerprint, judge
+from shared_data.npz import Npz
+from shared_data.ragged import RaggedBuilder, SinkMaker
+from shared_data.skeletons import Skeleton
+from shared_data.source import Progress, Source, Split
+
+SPLITS = ("train", "test")
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+MAX_FRAMES = 20_000
+MAX_LABEL_BYTES = 512 << 20
+
+
+def read_four_keys(
+    path: Path,
+    npz: Npz,
+    *,
+    layout: str,
+    reason: str,
+    skeleton: Skeleton,
+    people: int,
+    time_axis: int,
+    orders: Mapping[str, Decode],
+    num_classes: int | None,
+    sinks: SinkMaker,
+    progress: Progress | None,
+) -> Source:
+    """Stream both splits of an open archive whose x shapes are already checked.
+
+    people, time_axis  M, and the axis of x that is T
+    orders             how a block becomes (B, T, M, V, 3), the right way first; the others serve the fingerprint
+    """
+    findings = list(_about_archive(npz))
+    decoded: dict[str, tuple[np.ndarray, int | None]] = {}
+    for split in SPLITS:
+        key = f"y_{split}"
+        try:
+            ids, width, found = label_rows.decode(npz.read(key, limit=MAX_LABEL_BYTES), key, npz.members[f"x_{split}"].shape[0])
+        except DataError as error:
+            if str(path) in error.where:
+                raise
+            raise DataError(error.what, where=f"{path}, {error.where}", expected=error.expected) from None
+        decoded[key] = ids, width
+        findings += found
+    classes, found = label_rows.class_count(decoded, num_classes)
+    findings += found
+
+    splits: dict[str, Split] = {}
+    total = sum(npz.members[f"x_{split}"].shape[0] for split in SPLITS)
+    done = 0
+    for split in SPLITS:
+        key = f"x_{split}"
+        shape = npz.members[key].shape
+        builder = RaggedBuilder(sinks(split, skeleton.joints, np.dtype(np.float32)), joints=skeleton.joints, max_people=people)
+        fingerprint = Fingerprint(orders, skeleton, shape[0], time_axis)
+        decode = next(iter(orders.values()))
+        for start, block in npz.blocks(key):
+            builder.add(decode(block))
+            fingerprint.add(start, block)
+            done += len(block)
+            if progress:
+                progress(done, total)
+        ids = np.array([f"{split}_{n}" for n in range(shape[0])], dtype="U")
+        labels = _fitted(decoded[f"y_{split}"][0], shape[0])
+        clips = builder.finish(labels, ids, frames=shape[time_axis])
+        measured = fingerprint.decodings()
+        verdict = judge(measured, key)
+        findings += [verdict] if verdict else []
+        splits[split] = Split(clips, shape, builder.scan, tuple(d.as_dict() for d in measured))
+    return Source(layout, reason, skeleton, classes, _names(npz, classes), splits, findings, _about(npz))
+
+
+def check_x(path: Path, npz: Npz, *, dimensions: int, time_axis: int, expected: str) -> None:
+    """Raise `DataError` unless x_train and x_test hold numbers and have `dimensions` axes, equal but for N and T."""
+    npz.require(*KEYS)
+    shapes = {}
+    for key in ("x_train", "x_test"):
+        member = npz.members[key]
+        where = f"{path}, key {key}"
+        if member.dtype.kind not in "biuf":
+            raise DataError(f"elements of type {member.dtype}", where=where, expected="numbers")
+        if len(member.shape) != dimensions:
+            raise DataError(f"shape {member.shape}", where=where, expected=expected)
+        if not 1 <= member.shape[time_axis] <= MAX_FRAMES:
+            raise DataError(
+                f"shape {member.shape}: {member.shape[time_axis]} frames",
+                where=where,
+                expected=f"1 to {MAX_FRAMES} frames",
+            )
+        shapes[key] = tuple(n for axis, n in enumerate(member.shape) if axis not in (0, time_axis))
+    if shapes["x_train"] != shapes["x_test"]:
+        raise DataError(
+            "x_train and x_test differ in joints or people",
+            where=f"{path}, shapes {npz.members['x_train'].shape} and {npz.members['x_test'].shape}",
+            expected="the same skeleton in both",
+        )
+
+
+def _fitted(labels: np.ndarray, clips: int) -> np.ndarray:
+    """`labels` with exactly `clips` entries; a wrong number of them is already an error finding."""
+    return np.concatenate([labels[:clips], np.full(max(0, clips - len(labels)), -1, np.int64)])
+
+
+def _about_archive(npz: Npz) -> Iterable[Finding]:
+    if npz.ignored:
+        names = ", ".join(name[:60] for name in npz.ignored[:4])
+        yield Finding("member-ignored", WARNING, f"zip members that are not arrays were ignored: {names}", count=len(npz.ignored))
+    extra = [key for key in npz.members if key not in (*KEYS, "about", "class_names")]
+    if extra:
+        yield Finding("key-extra", INFO, f"keys that nothing reads: {', '.join(extra[:8])}", count=len(extra))
+
+
+def _names(npz: Npz, classes: int) -> tuple[str, ...]:
+    """The names under the optional key ``class_names`` if it has one for each class, else the usual ones."""
+    member = npz.members.get("class_names")
+    if member is None or member.dtype.kind != "U" or member.shape != (classes,) or member.nbytes > 1 << 20:
+        return class_names(classes)
+    return tuple(str(name) for name in npz.read("class_names"))
+
+
+def _about(npz: Npz) -> str:
+    """The text under the key ``about``, if the file carries one."""
+    member = npz.members.get("about")
+    if member is None or member.dtype.kind != "U" or member.shape != () or member.nbytes > 1 << 16:
+        return ""
+    return str(npz.read("about"))

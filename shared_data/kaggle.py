@@ -1,0 +1,45 @@
+"""The Kaggle / CTR-GCN layout: NPZ with x (N, T, 150) or (N, T, 75), y one-hot (N, K) or integer (N,).
+
+A vector of 150 is person (2), joint (25), xyz; one of 75 is a single person. Two optional keys are read as well: ``about``
+(text) and ``class_names`` (K,). Source: ``formats.md`` sections 4.4 and 5.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shared_data.errors import DataError
+from shared_data.fingerprint import vector_orders
+from shared_data.fourkeys import check_x, read_four_keys
+from shared_data.npz import Npz
+from shared_data.ragged import SinkMaker, in_memory
+from shared_data.skeletons import NTU25
+from shared_data.source import Progress, Source
+
+EXPECTED = "(N, T, 150): two people, 25 joints, xyz; or (N, T, 75): one person"
+
+
+def read(
+    path: Path,
+    *,
+    reason: str = "asked for",
+    num_classes: int | None = None,
+    sinks: SinkMaker = in_memory,
+    progress: Progress | None = None,
+) -> Source:
+    """Read `path`, streaming: memory stays near the size of the ragged rows. Raises `DataError`."""
+    with Npz(path) as npz:
+        check_x(path, npz, dimensions=3, time_axis=1, expected=EXPECTED)
+        width = npz.members["x_train"].shape[2]
+        if width not in (75, 150):
+            raise DataError(
+                f"shape {npz.members['x_train'].shape}: frames of {width} numbers",
+                where=f"{path}, key x_train",
+                expected=EXPECTED,
+                next_step="look for a column too many (an index, a time stamp) in what wrote the file",
+            )
+        people = width // 75
+        return read_four_keys(
+            path, npz, layout="kaggle", reason=reason, skeleton=NTU25, people=people, time_axis=1,
+            orders=vector_orders(25, people), num_classes=num_classes, sinks=sinks, progress=progress,
+        )  # fmt: skip

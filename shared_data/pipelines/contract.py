@@ -1,0 +1,117 @@
+"""What a named input pipeline is, and how its options and random draws are checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from shared_data.augment import STREAMS
+from shared_data.clips import Clips
+from shared_data.errors import LabError
+from shared_data.skeletons import Skeleton
+
+
+class OptionError(LabError):
+    """An unknown pipeline, or a wrong option name or value, or clips the pipeline is not made for."""
+
+    exit_code = 2
+
+
+class Pipeline(Protocol):
+    """Clips to a batch, the way one official reader does it. `draw` decides, `train` obeys: draws can be replayed.
+
+    Every array of a draws object has one row per clip of the batch; `rows_of` cuts it.
+    Batches are (B, 3, window, V, M) float32, C-contiguous, in `out` if given. `index` (B,) are positions in `clips`.
+    """
+
+    name: str
+
+    @property
+    def window(self) -> int:
+        """Frames of a batch."""
+        ...
+
+    def accept(self, clips: Clips) -> None:
+        """Raises `OptionError` if the pipeline cannot read these clips."""
+        ...
+
+    def draw(self, clips: Clips, index: np.ndarray, seed: int, epoch: int, repeat_number: np.ndarray | int = 0) -> Any:
+        """The random decisions for these clips, from (seed, epoch, position in the split, repeat number) alone."""
+        ...
+
+    def train(self, clips: Clips, index: np.ndarray, draws: Any, out: np.ndarray | None = None) -> np.ndarray: ...
+
+    def test(self, clips: Clips, index: np.ndarray, out: np.ndarray | None = None) -> np.ndarray: ...
+
+
+DrawsT = TypeVar("DrawsT")
+OptionsT = TypeVar("OptionsT")
+
+
+def rows_of(draws: DrawsT, rows: slice | np.ndarray) -> DrawsT:
+    """The draws of some clips of a batch: every array field of the dataclass cut to `rows`."""
+    fields = dataclasses.fields(draws)  # type: ignore[arg-type]
+    return type(draws)(**{field.name: getattr(draws, field.name)[rows] for field in fields})
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A next step that names the known word most like a wrong one; empty if none is alike."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"did you mean {match[0]!r}?" if match else ""
+
+
+def options_of(kind: type[OptionsT], pipeline: str, given: Mapping[str, Any]) -> OptionsT:
+    """The options dataclass `kind` filled with `given`; raises `OptionError` for a name it does not have."""
+    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for name in given:
+        if name not in known:
+            raise OptionError(
+                f"unknown option {name!r}",
+                where=f"pipeline {pipeline}",
+                expected=", ".join(known),
+                next_step=nearest(name, known),
+            )
+    return kind(**given)
+
+
+def check(ok: bool, option: str, value: object, expected: str) -> None:
+    """Raises `OptionError` unless `ok`."""
+    if not ok:
+        raise OptionError(f"option {option} is {value!r}", where=f"pipeline option {option}", expected=expected)
+
+
+def is_number(value: object) -> bool:
+    """A finite int or float, not a bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def check_stream(stream: object) -> None:
+    """Raises `OptionError` unless `stream` is one of the four."""
+    if stream not in STREAMS:
+        raise OptionError(
+            f"option stream is {stream!r}",
+            where="pipeline option stream",
+            expected="j (joints), b (bones), jm (joint motion) or bm (bone motion)",
+            next_step=nearest(str(stream), STREAMS),
+        )
+
+
+def check_window(window: object, most: int) -> None:
+    """Raises `OptionError` unless `window` is a whole number of frames from 1 to `most`."""
+    ok = isinstance(window, int) and not isinstance(window, bool) and 1 <= window <= most
+    check(ok, "window", window, f"a whole number of frames, 1 to {most}")
+
+
+def check_joints(clips: Clips, pipeline: str, layout: Skeleton) -> None:
+    """Raises `OptionError` unless the clips have the joints of the pipeline's bone table."""
+    if clips.joints != layout.joints:
+        raise OptionError(
+            f"the clips have {clips.joints} joints, pipeline {pipeline} is set for {layout.joints}",
+            where=f"pipeline {pipeline}, skeleton {layout.name}",
+            expected=f"clips of {layout.title}",
+            next_step="choose the pipeline of this data set or give the option skeleton",
+        )

@@ -1,0 +1,368 @@
+"""The store: one HDF5 file that holds a data set ragged, opened in milliseconds through a memory map.
+
+Per split a group with one contiguous uncompressed dataset ``rows`` (R, V, 3) and the index arrays of `Clips`; provenance as
+attributes of the file. Raggedness is the compression (about 6.5 times); codecs would cost 3 to 80 times the latency.
+`prepare` streams: its memory does not grow with the source, and its result appears under its name only when complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import h5py
+import numpy as np
+
+from shared_data.clips import Clips
+from shared_data.errors import DataError, LabError, MissingInputError
+from shared_data.findings import Finding, finding_from_dict, refuse_errors
+from shared_data.npz import Npz
+from shared_data.ragged import FileRows, RowSink
+from shared_data.reading import HDF5_START, STORE, detect, read_source, resolve, settle
+from shared_data.skeletons import SKELETONS, Skeleton
+from shared_data.source import Progress, Source
+
+SCHEMA = 1
+FORMAT = "skeleton-action-lab store"
+SPLITS = ("train", "test")
+_INDEX = {"offset": "i8", "extent": "i4", "valid": "i4", "people": "i4", "labels": "i8"}
+_CHUNK = 16 << 20
+_ALIGN = 4096  # rows start on a page boundary
+
+
+class StoreWriteError(LabError):
+    """The store could not be written: disk full, no permission, or another command is writing it."""
+
+    exit_code = 74
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What an opened store holds; `clips` are memory-mapped, read-only."""
+
+    clips: dict[str, Clips]
+    skeleton: Skeleton
+    class_names: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    attributes: dict[str, Any]
+    rows_crc32: dict[str, int]
+
+
+def prepare(
+    source: Path,
+    target: Path,
+    *,
+    layout: str = "auto",
+    num_classes: int | None = None,
+    on_bad: str = "refuse",
+    progress: Progress | None = None,
+) -> Path:
+    """Convert `source` of any readable layout to a store at `target` and return `target`.
+
+    The work happens in ``<target>.partial`` files beside the target, which a killed run leaves and the next one
+    overwrites; the finished file is flushed to the disk, then renamed. An older store at `target` is replaced, any
+    other file is not.
+    Raises `DataError` / `MissingInputError` for the source and `StoreWriteError` (exit 74) for the target.
+    """
+    source, target = Path(source), Path(target)
+    layout, reason = resolve(source, layout)
+    if layout == STORE:
+        raise DataError("the source is already a store", where=str(source), next_step="use it as it is, or copy it")
+    _check_target(target)
+    partial = target.with_name(f"{target.name}.partial")
+    spills = {split: target.with_name(f"{target.name}.{split}.partial") for split in SPLITS}
+    try:
+        with contextlib.ExitStack() as stack:
+            # Left in reverse order: partial files are removed while their locks are still held, never another run's.
+            files = {split: stack.enter_context(_locked(path)) for split, path in spills.items()}
+            for leftover in (partial, *spills.values()):
+                stack.callback(_remove, leftover)
+            dtypes: dict[str, tuple[int, np.dtype[Any]]] = {}
+
+            def sink(split: str, joints: int, dtype: np.dtype[Any]) -> RowSink:
+                dtypes[split] = (joints, dtype)
+                return FileRows(files[split], joints, dtype)
+
+            digest = sha256(source)
+            read = read_source(source, layout, reason, num_classes=num_classes, sinks=sink, progress=progress)
+            clips, findings = settle(read, on_bad=on_bad)
+            refuse_errors(findings, source)
+            attributes = _attributes(source, read, digest)
+            # No libver bound: any HDF5 of the last decade reads the file.
+            with h5py.File(partial, "w", alignment_threshold=_ALIGN, alignment_interval=_ALIGN) as file:
+                file.attrs.update(attributes)
+                file["class_names"] = np.array([name.encode() for name in read.class_names])
+                file["findings"] = np.frombuffer(json.dumps([f.as_dict() for f in findings]).encode(), np.uint8)
+                for split in SPLITS:
+                    _write_split(file.create_group(split), clips[split], files[split], *dtypes[split])
+            _flush(partial)
+            partial.replace(target)
+            _flush(target.parent)
+    except OSError as error:
+        raise StoreWriteError(
+            f"could not write the store: {error.strerror or error}",
+            where=str(target),
+            next_step="free some space or choose another place, then run the same command again",
+        ) from error
+    return target
+
+
+def open_store(path: Path) -> Stored:
+    """Open a store through memory maps. Raises `MissingInputError`, or `DataError` for damage or a foreign HDF5 file."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as raw:
+            start = raw.read(8)
+    except OSError as error:
+        raise MissingInputError(f"cannot read the file: {error.strerror or error}", where=str(path)) from None
+    if start != HDF5_START:
+        raise DataError("not a store (not even HDF5)", where=str(path), next_step="make one with: sal data prepare")
+    try:
+        with h5py.File(path, "r") as file:
+            attributes = {key: _plain(file.attrs[key]) for key in file.attrs}
+            if attributes.get("format") != FORMAT:
+                raise DataError("an HDF5 file, but not a store of this lab", where=str(path), expected=f"format={FORMAT!r}")
+            if attributes.get("schema_version") != SCHEMA:
+                raise DataError(
+                    f"store of schema version {attributes.get('schema_version')}", where=str(path),
+                    expected=f"version {SCHEMA}", next_step="prepare the store again from its source",
+                )  # fmt: skip
+            skeleton = SKELETONS.get(str(attributes.get("skeleton")))
+            if skeleton is None:
+                raise DataError(
+                    f"unknown skeleton {attributes.get('skeleton')!r}", where=str(path), expected=", ".join(SKELETONS)
+                )
+            names = tuple(name.decode() for name in _dataset(file, "class_names")[()].tolist())
+            findings = tuple(finding_from_dict(f) for f in json.loads(_dataset(file, "findings")[()].tobytes()))
+            clips = {split: _map_split(path, file, split, skeleton, size) for split in SPLITS}
+            checks = {split: int(file[split].attrs["rows_crc32"]) for split in SPLITS}
+    except DataError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, OverflowError) as error:
+        raise DataError(
+            f"a damaged store: {str(error)[:200]}", where=f"{path} ({size:,} bytes)",
+            next_step="prepare it again from its source",
+        ) from None  # fmt: skip
+    for split, part in clips.items():
+        _check_index(path, split, part, len(names))
+    return Stored(clips, skeleton, names, findings, attributes, checks)
+
+
+def info(path: Path) -> dict[str, Any]:
+    """What a file says about itself without reading its data, as plain values.
+
+    A store: provenance, and clips, rows and bytes per split. Other layouts: the layout, why, and the arrays of an NPZ.
+    """
+    path = Path(path)
+    layout, reason = detect(path)
+    if layout != STORE:
+        about: dict[str, Any] = {"path": str(path), "layout": layout, "reason": reason}
+        if layout in ("kaggle", "skeleton5d"):
+            with Npz(path) as npz:
+                about["arrays"] = {
+                    key: {"shape": list(m.shape), "dtype": str(m.dtype), "bytes": m.nbytes, "memory_mappable": m.stored}
+                    for key, m in npz.members.items()
+                }
+        return about
+    stored = open_store(path)
+    splits = {
+        name: {
+            "clips": len(clips),
+            "rows": len(clips.rows),
+            "rows_mib": round(clips.rows.nbytes / 2**20, 3),
+            "two_people": int((clips.people > 1).sum()),
+            "padded_frames": clips.frames,
+        }
+        for name, clips in stored.clips.items()
+    }
+    return {
+        "path": str(path), "bytes": path.stat().st_size, **stored.attributes,
+        "classes": len(stored.class_names), "class_names": list(stored.class_names),
+        "splits": splits, "findings": [finding.as_dict() for finding in stored.findings],
+    }  # fmt: skip
+
+
+def verify(path: Path) -> None:
+    """Read all rows once and compare them with the checksums written by `prepare`. Raises `DataError`."""
+    stored = open_store(path)
+    for split, clips in stored.clips.items():
+        found = 0
+        flat = clips.rows.reshape(-1)
+        step = _CHUNK // flat.itemsize
+        for begin in range(0, flat.size, step):
+            found = zlib.crc32(np.ascontiguousarray(flat[begin : begin + step]).data, found)
+        if found != stored.rows_crc32[split]:
+            raise DataError(
+                "the rows differ from what was written", where=f"{path}, split {split}",
+                expected=f"CRC-32 {stored.rows_crc32[split]:08x}, found {found:08x}",
+                next_step="prepare the store again from its source",
+            )  # fmt: skip
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file; of a folder: of its files' relative names and hashes, sorted by name."""
+    if path.is_dir():
+        lines = [
+            f"{sha256(file)}  {file.relative_to(path).as_posix()}\n"
+            for file in sorted(path.rglob("*"), key=lambda f: f.relative_to(path).as_posix())
+            if file.is_file()
+        ]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise MissingInputError(f"cannot read the file: {error.strerror or error}", where=str(path)) from None
+    return digest.hexdigest()
+
+
+def _attributes(source: Path, read: Source, digest: str) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "schema_version": SCHEMA,
+        "source_name": source.name,
+        "source_sha256": digest,
+        "layout": read.layout,
+        "reason": read.reason,
+        "skeleton": read.skeleton.name,
+        "units": "metre",
+        "about": read.about,
+    }
+
+
+def _check_target(target: Path) -> None:
+    if target.is_dir():
+        raise StoreWriteError("the target is a folder", where=str(target), expected="the name of a file to write")
+    if not target.parent.is_dir():
+        raise StoreWriteError("the target's folder does not exist", where=str(target.parent), next_step="create it first")
+    if target.exists():
+        with target.open("rb") as file:
+            if file.read(8) != HDF5_START:
+                raise StoreWriteError(
+                    "the target exists and is not a store; it is left alone", where=str(target),
+                    next_step="choose another name",
+                )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[IO[bytes]]:
+    """`path` opened for writing and reading, emptied, held under a lock that dies with the process."""
+    with path.open("ab+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreWriteError("another command is writing this store", where=str(path)) from None
+        file.truncate(0)
+        yield file
+
+
+def _write_split(group: h5py.Group, clips: Clips, spill: IO[bytes], joints: int, dtype: np.dtype[Any]) -> None:
+    """Copy the rows from the spill file into a dataset of now known size, and write the index."""
+    spill.seek(0, os.SEEK_END)
+    row_bytes = joints * 3 * dtype.itemsize
+    count = spill.tell() // row_bytes
+    rows = group.create_dataset("rows", (count, joints, 3), dtype.newbyteorder("<"))
+    spill.seek(0)
+    step, check = max(1, _CHUNK // row_bytes), 0
+    for begin in range(0, count, step):
+        part = spill.read(min(step, count - begin) * row_bytes)
+        check = zlib.crc32(part, check)
+        rows[begin : begin + step] = np.frombuffer(part, dtype).reshape(-1, joints, 3)
+    for name, kind in _INDEX.items():
+        group.create_dataset(name, data=getattr(clips, name).astype(f"<{kind}"))
+    group.create_dataset("ids", data=np.char.encode(clips.ids, "utf-8"))
+    group.attrs["rows_crc32"] = check
+    group.attrs["max_people"] = clips.max_people
+    group.attrs["frames"] = clips.frames or 0
+    group.attrs["index_crc32"] = _index_check(clips)
+
+
+def _index_check(clips: Clips) -> int:
+    """CRC-32 over everything but the rows: small, so it is verified whenever a store is opened."""
+    check = zlib.crc32(f"{clips.max_people} {clips.frames} {clips.rows.dtype.str} ".encode())
+    for name, kind in _INDEX.items():
+        check = zlib.crc32(np.ascontiguousarray(getattr(clips, name), f"<{kind}").data, check)
+    return zlib.crc32("\n".join(clips.ids.tolist()).encode(), check)
+
+
+def _dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    """A dataset whose data lie in this very file; links and files that point elsewhere are refused."""
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{group.name}/{name} is missing or a link")
+    dataset = group[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual or dataset.dtype.hasobject:
+        raise ValueError(f"{group.name}/{name} is not a plain dataset")
+    return dataset
+
+
+def _map_split(path: Path, file: h5py.File, split: str, skeleton: Skeleton, size: int) -> Clips:
+    if not isinstance(file.get(split, getlink=True), h5py.HardLink) or not isinstance(file[split], h5py.Group):
+        raise ValueError(f"no split {split}")
+    group = file[split]
+    rows = _dataset(group, "rows")
+    offset = rows.id.get_offset()
+    if rows.ndim != 3 or rows.shape[1:] != (skeleton.joints, 3) or rows.dtype.str not in ("<f4", "<f8"):
+        raise ValueError(f"{split}/rows has shape {rows.shape} of {rows.dtype}")
+    nbytes = rows.shape[0] * skeleton.joints * 3 * rows.dtype.itemsize
+    if rows.chunks is not None or offset is None or not 0 < offset <= size - nbytes or not rows.shape[0]:
+        raise ValueError(f"{split}/rows is not one contiguous block inside the file (a truncated file?)")
+    index = {name: _dataset(group, name) for name in (*_INDEX, "ids")}
+    count = index["labels"].shape
+    if any(array.shape != count or array.ndim != 1 for array in index.values()):
+        raise ValueError(f"{split}: index arrays of unequal length")
+    if any(index[name].dtype.kind != "i" for name in _INDEX) or index["ids"].dtype.kind != "S":
+        raise ValueError(f"{split}: index arrays of a wrong type")
+    columns = {name: index[name][()].astype(kind) for name, kind in _INDEX.items()}
+    clips = Clips(
+        rows=np.memmap(path, rows.dtype, "r", offset, rows.shape),
+        ids=np.char.decode(index["ids"][()], "utf-8"),
+        max_people=int(group.attrs["max_people"]),
+        frames=int(group.attrs["frames"]) or None,
+        **columns,
+    )
+    if _index_check(clips) != int(group.attrs["index_crc32"]):
+        raise ValueError(f"{split}: the index differs from what was written")
+    return clips
+
+
+def _check_index(path: Path, split: str, clips: Clips, classes: int) -> None:
+    """No index may lead outside the rows: a wrong one would hand out another clip's frames or crash later."""
+    people, extent = clips.people.astype(np.int64), clips.extent.astype(np.int64)
+    inside = (clips.offset >= 0) & (people >= 1) & (people <= clips.max_people) & (extent >= 1)
+    inside &= clips.offset + people * extent <= len(clips.rows)
+    inside &= (clips.valid >= 0) & (clips.valid <= extent)
+    bad = np.flatnonzero(~inside | (clips.labels < 0) | (clips.labels >= classes))
+    if len(bad) or not len(clips) or len(set(clips.ids.tolist())) != len(clips):
+        what = f"clip {bad[0]} points outside the rows or the classes" if len(bad) else "no clips, or two of the same name"
+        raise DataError(f"a damaged store: {what}", where=f"{path}, split {split}", next_step="prepare it again")
+
+
+def _plain(value: Any) -> Any:
+    """An HDF5 attribute as a Python value."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,127 @@
+"""Finding and building models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine import models
+from engine.errors import ConfigError
+from engine.models import ModelError
+
+NETWORK = """
+from torch import nn
+from models.NAME.size import WIDTH
+
+class Net(nn.Linear):
+    def __init__(self, num_classes: int, *, skeleton, people: int, depth: int = 1, rate: float = 0.0):
+        super().__init__(WIDTH, num_classes)
+        self.depth, self.rate = depth, rate
+"""
+
+
+def write(
+    folder: Path, name: str, *, width: int = 5, toml: str = 'title = "T"\nentry = "network:Net"\nstatus = "experimental"\n'
+) -> None:
+    (folder / name / "recipes").mkdir(parents=True)
+    for file, text in {
+        "__init__.py": "", "model.toml": toml, "size.py": f"WIDTH = {width}\n", "network.py": NETWORK.replace("NAME", name),
+        "recipes/fast.yaml": "", "recipes/slow.yaml": "", "recipes/notes.txt": "",
+    }.items():  # fmt: skip
+        (folder / name / file).write_text(text)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(models.MODELS_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+def test_discovery_lists_folders_with_a_description(folder: Path) -> None:
+    write(folder, "planted_b")
+    write(folder, "planted_a")
+    (folder / "notes").mkdir()
+    assert list(models.discover()) == ["planted_a", "planted_b"]
+    card = models.find("planted_a")
+    assert (card.title, card.status, card.folder) == ("T", "experimental", folder / "planted_a")
+    assert list(card.recipes) == ["fast", "slow"]
+    assert card.recipe("fast") == folder / "planted_a" / "recipes" / "fast.yaml"
+
+
+def test_listing_needs_no_torch() -> None:
+    code = "import sys; from engine import models; assert 'ctrgcn' in models.discover(); assert 'torch' not in sys.modules"
+    root = Path(models.__file__).parent.parent
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def test_wrong_names_get_the_nearest(folder: Path) -> None:
+    write(folder, "planted_b")
+    with pytest.raises(ConfigError, match="did you mean 'planted_b'") as caught:
+        models.find("plantedb")
+    assert caught.value.exit_code == 2
+    with pytest.raises(ConfigError, match="did you mean 'slow'"):
+        models.find("planted_b").recipe("slw")
+
+
+def test_no_models(folder: Path) -> None:
+    assert models.discover() == {}
+    with pytest.raises(ConfigError, match=r"expected: a folder with a model\.toml"):
+        models.find("x")
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"), [("title = ", "cannot read"), ('title = "T"\n', "entry, status missing"), ("\xff", "cannot read")]
+)
+def test_a_broken_description_is_named(folder: Path, toml: str, message: str) -> None:
+    write(folder, "planted_b")
+    (folder / "planted_b" / "model.toml").write_text(toml, encoding="latin-1")
+    with pytest.raises(ModelError, match=message) as caught:
+        models.discover()
+    assert "planted_b" in str(caught.value) and caught.value.exit_code == 78
+
+
+def test_build(folder: Path) -> None:
+    write(folder, "planted_b")
+    network = models.build(models.find("planted_b"), num_classes=3, skeleton="ntu25", people=2, depth=4, rate=1)
+    assert (network.out_features, network.in_features, network.depth, network.rate) == (3, 5, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dept": 4}, "did you mean 'depth'"),
+        ({"depth": "four"}, "expected: int"),
+        ({"depth": True}, "expected: int"),
+        ({"rate": "x"}, "expected: float"),
+    ],
+)
+def test_wrong_model_arguments(folder: Path, arguments: dict[str, object], message: str) -> None:
+    write(folder, "planted_b")
+    card = models.find("planted_b")
+    with pytest.raises(ConfigError, match=message):
+        models.build(card, num_classes=3, skeleton="ntu25", people=2, **arguments)
+
+
+def test_entry_that_names_nothing(folder: Path) -> None:
+    write(folder, "planted_b", toml='title = "T"\nentry = "network:Nought"\nstatus = "experimental"\n')
+    with pytest.raises(ModelError, match="names no class"):
+        models.build(models.find("planted_b"), num_classes=3, skeleton="ntu25", people=2)
+    write(folder, "planted_c", toml='title = "T"\nentry = "netwrk:Net"\nstatus = "experimental"\n')
+    with pytest.raises(ModelError, match=r"has no netwrk\.py"):
+        models.build(models.find("planted_c"), num_classes=3, skeleton="ntu25", people=2)
+    with pytest.raises(ModelError, match=r"has no official\.py"):
+        models.official_module(models.find("planted_c"))
+
+
+def test_the_folder_asked_for_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for width in (5, 6):
+        folder = tmp_path / str(width)
+        write(folder, "planted_twin", width=width)
+        monkeypatch.setenv(models.MODELS_VARIABLE, str(folder))
+        network = models.build(models.find("planted_twin"), num_classes=3, skeleton="ntu25", people=2)
+        assert network.in_features == width
+    monkeypatch.delenv(models.MODELS_VARIABLE)
+    assert "ctrgcn" in models.discover()

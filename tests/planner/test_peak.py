@@ -1,0 +1,281 @@
+"""The predictor against sums done by hand, against torch's own tracker, and on the cases that break naive estimates."""
+
+import gc
+import itertools
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from planner.lifetimes import Lifetimes, rounded
+from planner.peak import MIB, predict
+from shared_data.errors import LabError
+
+SHAPE = (1, 1, 16, 1)
+PARAMETERS = 2048 + 512 + 1536 + 512  # W1 (32,16), b1 (32,), W2 (10,32), b2 (10,) in float32, each rounded up to 512
+
+
+def two_layers() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+class SmallGraphNet(nn.Module):
+    """Convolutions, BatchNorm, a residual and a graph product: the operations of the field in small."""
+
+    def __init__(self, *, frozen: bool = False) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(3, 16, 1)
+        self.bn = nn.BatchNorm2d(16)
+        self.time = nn.Conv2d(16, 16, (5, 1), padding=(2, 0))
+        self.graph = nn.Parameter(torch.eye(25))
+        self.fc = nn.Linear(16, 60)
+        if frozen:
+            for parameter in (*self.enter.parameters(), *self.bn.parameters(), *self.time.parameters(), self.graph):
+                parameter.requires_grad = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, c, t, v, m = x.shape
+        x = x.permute(0, 4, 1, 2, 3).reshape(n * m, c, t, v)
+        x = torch.relu(self.bn(self.enter(x))) @ self.graph
+        x = torch.relu(self.time(x) + x)
+        return self.fc(x.mean((2, 3)).view(n, m, -1).mean(1))
+
+
+CLIP = (3, 32, 25, 2)
+
+
+@pytest.mark.parametrize(("size", "block"), [(0, 0), (1, 512), (511, 512), (512, 512), (513, 1024), (40, 512)])
+def test_sizes_are_rounded_as_the_cuda_allocator_does(size: int, block: int) -> None:
+    assert rounded(size) == block
+
+
+def test_lifetimes_count_each_storage_once_and_until_its_last_view_dies() -> None:
+    with Lifetimes() as memory:
+        first = torch.empty(1000, device="meta")  # 4000 -> 4096
+        view = first.view(10, 100)[2:]
+        assert memory.live == 4096
+        second = first + 1
+        assert memory.live == memory.peak == 8192
+        del first
+        assert memory.live == 8192  # the view holds it
+        del view
+        assert memory.live == 4096
+        second.add_(1)
+        assert memory.live == 4096
+        memory.reset_peak()
+        assert memory.peak == 4096
+    assert second.shape == (1000,)
+
+
+def test_lifetimes_follow_a_storage_resized_in_place() -> None:
+    with Lifetimes() as memory:
+        tensor = torch.empty(128, device="meta")
+        assert memory.live == 512
+        tensor.resize_(1024)
+        assert memory.live == 4096
+
+
+def test_training_peak_of_two_layers_by_hand() -> None:
+    """Second step, 64 clips. The peak is in the backward of ReLU: its output, the gradients on both sides of it."""
+    batch = 64
+    hidden = batch * 32 * 4
+    standing = 2 * PARAMETERS + batch * 16 * 4 + 512  # parameters, momentum, clips, labels
+    in_relu_backward = standing + 2 * 512 + (1536 + 512) + 3 * hidden  # loss and the 1 it starts from; dW2, db2; r, dr, dh
+    law = predict(two_layers, SHAPE, 10, probes=(32, 64, 128))
+    assert law.trace("train", batch) * MIB == in_relu_backward == 41472
+
+
+def test_evaluation_peak_of_two_layers_by_hand() -> None:
+    """Inside a training run: parameters, gradients and momentum stand; ReLU's input and output are alive together."""
+    batch = 64
+    expected = 3 * PARAMETERS + batch * 16 * 4 + 512 + 2 * batch * 32 * 4
+    law = predict(two_layers, SHAPE, 10, probes=(32, 64, 128))
+    assert law.trace("eval", batch) * MIB == expected == 34816
+
+
+def test_optimizer_state_is_two_moments_for_adamw_and_one_for_sgd() -> None:
+    sgd = predict(two_layers, SHAPE, 10, probes=(32, 64, 128))
+    adamw = predict(two_layers, SHAPE, 10, optimizer="AdamW", probes=(32, 64, 128))
+    for phase in ("train", "eval"):
+        # Two moments against one momentum; the step counters stay on the CPU and cost a GPU nothing.
+        assert (adamw.trace(phase, 64) - sgd.trace(phase, 64)) * MIB == PARAMETERS
+
+
+def test_frozen_parameters_have_no_gradient_no_state_and_save_nothing() -> None:
+    full = predict(SmallGraphNet, CLIP, 60)
+    frozen = predict(lambda: SmallGraphNet(frozen=True), CLIP, 60)
+    assert frozen.gradients * MIB == rounded(60 * 16 * 4) + 512
+    assert frozen.train.slope < 0.6 * full.train.slope
+    assert frozen.eval.intercept < full.eval.intercept
+
+
+def test_tied_weights_are_counted_once() -> None:
+    class Tied(nn.Module):
+        def __init__(self, *, tie: bool) -> None:
+            super().__init__()
+            self.a, self.b, self.out = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 10)
+            if tie:
+                self.b.weight = self.a.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.b(self.a(x.flatten(1))))
+
+    tied, free = (predict(lambda tie=tie: Tied(tie=tie), SHAPE, 10) for tie in (True, False))  # type: ignore[misc]
+    assert (free.gradients - tied.gradients) * MIB == 16 * 16 * 4
+    assert (free.eval.intercept - tied.eval.intercept) * MIB == pytest.approx(3 * 16 * 16 * 4)
+
+
+def test_law_is_affine_and_agrees_with_a_trace_far_outside_the_probes() -> None:
+    law = predict(SmallGraphNet, CLIP, 60)
+    assert law.linear
+    for phase in ("train", "eval"):
+        for batch in (4, 200, 1000):
+            assert law.peak(batch, phase) == pytest.approx(law.trace(phase, batch), rel=0.01)
+
+
+def test_peak_grows_with_batch_and_evaluation_needs_less_than_training() -> None:
+    law = predict(SmallGraphNet, CLIP, 60)
+    peaks = [law.peak(batch) for batch in range(1, 200)]
+    assert all(small < large for small, large in itertools.pairwise(peaks))
+    assert all(law.peak(batch, "eval") < law.peak(batch) for batch in (8, 64, 256))
+
+
+def test_largest_batch_fits_and_the_next_one_does_not() -> None:
+    law = predict(SmallGraphNet, CLIP, 60)
+    for phase in ("train", "eval"):
+        largest = law.largest_batch(300, phase)
+        assert law.trace(phase, largest) <= 300 < law.trace(phase, largest + 1)
+    assert law.largest_batch(0.001) == 0
+    assert 0 < law.largest_batch(300, micro=True) <= law.largest_batch(300)
+
+
+def test_micro_batches_cost_one_piece_and_all_gradients() -> None:
+    law = predict(SmallGraphNet, CLIP, 60)
+    assert law.peak(64, micro_batch=16) == law.peak(16) + law.gradients
+    assert law.peak(64, micro_batch=64) == law.peak(64)
+
+
+class PairwiseClips(nn.Module):
+    """Compares every clip with every other (as contrastive losses do): memory grows with the square of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(1)
+        near = torch.exp(-(x[:, None] - x[None]).square())  # (N, N, 16)
+        return self.fc(torch.tanh(near * self.fc.weight.sum()).mean(1))
+
+
+def test_a_network_that_is_not_affine_is_noticed_and_still_answered_exactly() -> None:
+    law = predict(PairwiseClips, SHAPE, 10)
+    assert not law.linear
+    assert law.deviation > 0.2
+    assert law.peak(300) == law.trace("train", 300)
+    largest = law.largest_batch(100)
+    assert law.trace("train", largest) <= 100 < law.trace("train", largest + 1)
+
+
+def test_autocast_halves_what_is_saved_and_is_marked_approximate() -> None:
+    full, half = (predict(SmallGraphNet, CLIP, 60, precision=precision) for precision in ("fp32", "bf16"))
+    assert half.approximate
+    assert not full.approximate
+    assert 0.4 < half.train.slope / full.train.slope < 0.7
+
+
+def test_a_network_of_known_extra_size_is_predicted_larger_by_that_size() -> None:
+    class WithTable(nn.Module):
+        def __init__(self, kib: int) -> None:
+            super().__init__()
+            self.net = two_layers()
+            self.register_buffer("table", torch.zeros(kib * 256))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x)
+
+    small, large = (predict(lambda kib=kib: WithTable(kib), SHAPE, 10) for kib in (1, 1025))  # type: ignore[misc]
+    assert large.train.intercept - small.train.intercept == 1.0
+    assert large.eval.intercept - small.eval.intercept == 1.0
+
+
+def test_building_does_not_disturb_the_random_state_and_nothing_is_left_behind() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    built: list[weakref.ref[nn.Module]] = []
+
+    def build() -> nn.Module:
+        model = SmallGraphNet()
+        built.append(weakref.ref(model))
+        return model
+
+    predict(build, CLIP, 60)
+    assert torch.equal(torch.rand(1), expected)
+    gc.collect()
+    assert built[0]() is None
+
+
+class ReadsValues(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.flatten(1)) * x.max().item()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"build": ReadsValues}, "without values"),
+        ({"num_classes": 11}, "expected"),
+        ({"optimizer": "Lion"}, "unknown optimizer"),
+        ({"precision": "int8"}, "unknown precision"),
+        ({"probes": (8, 8, 16)}, "ascend"),
+        ({"build": nn.Flatten}, "no parameter"),
+    ],
+)
+def test_what_cannot_be_predicted_is_said(arguments: dict, message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        predict(**{"build": two_layers, "clip_shape": SHAPE, "num_classes": 10, **arguments})
+
+
+def test_a_batch_below_one_is_refused() -> None:
+    law = predict(two_layers, SHAPE, 10)
+    with pytest.raises(LabError, match="not a number of clips"):
+        law.peak(0)
+
+
+def _tracked_by_torch(model: nn.Module, optimizer: torch.optim.Optimizer, batch: int) -> int:
+    """Bytes by torch's own MemTracker on real CPU tensors, second of two steps."""
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    tracker = MemTracker()
+    clips, labels = torch.zeros(batch, *CLIP), torch.zeros(batch, dtype=torch.int64)
+    tracker.track_external(model, optimizer, clips, labels)
+    with tracker as tracked:
+        for step in range(2):
+            optimizer.zero_grad(set_to_none=True)
+            nn.functional.cross_entropy(model(clips), labels).backward()
+            optimizer.step()
+            if step == 0:
+                tracked.reset_mod_stats()
+    return int(tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"])
+
+
+@pytest.mark.skipif(
+    tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 5),
+    reason="the independent tracker, torch.distributed._tools.mem_tracker, came with torch 2.5",
+)
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_agrees_with_torchs_own_tracker_on_real_tensors(name: str) -> None:
+    model = SmallGraphNet()
+    optimizer = (
+        torch.optim.SGD(model.parameters(), 0.1, 0.9, nesterov=True, weight_decay=1e-4, foreach=True)
+        if name == "SGD"
+        else torch.optim.AdamW(model.parameters(), foreach=True)
+    )
+    predicted = predict(SmallGraphNet, CLIP, 60, optimizer=name).trace("train", 32) * MIB
+    assert predicted == pytest.approx(_tracked_by_torch(model, optimizer, 32), rel=0.01)
