@@ -8,29 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from shared_data.datasets import DataSet, honest, open_data
 from torch import nn
 
 from engine import models
 from engine.config import RunConfig
 from engine.errors import ConfigError
 from shared_data.clips import Clips
+from shared_data.datasets import DataSet, honest, open_data
 from shared_data.errors import DataError, MissingInputError
 from shared_data.loader import Loader
 from shared_data.pipelines import pipeline
+from shared_data.protocols import BENCHMARKS
 
 DEBUG_CLIPS = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class Expected:
-    """What a recipe written for a data set needs the file to hold."""
-
-    classes: int
-    skeleton: str
-
-
-DATASETS = {"ntu60": Expected(60, "ntu25"), "ntu120": Expected(120, "ntu25"), "nw_ucla": Expected(10, "ucla20")}
 
 
 def choose_device(name: str) -> torch.device:
@@ -57,9 +47,9 @@ def load_data(config: RunConfig) -> DataSet:
             "no data file named", expected="--data NTU60_CS.npz, a 5-D NPZ, an NW-UCLA folder or zip, or a prepared store",
             next_step="see docs/your-data.md, or try `make demo`, which makes its own",
         )  # fmt: skip
-    expected = DATASETS.get(config.dataset)
+    expected = BENCHMARKS.get(config.dataset)
     if config.dataset != "auto" and expected is None:
-        raise ConfigError(f"unknown dataset {config.dataset!r}", expected=", ".join(["auto", *DATASETS]))
+        raise ConfigError(f"unknown dataset {config.dataset!r}", expected=", ".join(["auto", *BENCHMARKS]))
     data = open_data(
         Path(config.data),
         layout=config.layout,
@@ -96,7 +86,7 @@ def train_loader(data: DataSet, config: RunConfig, device: torch.device) -> Load
             f"the batch of {config.batch_size} is larger than the {len(data.train)} training clips",
             next_step=f"--batch-size {len(data.train)} or less",
         )
-    options = _pipeline_options(config.train_feeder_args, config.train_window_size, config.stream)
+    options = _pipeline_options(config.train_feeder_args, config.train_window_size, config, data)
     return Loader(
         data.train, pipeline(config.pipeline, **options), batch_size=config.batch_size, train=True, seed=config.seed,
         repeat=config.repeat, drop_last=True, prefetch=2 if config.num_worker else 0, pin_memory=device.type == "cuda",
@@ -104,16 +94,16 @@ def train_loader(data: DataSet, config: RunConfig, device: torch.device) -> Load
 
 
 def test_loader(data: DataSet, config: RunConfig, device: torch.device) -> Loader:
-    options = _pipeline_options(config.test_feeder_args, config.test_window_size, config.stream)
+    options = _pipeline_options(config.test_feeder_args, config.test_window_size, config, data)
     return Loader(
         data.test, pipeline(config.pipeline, **options), batch_size=config.test_batch_size, train=False,
         prefetch=2 if config.num_worker else 0, pin_memory=device.type == "cuda",
     )  # fmt: skip
 
 
-def _pipeline_options(arguments: dict[str, Any], window: int, stream: str) -> dict[str, Any]:
+def _pipeline_options(arguments: dict[str, Any], window: int, config: RunConfig, data: DataSet) -> dict[str, Any]:
     """Feeder arguments in our words: the field's `window_size` is our `window`."""
-    options = {"window": window, "stream": stream, **arguments}
+    options = {"window": window, "stream": config.stream, "skeleton": data.skeleton.name, **arguments}
     if "window_size" in options:
         options["window"] = options.pop("window_size")
     return options

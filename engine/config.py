@@ -20,7 +20,7 @@ from engine import models
 from engine.errors import ConfigError
 from engine.losses import LossName
 from engine.optimizers import OptimizerName
-from engine.parsing import LabParser, nearest
+from engine.parsing import LabParser
 from engine.step import Precision
 
 MERGED = ("model_args", "train_feeder_args", "test_feeder_args")
@@ -189,13 +189,7 @@ def _recipe_file(argv: list[str], model: str) -> tuple[Path | None, list[str]]:
         return file, others
     if not known.model:
         raise ConfigError("--recipe needs a model", next_step="sal train MODEL --recipe NAME")
-    recipes = models.find(known.model).recipes
-    if known.recipe not in recipes:
-        raise ConfigError(
-            f"{known.model} has no recipe {known.recipe!r}{nearest(known.recipe, list(recipes))}",
-            expected=", ".join(sorted(recipes)),
-        )
-    return recipes[known.recipe], others
+    return models.find(known.model).recipe(known.recipe), others
 
 
 def _values(namespace: Namespace) -> dict[str, Any]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from shared_data.errors import LabError
+from shared_data.errors import LabError, UsageError
 
 
-class ConfigError(LabError):
-    """A wrong flag, key or value."""
-
-    exit_code = 2
+class ConfigError(UsageError):
+    """A wrong flag, key or value of a run."""
 
 
 class WeightsError(LabError):

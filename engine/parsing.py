@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
 from engine.errors import ConfigError
-
-
-def nearest(wrong: str, known: Sequence[str]) -> str:
-    """`; did you mean X?` or an empty string."""
-    close = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+from shared_data.errors import nearest
 
 
 class LabParser(ArgumentParser):

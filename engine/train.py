@@ -198,11 +198,9 @@ class Trainer:
         save_examples(self.folder, self.data)
         self.log("end", last=self.last["top1"], best=self.best["top1"], seconds=self.seconds)
         report = write_report(self.folder.path)
-        self.console.print(
-            f"last epoch {self.last['top1']:.1%}, best on {self.held_out} {self.best['top1']:.1%} (epoch {self.best['epoch'] + 1})"
-            + (" - best-on-test picks the epoch by the test set, as the field does" if self.held_out == "test" else ""),
-            highlight=False,
-        )
+        best = f"best on {self.held_out} {self.best['top1']:.1%} (epoch {self.best['epoch'] + 1})"
+        habit = "; best-on-test picks the epoch by the test set, as the field does" if self.held_out == "test" else ""
+        self.console.print(f"last epoch {self.last['top1']:.1%}, {best}{habit}", highlight=False)
         self.console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
     # -- pieces -------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,9 @@ from engine.models import ModelCard
 from planner.peak import Law, predict
 from planner.verdict import FITS, NOTE, PESSIMISTIC, Allowance, Verdict, judge, usable_mib
 from shared_data.errors import LabError
+from shared_data.protocols import BENCHMARKS
 from shared_data.skeletons import skeleton
 
-DATASETS = {
-    "ntu60": (60, "ntu25", 2),
-    "ntu120": (120, "ntu25", 2),
-    "nw_ucla": (10, "ucla20", 1),
-    "auto": (60, "ntu25", 2),  # a recipe for whatever comes is judged as NTU-60
-}
-"""Data set of a recipe -> classes, skeleton layout, people."""
 COLOURS = {"comfortable": "green", "fits": "cyan", "tight": "yellow", "no": "red"}
 BAR = 10
 
@@ -105,9 +99,10 @@ def _row(
 
 def _law(card: ModelCard, config: RunConfig, window: int, laws: dict[str, Law]) -> Law:
     """The law of a recipe's network; recipes that differ only in what memory does not see share one."""
-    if config.dataset not in DATASETS:
-        raise LabError(f"no clip shape known for data set {config.dataset!r}", expected=", ".join(DATASETS))
-    classes, layout, people = DATASETS[config.dataset]
+    dataset = "ntu60" if config.dataset == "auto" else config.dataset  # a recipe for whatever comes is judged as NTU-60
+    if dataset not in BENCHMARKS:
+        raise LabError(f"no clip shape known for data set {dataset!r}", expected=", ".join(BENCHMARKS))
+    classes, layout, people = astuple(BENCHMARKS[dataset])
     key = repr((card.name, classes, layout, people, window, config.optimizer, config.precision, config.model_args))
     if key not in laws:
         laws[key] = predict(

@@ -13,8 +13,8 @@ from planner.peak import Law
 from shared_data.errors import LabError
 
 Word = Literal["comfortable", "fits", "tight", "no"]
-COMFORTABLE, FITS, TIGHT = 0.80, 0.92, 1.00
-"""Shares of the usable memory up to which each word holds; above the last it is "no"."""
+COMFORTABLE, FITS = 0.80, 0.92
+"""Shares of the usable memory up to which these words hold; above, a recipe is "tight" if a lever makes it fit, else "no"."""
 NOTE = "prediction, first cut: tensors only + allowance"
 
 
@@ -56,14 +56,14 @@ def usable_mib(vram_gib: float, allowance: Allowance = PESSIMISTIC) -> float:
     return usable
 
 
-def word_for(peak: float, usable: float) -> Word:
-    """The word for a peak of `peak` MiB in `usable` MiB."""
+def word_for(peak: float, usable: float, *, mendable: bool) -> Word:
+    """The word for a peak of `peak` MiB in `usable` MiB, where `mendable` says that a lever would make it fit."""
     share = peak / usable
     if share <= COMFORTABLE:
         return "comfortable"
     if share <= FITS:
         return "fits"
-    return "tight" if share <= TIGHT else "no"
+    return "tight" if mendable else "no"
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,6 @@ def judge(
     train = law.peak(batch, micro_batch=forward_batch)
     evaluation = (eval_law or law).peak(test_batch, "eval")
     largest, largest_eval = law.largest_batch(room), (eval_law or law).largest_batch(room, "eval")
-    word = word_for(max(train, evaluation), usable)
     levers: list[str] = []
     notes: list[str] = []
     if train > room:
@@ -130,6 +129,7 @@ def judge(
             notes.append("evaluation batch: changes no number")
         else:
             notes.append("not even one clip can be evaluated")
+    word = word_for(max(train, evaluation), usable, mendable=len(levers) == (train > room) + (evaluation > room))
     return Verdict(word, train, evaluation, usable, largest, largest_eval, " ".join(levers), "; ".join(notes))
 
 

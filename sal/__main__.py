@@ -6,9 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from engine.launch import guarded, launch
-from engine.parsing import nearest
 from sal import verbs
-from shared_data.errors import LabError
+from shared_data.errors import UsageError, nearest
 
 Verb = Callable[[list[str]], int]
 
@@ -54,14 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     verb, *rest = words
     if verb not in VERBS:
-        raise _unknown(verb)
+        raise UsageError(f"no verb {verb!r}{nearest(verb, VERBS)}", expected=", ".join(VERBS))
     return VERBS[verb][0](rest)
-
-
-def _unknown(verb: str) -> LabError:
-    error = LabError(f"no verb {verb!r}{nearest(verb, list(VERBS))}", expected=", ".join(VERBS))
-    error.exit_code = 2
-    return error
 
 
 if __name__ == "__main__":

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from rich.console import Console
 from rich.table import Table
 
 from engine import models
 from engine.errors import ConfigError
-from engine.parsing import nearest
 from sal import signature
+from shared_data.errors import nearest
 
 
 def typed(function: Callable[..., int]) -> Callable[[list[str]], int]:
@@ -45,18 +45,21 @@ def known_model(name: str) -> None:
     models.find(name)
 
 
-def data_check(file: Path, layout: str = "auto", num_classes: int | None = None, json: bool = False) -> int:
+def data_check(
+    file: Path, layout: str = "auto", num_classes: int | None = None, on_bad: str = "refuse", json: bool = False
+) -> int:
     """Say what a data file holds and whether it can be trusted; exit 65 if not.
 
     Args:
         file: NPZ file, NW-UCLA folder or zip, or prepared store.
         layout: auto, kaggle, skeleton5d, nw_ucla or store.
         num_classes: number of classes the labels must fit in.
+        on_bad: refuse or drop clips with NaN, infinity or no content.
         json: print one JSON object instead of tables.
     """
     from shared_data.check import check
 
-    report = check(file, layout=layout, num_classes=num_classes)
+    report = check(file, layout=layout, num_classes=num_classes, on_bad=_bad_policy(on_bad))
     if json:
         _print_json(report.as_dict())
     else:
@@ -64,18 +67,25 @@ def data_check(file: Path, layout: str = "auto", num_classes: int | None = None,
     return 0 if report.ok else 65
 
 
-def data_prepare(file: Path, out: Path, layout: str = "auto") -> int:
+def data_prepare(file: Path, out: Path, layout: str = "auto", on_bad: str = "refuse") -> int:
     """Convert a data file to the store: ragged, checked, memory-mapped at use.
 
     Args:
         file: file or folder to convert.
         out: the store to write, a .h5 file.
         layout: auto, kaggle, skeleton5d or nw_ucla.
+        on_bad: refuse or drop clips with NaN, infinity or no content.
     """
     from shared_data.store import prepare
 
-    print(prepare(file, out, layout=layout))
+    print(prepare(file, out, layout=layout, on_bad=_bad_policy(on_bad)))
     return 0
+
+
+def _bad_policy(word: str) -> Literal["refuse", "drop"]:
+    if word not in ("refuse", "drop"):
+        raise ConfigError(f"--on-bad is {word!r}", expected="refuse or drop")
+    return cast('Literal["refuse", "drop"]', word)
 
 
 def data_info(file: Path) -> int:
@@ -110,7 +120,7 @@ def list_models(json: bool = False) -> int:
     return 0
 
 
-def _published(toml: dict[str, Any]) -> list[str]:
+def _published(toml: Mapping[str, Any]) -> list[str]:
     return [f"{r['dataset']} {r['protocol']} {r['stream']}: {r['top1']}" for r in toml.get("published", [])]
 
 

@@ -6,6 +6,9 @@ Every message answers four questions: what is wrong, where (file, key, row), wha
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class LabError(Exception):
     """An error that the user can act on; commands print it without a traceback and leave with `exit_code`."""
@@ -22,6 +25,18 @@ class LabError(Exception):
         if next_step:
             parts.append(f"  next:     {next_step}")
         super().__init__("\n".join(parts))
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for the nearest of the `known` words, or an empty string."""
+    close = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+class UsageError(LabError):
+    """A wrong flag, option, key or value."""
+
+    exit_code = 2
 
 
 class DataError(LabError):

@@ -18,6 +18,22 @@ class Protocol:
     test: int
 
 
+@dataclass(frozen=True)
+class Benchmark:
+    """What a recipe written for a data set may count on: K classes, a joint layout, M people."""
+
+    classes: int
+    skeleton: str
+    people: int
+
+
+BENCHMARKS = {
+    "ntu60": Benchmark(60, "ntu25", 2),
+    "ntu120": Benchmark(120, "ntu25", 2),
+    "nw_ucla": Benchmark(10, "ucla20", 1),
+}
+"""By the names that recipes use; `auto` in a recipe stands for whatever the file holds."""
+
 PROTOCOLS = (
     Protocol("NTU-60 cross-subject", 60, 40_091, 16_487),
     Protocol("NTU-60 cross-view", 60, 37_646, 18_932),

@@ -5,7 +5,6 @@ A new layout is a module with a `read` like the others, a line in `READERS`, and
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from shared_data import kaggle, nw_ucla, skeleton5d
 from shared_data.clips import Clips
-from shared_data.errors import DataError, LabError, MissingInputError
+from shared_data.errors import DataError, LabError, MissingInputError, UsageError, nearest
 from shared_data.findings import Finding
 from shared_data.fourkeys import KEYS
 from shared_data.npz import Npz, open_zip
@@ -75,11 +74,9 @@ def detect(path: Path) -> tuple[str, str]:
 
 
 def resolve(path: Path, layout: str) -> tuple[str, str]:
-    """`detect` for "auto", else the asked layout. Raises `LabError` for an unknown layout, naming the nearest."""
+    """`detect` for "auto", else the asked layout. Raises `UsageError` for an unknown layout, naming the nearest."""
     if layout not in LAYOUTS:
-        near = difflib.get_close_matches(layout, LAYOUTS, 1, 0.4)
-        hint = f"did you mean {near[0]}?" if near else ""
-        raise LabError(f"unknown data layout {layout!r}", expected=", ".join(LAYOUTS), next_step=hint)
+        raise UsageError(f"unknown data layout {layout!r}{nearest(layout, LAYOUTS)}", expected=", ".join(LAYOUTS))
     if layout == "auto":
         return detect(path)
     if not path.exists():

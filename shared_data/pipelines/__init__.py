@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from shared_data.pipelines.contract import OptionError, Pipeline, nearest, options_of, rows_of
+from shared_data.errors import UsageError, nearest
+from shared_data.pipelines.contract import Pipeline, options_of, rows_of
 from shared_data.pipelines.ntu import CtrgcnNtu, NtuDraws, NtuOptions
 from shared_data.pipelines.ucla import CtrgcnUcla, UclaDraws, UclaOptions
 
@@ -17,9 +18,9 @@ PIPELINES: dict[str, tuple[type, Callable[[Any], Pipeline]]] = {
 
 
 def pipeline(name: str, **options: Any) -> Pipeline:
-    """The pipeline called `name` with its options. Raises `OptionError` naming the nearest known pipeline or option."""
+    """The pipeline called `name` with its options. Raises `UsageError` naming the nearest known pipeline or option."""
     if name not in PIPELINES:
-        raise OptionError(f"unknown pipeline {name!r}", expected=", ".join(PIPELINES), next_step=nearest(name, PIPELINES))
+        raise UsageError(f"unknown pipeline {name!r}{nearest(name, PIPELINES)}", expected=", ".join(PIPELINES))
     kind, build = PIPELINES[name]
     return build(options_of(kind, name, options))
 
@@ -28,7 +29,6 @@ __all__ = [
     "PIPELINES",
     "NtuDraws",
     "NtuOptions",
-    "OptionError",
     "Pipeline",
     "UclaDraws",
     "UclaOptions",

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from shared_data.augment import STREAMS
 from shared_data.clips import Clips
-from shared_data.errors import LabError
+from shared_data.errors import UsageError, nearest
 from shared_data.skeletons import Skeleton
-
-
-class OptionError(LabError):
-    """An unknown pipeline, or a wrong option name or value, or clips the pipeline is not made for."""
-
-    exit_code = 2
 
 
 class Pipeline(Protocol):
@@ -36,7 +29,7 @@ class Pipeline(Protocol):
         ...
 
     def accept(self, clips: Clips) -> None:
-        """Raises `OptionError` if the pipeline cannot read these clips."""
+        """Raises `UsageError` if the pipeline cannot read these clips."""
         ...
 
     def draw(self, clips: Clips, index: np.ndarray, seed: int, epoch: int, repeat_number: np.ndarray | int = 0) -> Any:
@@ -58,30 +51,23 @@ def rows_of(draws: DrawsT, rows: slice | np.ndarray) -> DrawsT:
     return type(draws)(**{field.name: getattr(draws, field.name)[rows] for field in fields})
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A next step that names the known word most like a wrong one; empty if none is alike."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"did you mean {match[0]!r}?" if match else ""
-
-
 def options_of(kind: type[OptionsT], pipeline: str, given: Mapping[str, Any]) -> OptionsT:
-    """The options dataclass `kind` filled with `given`; raises `OptionError` for a name it does not have."""
+    """The options dataclass `kind` filled with `given`; raises `UsageError` for a name it does not have."""
     known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for name in given:
         if name not in known:
-            raise OptionError(
-                f"unknown option {name!r}",
+            raise UsageError(
+                f"unknown option {name!r}{nearest(name, known)}",
                 where=f"pipeline {pipeline}",
                 expected=", ".join(known),
-                next_step=nearest(name, known),
             )
     return kind(**given)
 
 
 def check(ok: bool, option: str, value: object, expected: str) -> None:
-    """Raises `OptionError` unless `ok`."""
+    """Raises `UsageError` unless `ok`."""
     if not ok:
-        raise OptionError(f"option {option} is {value!r}", where=f"pipeline option {option}", expected=expected)
+        raise UsageError(f"option {option} is {value!r}", where=f"pipeline option {option}", expected=expected)
 
 
 def is_number(value: object) -> bool:
@@ -90,26 +76,25 @@ def is_number(value: object) -> bool:
 
 
 def check_stream(stream: object) -> None:
-    """Raises `OptionError` unless `stream` is one of the four."""
+    """Raises `UsageError` unless `stream` is one of the four."""
     if stream not in STREAMS:
-        raise OptionError(
-            f"option stream is {stream!r}",
+        raise UsageError(
+            f"option stream is {stream!r}{nearest(str(stream), STREAMS)}",
             where="pipeline option stream",
             expected="j (joints), b (bones), jm (joint motion) or bm (bone motion)",
-            next_step=nearest(str(stream), STREAMS),
         )
 
 
 def check_window(window: object, most: int) -> None:
-    """Raises `OptionError` unless `window` is a whole number of frames from 1 to `most`."""
+    """Raises `UsageError` unless `window` is a whole number of frames from 1 to `most`."""
     ok = isinstance(window, int) and not isinstance(window, bool) and 1 <= window <= most
     check(ok, "window", window, f"a whole number of frames, 1 to {most}")
 
 
 def check_joints(clips: Clips, pipeline: str, layout: Skeleton) -> None:
-    """Raises `OptionError` unless the clips have the joints of the pipeline's bone table."""
+    """Raises `UsageError` unless the clips have the joints of the pipeline's bone table."""
     if clips.joints != layout.joints:
-        raise OptionError(
+        raise UsageError(
             f"the clips have {clips.joints} joints, pipeline {pipeline} is set for {layout.joints}",
             where=f"pipeline {pipeline}, skeleton {layout.name}",
             expected=f"clips of {layout.title}",

@@ -11,6 +11,7 @@ import numpy as np
 
 from shared_data.augment import stream_of
 from shared_data.clips import Clips
+from shared_data.errors import UsageError
 from shared_data.pipelines import contract
 from shared_data.randomness import AUGMENTATION, sample_keys, uniforms
 from shared_data.sampling import evenly_spaced, frames_from_copies
@@ -94,7 +95,7 @@ class CtrgcnUcla:
         """The reader scales a clip by the range of its one person; with two people that would mean something else."""
         contract.check_joints(clips, self.name, self.skeleton)
         if clips.max_people != 1:
-            raise contract.OptionError(
+            raise UsageError(
                 f"the clips have up to {clips.max_people} people",
                 where=f"pipeline {self.name}",
                 expected="clips of one person",

@@ -82,16 +82,24 @@ def test_wrong_numbers_fail(tmp_path: Path) -> None:
 
 
 def balance(network: nn.Module, clips: torch.Tensor) -> dict[str, float]:
-    """Scales of the running statistics, by official name, with which activations stay of order one in evaluation mode."""
-    scales = {}
-    norms = {n: m for n, m in network.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
-    for norm in norms.values():
-        norm.momentum = 1.0
-    network.train()(clips)
-    for name, norm in norms.items():
-        variance = float(norm.running_var.mean())
-        scales |= {f"{name}.running_var": variance, f"{name}.running_mean": math.sqrt(variance)}
-        norm.momentum = 0.1
+    """Scales the running statistics such that activations stay of order one in evaluation mode; returns the scales by name."""
+    scales: dict[str, float] = {}
+
+    def scale(name: str, norm: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        variance = float(given[0].var())
+        scales.update({f"{name}.running_var": variance, f"{name}.running_mean": math.sqrt(variance)})
+        norm.running_var *= variance
+        norm.running_mean *= math.sqrt(variance)
+
+    hooks = [
+        module.register_forward_pre_hook(lambda norm, given, name=name: scale(name, norm, given))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    ]
+    with torch.no_grad():
+        network.eval()(clips)
+    for hook in hooks:
+        hook.remove()
     return scales
 
 

@@ -19,11 +19,22 @@ def law(train: Line, evaluation: Line, gradients: float = 0.0) -> Law:
 
 
 @pytest.mark.parametrize(
-    ("peak", "word"),
-    [(0, "comfortable"), (800, "comfortable"), (801, "fits"), (920, "fits"), (921, "tight"), (1000, "tight"), (1001, "no")],
+    ("peak", "mendable", "word"),
+    [
+        (0, True, "comfortable"),
+        (800, False, "comfortable"),
+        (801, True, "fits"),
+        (920, False, "fits"),
+        (921, True, "tight"),
+        (921, False, "no"),
+        (5000, True, "tight"),
+        (5000, False, "no"),
+    ],
 )
-def test_words_change_at_80_92_and_100_percent_of_usable(peak: float, word: str) -> None:
-    assert word_for(peak, 1000) == word
+def test_words_change_at_80_and_92_percent_of_usable_and_above_by_what_a_lever_can_do(
+    peak: float, mendable: bool, word: str
+) -> None:
+    assert word_for(peak, 1000, mendable=mendable) == word
 
 
 def test_usable_is_memory_less_the_stated_allowance() -> None:
@@ -47,7 +58,7 @@ def test_a_comfortable_recipe_needs_no_lever() -> None:
 def test_the_lever_is_the_largest_equal_piece_that_fits_with_its_gradients() -> None:
     # 64 clips need 1290 MiB of 1024. Of 942.08, 10 are the model and 10 its gradients: 46 clips, and 32 divides 64.
     verdict = judge(law(Line(10, 20), Line(10, 1), gradients=10), 1, batch=64, test_batch=64, allowance=NOTHING)
-    assert verdict.word == "no"
+    assert verdict.word == "tight"
     assert verdict.lever == "--forward-batch-size 32"
     assert "BatchNorm sees 32 clips" in verdict.note
     assert "--batch-size 46" in verdict.note
@@ -67,7 +78,7 @@ def test_tight_names_a_lever_too() -> None:
 
 def test_evaluation_alone_can_be_what_does_not_fit() -> None:
     verdict = judge(law(Line(0, 1), Line(0, 8)), 1, batch=64, test_batch=256, allowance=NOTHING)
-    assert verdict.word == "no"
+    assert verdict.word == "tight"
     assert verdict.lever == "--test-batch-size 64"  # 117 clips fit
     assert "changes no number" in verdict.note
 

@@ -1,0 +1,101 @@
+"""CTR-GCN on the real NW-UCLA skeletons: streams, seeds and their fusion, as one table.
+
+    python benchmarks/nw_ucla.py --data all_sqe.zip --recipe nw_ucla --streams j b jm bm --seeds 1 2 3     # on a GPU
+    python benchmarks/nw_ucla.py --data all_sqe.zip --recipe nw_ucla_cpu --streams j --seeds 1             # on CPU
+
+Writes `benchmarks/results/nw_ucla_<recipe>_<device>.csv` (a row per stream and seed, fused rows per seed)
+and copies the logs of the runs beside it. Interrupted, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from engine.environment import describe, machine_line
+from engine.launch import guarded, launch
+
+RESULTS = Path(__file__).resolve().parent / "results"
+FUSION = {"j": 0.6, "b": 0.6, "jm": 0.4, "bm": 0.4}  # weights of raw logits; CTR-GCN spec, section 7
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="NW-UCLA folder or zip")
+    parser.add_argument("--recipe", default="nw_ucla")
+    parser.add_argument("--streams", nargs="+", default=list(FUSION), choices=list(FUSION))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dir/nw_ucla"))
+    given = parser.parse_args()
+    rows = []
+    for seed in given.seeds:
+        for stream in given.streams:
+            rows.append(one_run(given, seed, stream))
+        if len(given.streams) > 1:
+            rows.append(fused(given, seed))
+    write(given, rows)
+    return 0
+
+
+def folder_of(given: argparse.Namespace, seed: int, stream: str) -> Path:
+    return Path(given.work_dir) / f"{given.recipe}_{stream}_seed{seed}"
+
+
+def one_run(given: argparse.Namespace, seed: int, stream: str) -> dict[str, object]:
+    folder = folder_of(given, seed, stream)
+    launch(
+        ["--recipe", given.recipe, "--data", str(given.data), "--stream", stream, "--seed", str(seed),
+         "--device", given.device, "--work-dir", str(folder)],
+        model="ctrgcn", phase="train",
+    )  # fmt: skip
+    metrics = json.loads((folder / "metrics.json").read_text())
+    chosen = metrics["selection"]
+    return {
+        "stream": stream, "seed": seed, "last": chosen["last"]["top1"], "best_on_test": chosen["best_on_test"]["top1"],
+        "best_epoch": chosen["best_on_test"]["epoch"] + 1, "seconds": round(metrics["seconds"], 1),
+    }  # fmt: skip
+
+
+def fused(given: argparse.Namespace, seed: int) -> dict[str, object]:
+    """Weighted sum of the last epochs' logits, joined by sample id."""
+    total: np.ndarray | float = 0.0
+    truth: tuple[np.ndarray, np.ndarray] | None = None
+    for stream in given.streams:
+        with np.load(folder_of(given, seed, stream) / "scores.npz", allow_pickle=False) as scores:
+            order = np.argsort(scores["ids"], kind="stable")
+            ids = scores["ids"][order]
+            if truth is None:
+                truth = (ids, scores["labels"][order])
+            assert np.array_equal(truth[0], ids), "the streams were scored on different clips"
+            total = total + FUSION[stream] * scores["logits"][order].astype(np.float64)
+    assert truth is not None, "no streams"
+    top1 = float((np.asarray(total).argmax(1) == truth[1]).mean())
+    return {"stream": "+".join(given.streams), "seed": seed, "last": top1}
+
+
+def write(given: argparse.Namespace, rows: list[dict[str, object]]) -> None:
+    import torch
+
+    device = "cuda" if given.device != "cpu" and torch.cuda.is_available() else "cpu"
+    name = f"nw_ucla_{given.recipe}_{device}".replace("nw_ucla_nw_ucla", "nw_ucla")
+    file = RESULTS / f"{name}.csv"
+    with file.open("w", newline="") as out:
+        out.write(f"# {machine_line()}\n# {describe()['date']}; python {' '.join(['benchmarks/nw_ucla.py', *sys.argv[1:]])}\n")
+        table = csv.DictWriter(out, ["stream", "seed", "last", "best_on_test", "best_epoch", "seconds"])
+        table.writeheader()
+        table.writerows(rows)
+    for seed in given.seeds:
+        for stream in given.streams:
+            shutil.copyfile(folder_of(given, seed, stream) / "log.jsonl", RESULTS / f"{name}_{stream}_seed{seed}.jsonl")
+    print(file.read_text())
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -1,0 +1,180 @@
+"""Finding models: a folder under `models/` with a `model.toml` is a model, and nothing else lists them.
+
+Listing needs no torch; building imports the model's own modules.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import ConfigError
+from shared_data.errors import LabError, nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from engine.official import OfficialNames
+    from shared_data.skeletons import Skeleton
+
+MODELS_VARIABLE = "SAL_MODELS"
+REQUIRED = ("title", "entry", "status")
+
+
+class ModelError(LabError):
+    """A model folder that cannot be used as it is: a fault of the folder, not of the user's data."""
+
+    exit_code = 78
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One model, as its `model.toml` describes it.
+
+    name    folder name = command name = image tag
+    folder  models/<name>
+    toml    the parsed file
+    """
+
+    name: str
+    folder: Path
+    toml: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        return str(self.toml["title"])
+
+    @property
+    def status(self) -> str:
+        """ "verified" (parity with the official code is tested) or "experimental"."""
+        return str(self.toml["status"])
+
+    @property
+    def recipes(self) -> dict[str, Path]:
+        """Recipe name -> its YAML file."""
+        return {path.stem: path for path in sorted((self.folder / "recipes").glob("*.yaml"))}
+
+    def recipe(self, name: str) -> Path:
+        """The file of recipe `name`; raises `ConfigError` naming the nearest one."""
+        recipes = self.recipes
+        if name not in recipes:
+            raise ConfigError(
+                f"{self.name} has no recipe {name!r}{nearest(name, recipes)}",
+                where=str(self.folder / "recipes"),
+                expected=", ".join(recipes) or "a YAML file there",
+            )
+        return recipes[name]
+
+
+def models_folder() -> Path:
+    """The folder of the models: beside this package, or where SAL_MODELS points."""
+    return Path(os.environ.get(MODELS_VARIABLE) or Path(__file__).resolve().parent.parent / "models").resolve()
+
+
+def discover() -> dict[str, ModelCard]:
+    """All models by name, in alphabetical order; raises `ModelError` for a `model.toml` that cannot be used."""
+    return {path.parent.name: _read_card(path) for path in sorted(models_folder().glob("*/model.toml"))}
+
+
+def find(name: str) -> ModelCard:
+    """The model called `name`; raises `ConfigError` naming the nearest one."""
+    cards = discover()
+    if name not in cards:
+        raise ConfigError(
+            f"there is no model {name!r}{nearest(name, cards)}",
+            where=str(models_folder()),
+            expected=", ".join(cards) or "a folder with a model.toml",
+        )
+    return cards[name]
+
+
+def build(card: ModelCard, *, num_classes: int, skeleton: str | Skeleton, people: int, **model_args: Any) -> nn.Module:
+    """The network of `card` on the CPU, freshly initialised; raises `ConfigError` for an argument that it does not take."""
+    entry = entry_class(card)
+    taken = {"num_classes": num_classes, "skeleton": skeleton, "people": people}
+    hints = typing.get_type_hints(inspect.getattr_static(entry, "__init__"))
+    parameters = {k: p for k, p in inspect.signature(entry).parameters.items() if p.kind is not p.VAR_KEYWORD}
+    for key, value in model_args.items():
+        if key not in parameters:
+            offered = [k for k in parameters if k not in taken]
+            raise ConfigError(
+                f"{card.name} takes no model argument {key!r}{nearest(key, offered)}",
+                where="model_args",
+                expected=", ".join(offered) or "no model arguments",
+            )
+        _check_type(card, key, value, hints.get(key))
+    network: nn.Module = entry(**taken, **model_args)
+    return network
+
+
+def entry_class(card: ModelCard) -> type:
+    """The class named by `entry` ("network:CTRGCN") of the model's toml."""
+    module, _, name = str(card.toml["entry"]).partition(":")
+    found = getattr(import_module(card, module), name, None)
+    if not isinstance(found, type):
+        raise ModelError(
+            f"entry {card.toml['entry']!r} names no class", where=str(card.folder / "model.toml"), expected="module:Class"
+        )
+    return found
+
+
+def official_module(card: ModelCard) -> OfficialNames:
+    """The official names of `card`, from its `official.py`."""
+    from engine.official import OfficialNames
+
+    module = import_module(card, "official")
+    return OfficialNames(card.title, module.table, module.constructor, tuple(getattr(module, "UNUSED", ())))
+
+
+def import_module(card: ModelCard, module: str) -> ModuleType:
+    """``models.<name>.<module>`` from the folder of `card`, also when that folder is not beside this package."""
+    models = importlib.import_module("models")
+    parent, name = str(card.folder.parent), f"models.{card.name}"
+    if parent in models.__path__:
+        models.__path__.remove(parent)
+    models.__path__.insert(0, parent)  # the folder asked for wins where two hold a model of that name
+    loaded = sys.modules.get(name)
+    if loaded is not None and str(card.folder) not in list(getattr(loaded, "__path__", [])):
+        for stale in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
+            del sys.modules[stale]
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(f"{name}.{module}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{name}.{module}":
+            raise
+        raise ModelError(f"{card.name} has no {module}.py", where=str(card.folder)) from error
+
+
+def _read_card(path: Path) -> ModelCard:
+    try:
+        toml = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ModelError(f"cannot read the model description: {error}", where=str(path), expected="TOML") from error
+    if absent := [key for key in REQUIRED if key not in toml]:
+        raise ModelError(f"{', '.join(absent)} missing", where=str(path), expected=", ".join(REQUIRED))
+    return ModelCard(path.parent.name, path.parent, toml)
+
+
+def _check_type(card: ModelCard, key: str, value: object, hint: object) -> None:
+    """Plain annotations (int, float, bool, str) are held; anything else is left to the class."""
+    allowed = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}.get(typing.cast(type, hint))
+    if allowed and (not isinstance(value, allowed) or (isinstance(value, bool) and hint is not bool)):
+        raise ConfigError(
+            f"model argument {key} of {card.name} is {value!r}",
+            where="model_args",
+            expected=getattr(hint, "__name__", str(hint)),
+        )

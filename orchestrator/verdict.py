@@ -1,0 +1,120 @@
+"""Did a container prove its model? Pure judgement of what a finished container left: exit state and log.
+
+A smoke test passes only if all of these hold: exit code 0, not killed for memory (a child may be, while its parent exits
+0), a log without warnings, errors and tracebacks, and a result line in which the container says that every assertion held.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+RESULT_KIND = "smoke_result"
+
+_UNCLEAN = re.compile(
+    r"\b(?:WARN|WARNING|ERROR|CRITICAL|FATAL)\b|\b\w*(?:Warning|Error):|Traceback \(most recent call last\)|\[W\d"
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What is known about a container when it has stopped, or was stopped.
+
+    seconds   wall time from start to stop
+    log       stdout and stderr together
+    """
+
+    exit_code: int
+    oom_killed: bool
+    timed_out: bool
+    seconds: float
+    log: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one model's smoke test. `result` is the container's own JSON line, {} without one."""
+
+    model: str
+    passed: bool
+    reason: str
+    next_step: str = ""
+    seconds: float = 0.0
+    result: dict[str, Any] = field(default_factory=dict)
+    log_tail: tuple[str, ...] = ()
+    image_bytes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "model": self.model,
+            "passed": self.passed,
+            "reason": self.reason,
+            "next_step": self.next_step,
+            "seconds": round(self.seconds, 2),
+            "image_bytes": self.image_bytes,
+            "result": self.result,
+            "log_tail": list(self.log_tail),
+        }
+
+
+def result_line(log: str) -> dict[str, Any] | None:
+    """The last JSON line of kind "smoke_result" in a log."""
+    for line in reversed(log.splitlines()):
+        if line.startswith("{") and RESULT_KIND in line:
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict) and value.get("kind") == RESULT_KIND:
+                return value
+    return None
+
+
+def unclean_lines(log: str) -> list[str]:
+    """Log lines that speak of a warning or an error; the result line is not one of them."""
+    lines = (line for line in log.splitlines() if not (line.startswith("{") and RESULT_KIND in line))
+    return [line for line in lines if _UNCLEAN.search(line)]
+
+
+def failed_assertions(result: dict[str, Any]) -> list[str]:
+    """Names of the assertions that do not hold; ["none made"] for a result that asserts nothing."""
+    assertions = result.get("assertions")
+    if not isinstance(assertions, dict) or not assertions:
+        return ["none made"]
+    return [str(name) for name, holds in assertions.items() if holds is not True]
+
+
+def judge(model: str, finished: Finished, *, timeout: float, memory: str) -> Verdict:
+    """The verdict on one container."""
+    result = result_line(finished.log)
+    reason, next_step = _reason(finished, result, timeout=timeout, memory=memory)
+    tail = tuple(finished.log.splitlines()[-15:])
+    return Verdict(model, not reason, reason or "passed", next_step, finished.seconds, result or {}, () if not reason else tail)
+
+
+def _reason(  # noqa: PLR0911 - one return for each way to fail
+    finished: Finished, result: dict[str, Any] | None, *, timeout: float, memory: str
+) -> tuple[str, str]:
+    """Why it failed and what to do next; two empty strings when it passed."""
+    if finished.timed_out:
+        return f"not finished after {timeout:g} s, stopped", "give more with --timeout, or look at the log"
+    if finished.oom_killed:
+        child = " (a child process; the test itself went on)" if finished.exit_code == 0 else ""
+        return (
+            f"killed for memory at its limit of {memory}{child}",
+            "give more with --memory, fewer at once with --jobs",
+        )
+    if finished.exit_code != 0:
+        if "no space left on device" in finished.log.lower():
+            return f"exit code {finished.exit_code}: a disk or tmpfs in the container is full", "see the log"
+        return f"exit code {finished.exit_code}", "see the log"
+    if unclean := unclean_lines(finished.log):
+        return f"the log is not clean: {unclean[0].strip()[:160]}", "mend the cause: a clean model logs no warnings"
+    if result is None:
+        return "no result line in the log", "rebuild the image: its smoke test is older than this command"
+    if failed := failed_assertions(result):
+        return f"assertions that do not hold: {', '.join(failed)}", "see the log"
+    return "", ""

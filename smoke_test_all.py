@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Run every model's smoke test inside its image: `python smoke_test_all.py [NAME…] [--use-gpus]`; see --help."""
+
+import sys
+
+from orchestrator.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

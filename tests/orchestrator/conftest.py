@@ -1,0 +1,57 @@
+"""The engine and the images of the orchestrator's tests, and the proof that the tests leave no container behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker import errors as docker_errors
+from requests import exceptions as http_errors
+
+from orchestrator import leftovers
+
+ROOT = Path(__file__).resolve().parents[2]
+TEST_IMAGE = "skeleton-lab-test:busybox"
+
+
+def absent(reason: str) -> None:
+    """Skip, or fail where SAL_REQUIRE_DOCKER=1 says that an engine must be there."""
+    if os.environ.get("SAL_REQUIRE_DOCKER") == "1":
+        pytest.fail(f"SAL_REQUIRE_DOCKER=1, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[Any]:
+    """A client of a real engine."""
+    try:
+        found = docker.from_env(timeout=60)
+        found.ping()
+    except (docker_errors.DockerException, http_errors.RequestException) as error:
+        absent(f"no Docker engine: {error}")
+    with_ours = {"label": leftovers.RUN}
+    before = {container.id for container in found.containers.list(all=True, filters=with_ours, ignore_removed=True)}
+    yield found
+    after = {container.id for container in found.containers.list(all=True, filters=with_ours, ignore_removed=True)}
+    found.close()
+    assert not after - before, "the tests left containers behind"
+
+
+@pytest.fixture(scope="session")
+def busybox(client: Any) -> str:
+    """The tag of an image with a shell and nothing else."""
+    made = subprocess.run([ROOT / "tools/make_test_image.sh", TEST_IMAGE], capture_output=True, text=True, check=False)
+    if made.returncode:
+        absent(made.stderr.strip())
+    return TEST_IMAGE
+
+
+@pytest.fixture
+def as_image(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Make every model's image the given one."""
+    return lambda tag: monkeypatch.setattr("orchestrator.smoke.image_of", lambda _: tag)
