@@ -32,7 +32,8 @@ lint: $(STAMP)  ## ruff, mypy, import contracts
 	$(BIN)/lint-imports
 
 test: $(STAMP) lint  ## lint and all tests that need neither a GPU nor a long time
-	$(BIN)/pytest -m "not slow and not docker_torch"
+	$(BIN)/pytest -n 2 -m "not slow and not docker and not docker_torch"
+	$(BIN)/pytest -m "docker and not docker_torch"
 
 test-full: $(STAMP) lint  ## the slow full-matrix checks too
 	$(BIN)/pytest
