@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-os.environ["OMP_NUM_THREADS"] = "1"  # two test processes share two cores; threads that wait for each other cost more than they give
+# Two test processes share two cores: threads that wait for each other cost more than they give.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 from engine import models
 from engine.config import RunConfig, parse
 from shared_data.pipelines import pipeline
+from shared_data.protocols import BENCHMARKS
 from shared_data.skeletons import skeleton
 
-SIZES = {"ntu60": (60, "ntu25", 2), "ntu120": (120, "ntu25", 2), "nw_ucla": (10, "ucla20", 1), "auto": (60, "ntu25", 2)}
+SIZES = {name: astuple(benchmark) for name, benchmark in BENCHMARKS.items()}
+SIZES["auto"] = SIZES["ntu60"]
 CARDS = models.discover()
 RECIPES = [(name, recipe) for name, card in CARDS.items() for recipe in card.recipes]
 Size = tuple[int, str, int]

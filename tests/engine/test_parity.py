@@ -150,7 +150,8 @@ def recorded(path: Path, classes: int, graph: str, people: int, frames: int, ada
     state = slow.state_dict()
     arrays = {
         "input": clips, "input_labels": labels, "constant/0": graph_table.numpy(),
-        "logits_eval_f64": evaluated.numpy(), "logits_train_f64": logits.detach().numpy(), "loss_train_f64": loss.detach().numpy(),
+        "logits_eval_f64": evaluated.numpy(), "logits_train_f64": logits.detach().numpy(),
+        "loss_train_f64": loss.detach().numpy(),
         "grad_norms_f64": np.array([float(p.grad.norm()) for p in parameters.values()]),
         **{f"grad_f64/{n}": parameters[n].grad.numpy() for n in ("data_bn.bias", "l6.gcn1.alpha", "l5.residual.conv.weight")},
         **{f"bn_after/data_bn.{n}": state[f"data_bn.{n}"].numpy() for n in ("running_mean", "running_var")},

@@ -21,7 +21,8 @@ def test_constructor() -> None:
         "num_classes": 60, "skeleton": "ntu25", "people": 2, "in_channels": 3, "dropout": 0.0, "adaptive": True,
     }  # fmt: skip
     given = {
-        "num_class": 10, "num_point": 20, "num_person": 1, "graph": "graph.ucla.Graph", "graph_args": {"labeling_mode": "spatial"},
+        "num_class": 10, "num_point": 20, "num_person": 1, "graph": "graph.ucla.Graph",
+        "graph_args": {"labeling_mode": "spatial"},
         "in_channels": 3, "drop_out": 0, "adaptive": False,
     }  # fmt: skip
     network = models.build(CARD, **NAMES.constructor(given))
