@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,7 +130,7 @@ def parse(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = 
     argv   flags; bare words are `key=value` free, a recipe is `--recipe NAME` or `--config FILE`
     raises `ConfigError` (exit 2) with the nearest right flag, key or value
     """
-    argv = _expand_switches(list(argv))
+    argv = _expand(list(argv))
     spoken = parser(prog)
     config_file, argv = _recipe_file(argv, model)
     prefix = ["--config", str(config_file)] if config_file else []
@@ -154,15 +155,18 @@ def parse(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = 
     return _checked(RunConfig(**values))
 
 
-def _expand_switches(argv: list[str]) -> list[str]:
-    """A boolean flag without a value means true: `--memory-friendly` -> `--memory-friendly=true`."""
-    booleans = {
-        "--" + f.name.replace("_", "-") for f, t in zip(dataclasses.fields(RunConfig), _types(), strict=True) if t is bool
-    }
-    result = []
-    for place, word in enumerate(argv):
-        follower = argv[place + 1] if place + 1 < len(argv) else "--"
-        result.append(word + "=true" if word in booleans and follower.startswith("--") else word)
+def _expand(argv: list[str]) -> list[str]:
+    """The field's spellings: `--memory-friendly` is `--memory-friendly=true`, `--step 35 55` is `--step=[35,55]`."""
+    kinds = {"--" + f.name.replace("_", "-"): t for f, t in zip(dataclasses.fields(RunConfig), _types(), strict=True)}
+    result: list[str] = []
+    while argv:
+        word, *argv = argv
+        values = list(itertools.takewhile(lambda follower: not follower.startswith("--"), argv))
+        if kinds.get(word) is bool and not values:
+            word += "=true"
+        elif kinds.get(word) == list[int] and values and not values[0].startswith("["):
+            word, argv = f"{word}=[{','.join(values)}]", argv[len(values) :]
+        result.append(word)
     return result
 
 

@@ -144,13 +144,16 @@ def doctor(json: bool = False) -> int:
     Args:
         json: print one JSON object.
     """
-    from engine.environment import describe, findings
+    from engine.environment import describe, findings, machine_line
 
     found = findings()
     if json:
         _print_json({"environment": describe(), "findings": [finding._asdict() for finding in found]})
     else:
         console = Console()
+        console.print(machine_line(), highlight=False)
+        if not found:
+            console.print("nothing found that would keep a run from working")
         for finding in found:
             console.print(f"[bold]{finding.severity:8}[/] {finding.code}: {finding.message}", highlight=False)
             if finding.fix:

@@ -27,6 +27,10 @@ def test_a_switch_needs_no_value() -> None:
     assert not parse(["--recipe", "ntu60_xsub", "--nesterov", "false"], model="ctrgcn").nesterov
 
 
+def test_a_list_may_be_spelled_as_words() -> None:
+    assert parse(["--recipe", "ntu60_xsub", "--step", "20", "30", "--seed", "3"], model="ctrgcn").step == [20, 30]
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
