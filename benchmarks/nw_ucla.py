@@ -87,7 +87,8 @@ def write(given: argparse.Namespace, rows: list[dict[str, object]]) -> None:
     name = f"nw_ucla_{given.recipe}_{device}".replace("nw_ucla_nw_ucla", "nw_ucla")
     file = RESULTS / f"{name}.csv"
     with file.open("w", newline="") as out:
-        out.write(f"# {machine_line()}\n# {describe()['date']}; python {' '.join(['benchmarks/nw_ucla.py', *sys.argv[1:]])}\n")
+        words = [Path(word).name if word == str(given.data) else word for word in sys.argv[1:]]
+        out.write(f"# {machine_line()}\n# {describe()['date']}; python benchmarks/nw_ucla.py {' '.join(words)}\n")
         table = csv.DictWriter(out, ["stream", "seed", "last", "best_on_test", "best_epoch", "seconds"])
         table.writeheader()
         table.writerows(rows)
