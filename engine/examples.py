@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from shared_data.datasets import DataSet
 
 from engine.runfolder import RunFolder
 from shared_data.clips import Clips
+from shared_data.datasets import DataSet
 
 FRAMES = 48
 

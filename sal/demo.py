@@ -14,10 +14,10 @@ CPU_CLIPS = 400  # clips of a real file that two CPU cores can train on while on
 def run(data: Path | None, work_dir: Path, epochs: int) -> int:
     """See `sal demo`. Returns 0 or raises a `LabError`."""
     import torch
-    from shared_data.check import check
 
     from engine.environment import machine_line
     from engine.launch import launch
+    from shared_data.check import check
 
     console = Console()
     console.rule("[bold]1  this machine", align="left")
