@@ -59,10 +59,10 @@ def test_listing_needs_no_torch() -> None:
 
 def test_wrong_names_get_the_nearest(folder: Path) -> None:
     write(folder, "planted_b")
-    with pytest.raises(ConfigError, match="did you mean 'planted_b'") as caught:
+    with pytest.raises(ConfigError, match="did you mean planted_b") as caught:
         models.find("plantedb")
     assert caught.value.exit_code == 2
-    with pytest.raises(ConfigError, match="did you mean 'slow'"):
+    with pytest.raises(ConfigError, match="did you mean slow"):
         models.find("planted_b").recipe("slw")
 
 
@@ -92,7 +92,7 @@ def test_build(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dept": 4}, "did you mean 'depth'"),
+        ({"dept": 4}, "did you mean depth"),
         ({"depth": "four"}, "expected: int"),
         ({"depth": True}, "expected: int"),
         ({"rate": "x"}, "expected: float"),
