@@ -94,7 +94,7 @@ def train_loader(data: DataSet, config: RunConfig, device: torch.device) -> Load
 
 
 def test_loader(data: DataSet, config: RunConfig, device: torch.device) -> Loader:
-    options = _pipeline_options(config.test_feeder_args, config.test_window_size, config, data)
+    options = _as_test_options(_pipeline_options(config.test_feeder_args, config.test_window_size, config, data))
     return Loader(
         data.test, pipeline(config.pipeline, **options), batch_size=config.test_batch_size, train=False,
         prefetch=2 if config.num_worker else 0, pin_memory=device.type == "cuda",
@@ -109,10 +109,19 @@ def _pipeline_options(arguments: dict[str, Any], window: int, config: RunConfig,
     return options
 
 
+def _as_test_options(options: dict[str, Any]) -> dict[str, Any]:
+    """A test feeder's `p_interval` is its own crop, which a pipeline that has both calls `test_p_interval`."""
+    if "p_interval" in options:
+        options["test_p_interval"] = options.pop("p_interval")
+    return options
+
+
 def build_model(config: RunConfig, data: DataSet, device: torch.device) -> nn.Module:
     """The network of `config.model` for the classes, joints and people of `data`, seeded, on `device`."""
     torch.manual_seed(config.seed)
     card = models.find(config.model)
+    if taken := sorted({"num_classes", "skeleton", "people"} & set(config.model_args)):
+        raise ConfigError(f"model argument {taken[0]} follows from the data and cannot be set", where="model_args")
     network = models.build(
         card, num_classes=data.num_classes, skeleton=data.skeleton, people=data.train.max_people, **config.model_args
     )

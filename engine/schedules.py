@@ -24,8 +24,8 @@ def epoch_learning_rate(
 
 
 def cosine_learning_rate(epoch: int, *, base_lr: float, num_epoch: int, warm_up_epoch: int = 0, min_lr: float = 0.0) -> float:
-    """Linear warm-up to `base_lr`, then half a cosine down to `min_lr` in the last epoch; epochs count from 0."""
+    """Linear warm-up to `base_lr`, then half a cosine that would reach `min_lr` one epoch after the last; epochs count from 0."""
     if epoch < warm_up_epoch:
         return base_lr * (epoch + 1) / warm_up_epoch
-    progress = (epoch - warm_up_epoch) / max(num_epoch - 1 - warm_up_epoch, 1)
+    progress = (epoch - warm_up_epoch) / max(num_epoch - warm_up_epoch, 1)
     return min_lr + (base_lr - min_lr) * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))

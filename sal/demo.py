@@ -66,5 +66,5 @@ def _own_data(work_dir: Path, console: Console) -> Path:
     if not file.exists():
         work_dir.mkdir(parents=True, exist_ok=True)
         console.print(f"no data given: writing made-up actions to {file}", highlight=False, soft_wrap=True)
-        write_synthetic(file, classes=10, train_per_class=40, test_per_class=16)
+        write_synthetic(file, classes=10, train_per_class=32, test_per_class=12)
     return file

@@ -191,7 +191,7 @@ def report(run: Path) -> int:
     return 0
 
 
-def demo(data: Path | None = None, work_dir: Path = Path("work_dir/demo"), epochs: int = 6) -> int:
+def demo(data: Path | None = None, work_dir: Path = Path("work_dir/demo"), epochs: int = 5) -> int:
     """From a data file to a trained, evaluated, reported CTR-GCN; makes its own data if none is given.
 
     Args:

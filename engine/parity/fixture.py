@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,9 +58,9 @@ def load(path: Path | str) -> Fixture:
     """Read a fixture; raises `FixtureError` for anything that is not one. Nothing is unpickled."""
     path = Path(path)
     try:
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise ValueError("it is no NPZ archive")
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("a single array, not an archive")
             arrays = {key: archive[key] for key in archive.files}
         meta = json.loads(str(arrays.pop("meta")))
         if not isinstance(meta, dict):

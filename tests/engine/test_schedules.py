@@ -10,8 +10,10 @@ def test_official_table() -> None:
     assert (rate[34], rate[35], rate[54], rate[55]) == pytest.approx((0.1, 0.01, 0.01, 0.001))
 
 
-def test_cosine_ends_at_the_minimum() -> None:
-    rates = [cosine_learning_rate(e, base_lr=1.0, num_epoch=10, warm_up_epoch=2, min_lr=0.1) for e in range(10)]
+def test_cosine_falls_to_the_minimum_and_still_learns_in_the_last_epoch() -> None:
+    rates = [cosine_learning_rate(e, base_lr=1.0, num_epoch=10, warm_up_epoch=2, min_lr=0.1) for e in range(11)]
     assert rates[:3] == pytest.approx([0.5, 1.0, 1.0])
-    assert rates[-1] == pytest.approx(0.1)
+    assert rates[6] == pytest.approx(0.55)  # half-way
+    assert rates[9] > 0.1
+    assert rates[10] == pytest.approx(0.1)
     assert rates[2:] == sorted(rates[2:], reverse=True)
