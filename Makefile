@@ -18,9 +18,9 @@ setup: $(STAMP)  ## make .venv and install everything into it
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==$(TORCH)" $(if $(filter 2.3.%,$(TORCH)),'numpy<2')
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
-	@touch $@
+	@rm -f $(VENV)/.installed-* && touch $@
 
 demo: $(STAMP)  ## the main job: data -> what fits -> training -> report (NTU60=/path/NTU60_CS.npz for a real file)
 	$(BIN)/sal demo $(if $(NTU60),--data '$(NTU60)')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(wanted)
     except RuntimeError:
         raise ConfigError(f"unknown device {name!r}", expected="auto, cpu, cuda, or a GPU's number") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {name!r} is not supported", expected="auto, cpu, cuda, or a GPU's number")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"no GPU {device.index or 0}: torch sees {torch.cuda.device_count()}",
@@ -64,8 +67,7 @@ def load_data(config: RunConfig) -> DataSet:
             f"found {data.num_classes} classes on {data.skeleton.name}",
             next_step="choose the recipe of this data set, or --dataset auto to use this recipe's settings anyway",
         )
-    limit = min(config.max_clips or len(data.train), DEBUG_CLIPS if config.debug else len(data.train))
-    if config.max_clips or config.debug:
+    if limit := config.max_clips or (DEBUG_CLIPS if config.debug else 0):
         data = dataclasses.replace(data, train=_thinned(data.train, limit), test=_thinned(data.test, limit))
     return data
 
@@ -102,11 +104,7 @@ def test_loader(data: DataSet, config: RunConfig, device: torch.device) -> Loade
 
 
 def _pipeline_options(arguments: dict[str, Any], window: int, config: RunConfig, data: DataSet) -> dict[str, Any]:
-    """Feeder arguments in our words: the field's `window_size` is our `window`."""
-    options = {"window": window, "stream": config.stream, "skeleton": data.skeleton.name, **arguments}
-    if "window_size" in options:
-        options["window"] = options.pop("window_size")
-    return options
+    return {"window": window, "stream": config.stream, "skeleton": data.skeleton.name, **arguments}
 
 
 def _as_test_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -129,5 +127,14 @@ def build_model(config: RunConfig, data: DataSet, device: torch.device) -> nn.Mo
 
 
 def work_dir(config: RunConfig) -> Path:
-    """The run folder: as named, or work_dir/MODEL/RECIPE_STREAM."""
-    return Path(config.work_dir or f"work_dir/{config.model}/{config.recipe or 'custom'}_{config.stream}")
+    """The run folder: as named, or work_dir/MODEL/RECIPE_STREAM, with _test behind it for scores of given weights."""
+    ending = "_test" if config.phase == "test" else ""
+    return Path(config.work_dir or f"work_dir/{config.model}/{config.recipe or 'custom'}_{config.stream}{ending}")
+
+
+def fingerprint(data: DataSet) -> int:
+    """CRC-32 of the ids and labels of both splits: whether a resumed run reads the same clips, wherever the file is now."""
+    crc = 0
+    for clips in (data.train, data.test):
+        crc = zlib.crc32("\n".join(clips.ids.tolist()).encode(), zlib.crc32(clips.labels.tobytes(), crc))
+    return crc

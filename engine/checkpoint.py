@@ -47,23 +47,26 @@ def save_state(
                 scalars.setdefault(str(index), {})[name] = value
     header = {
         "position": json.dumps(position),
-        "optimizer": json.dumps({"param_groups": saved["param_groups"], "scalars": scalars}),
+        "optimizer_scalars": json.dumps(scalars),
         "scaler": json.dumps(scaler.state_dict()),
     }
     write_atomically(path, to_bytes(_contiguous(tensors), header))
 
 
 def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> dict[str, Any]:
-    """Restore a state written by `save_state`; returns its position. Raises `WeightsError` (exit 65) if damaged."""
+    """Restore a state written by `save_state`; returns its position. Raises `WeightsError` (exit 65) if damaged.
+
+    The optimizer's settings (weight decay, momentum) are those of `optimizer`, so that `--force` with new ones means it.
+    """
     tensors, header = read(path)
     try:
         model.load_state_dict(_under("model/", tensors))
-        about = json.loads(header["optimizer"])
-        state: dict[int, dict[str, Any]] = {int(i): dict(values) for i, values in about["scalars"].items()}
+        scalars = json.loads(header["optimizer_scalars"])
+        state: dict[int, dict[str, Any]] = {int(i): dict(values) for i, values in scalars.items()}
         for key, value in _under("optimizer/", tensors).items():
             index, name = key.split("/", 1)
             state.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict({"state": state, "param_groups": about["param_groups"]})
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         scaler.load_state_dict(json.loads(header["scaler"]))
         position: dict[str, Any] = json.loads(header["position"])
     except (KeyError, ValueError, RuntimeError) as error:
@@ -75,14 +78,16 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and header of a safetensors file, both checked against the file's true size before anything is allocated."""
+    """Tensors and header of a safetensors file, the lengths it claims checked against the file's true size."""
     try:
         content = path.read_bytes()
         (length,) = struct.unpack("<Q", content[:8])
         if length > min(HEADER_LIMIT, len(content) - 8):
             raise ValueError(f"the header claims {length} bytes, the file has {len(content)}")
-        header = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-        return load_bytes(content), header
+        header = json.loads(content[8 : 8 + length])
+        if not isinstance(header, dict):
+            raise ValueError("the header is not a table")
+        return load_bytes(content), header.get("__metadata__", {})
     except FileNotFoundError:
         raise WeightsError("no such checkpoint", where=str(path)) from None
     except (OSError, SafetensorError, ValueError, KeyError, struct.error, RuntimeError) as error:

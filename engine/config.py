@@ -24,6 +24,14 @@ from engine.optimizers import OptimizerName
 from engine.parsing import LabParser
 from engine.step import Precision
 
+LARGE = float("inf")
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("num_epoch", "batch_size", "test_batch_size", "forward_batch_size", "train_window_size",
+                     "test_window_size", "repeat", "eval_interval", "log_interval"), (1, LARGE)),
+    **dict.fromkeys(("max_clips", "save_interval", "save_steps", "num_worker", "warm_up_epoch", "seed", "base_lr",
+                     "min_lr", "weight_decay", "clip_grad"), (0, LARGE)),
+    **dict.fromkeys(("momentum", "label_smoothing", "lr_decay_rate"), (0, 1)),
+}  # fmt: skip
 MERGED = ("model_args", "train_feeder_args", "test_feeder_args")
 
 
@@ -42,7 +50,9 @@ class RunConfig:
     model: str = _key("", "model folder under models/")
     recipe: str = _key("", "recipe of the model (a file in its recipes/ folder), or use --config")
     phase: Literal["train", "test"] = _key("train", "train a model, or test --weights")
-    data: str | None = _key(None, "data file or folder (Kaggle NPZ, 5-D NPZ, NW-UCLA folder or zip, prepared store)")
+    data: str | None = _key(
+        None, "data file or folder (Kaggle NPZ, 5-D NPZ, NW-UCLA folder or zip, prepared store)", volatile=True
+    )
     layout: Literal["auto", "kaggle", "skeleton5d", "nw_ucla", "store"] = _key("auto", "how to read --data")
     on_bad: Literal["refuse", "drop"] = _key("refuse", "clips with NaN, infinity or no content: refuse the file, or drop")
     dataset: str = _key("auto", "data set the recipe is for: ntu60, ntu120, nw_ucla, or auto")
@@ -58,7 +68,7 @@ class RunConfig:
     test_feeder_args: dict[str, Any] = _key({}, "further options of the test pipeline; merged into the recipe's")
     repeat: int = _key(1, "times each training clip is drawn in an epoch")
     model_args: dict[str, Any] = _key({}, "constructor arguments of the network; merged into the recipe's")
-    weights: str | None = _key(None, "checkpoint to start from or to test: ours, or an official one", volatile=True)
+    weights: str | None = _key(None, "checkpoint to start from or to test: ours, or an official one")
     trust_pickle: bool = _key(False, "allow opening a pickled checkpoint (.pt); it can run code", volatile=True)
     num_epoch: int = _key(65, "epochs")
     batch_size: int = _key(64, "clips per optimizer step")
@@ -74,7 +84,7 @@ class RunConfig:
     warm_up_epoch: int = _key(5, "epochs of linear warm-up")
     step: list[int] = _key([35, 55], "epochs (from 0) at which the learning rate drops")
     lr_decay_rate: float = _key(0.1, "factor of each drop")
-    min_lr: float = _key(0.0, "learning rate at the end of the cosine")
+    min_lr: float = _key(0.0, "learning rate that the cosine falls towards")
     loss_type: LossName = _key("CE", "training loss")
     label_smoothing: float = _key(0.0, "share of the target spread over all classes")
     clip_grad: float | None = _key(None, "largest L2 norm of the gradient")
@@ -141,12 +151,16 @@ def parse(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = 
         if config_file is not None and "in the config file" in error.what:
             raise ConfigError(error.what, where=str(config_file), next_step=error.next_step) from None
         raise
-    values = _values(final)
+    written, values = _values(recipe), _values(final)
     for name in MERGED:
-        values[name] = {**_values(recipe)[name], **values[name]}
+        values[name] = {**written[name], **values[name]}
+    for split in ("train", "test"):  # the field's window_size is our window; the flag made for it wins
+        window = values[f"{split}_feeder_args"].pop("window_size", None)
+        if window is not None and values[f"{split}_window_size"] == written[f"{split}_window_size"]:
+            values[f"{split}_window_size"] = window
     if model:
         if values["model"] not in ("", model):
-            raise ConfigError(f"the recipe is for {values['model']}, not for {model}", where=str(config_file))
+            raise ConfigError(f"the settings are for {values['model']}, not for {model}", where=str(config_file or "--model"))
         values["model"] = model
     if phase:
         values["phase"] = phase
@@ -204,12 +218,12 @@ def _checked(config: RunConfig) -> RunConfig:
     """Refuse values that no run can have; apply --memory-friendly."""
     if not config.model:
         raise ConfigError("no model named", next_step="sal train MODEL --recipe NAME; `sal models` lists them")
-    for name in ("num_epoch", "batch_size", "test_batch_size", "train_window_size", "test_window_size", "repeat",
-                 "eval_interval", "log_interval"):  # fmt: skip
-        if getattr(config, name) < 1:
-            raise ConfigError(f"{name} is {getattr(config, name)}", expected="1 or more")
-    if config.forward_batch_size is not None and config.forward_batch_size < 1:
-        raise ConfigError(f"forward_batch_size is {config.forward_batch_size}", expected="1 or more")
+    for name, (least, most) in RANGES.items():
+        value = getattr(config, name)
+        if value is not None and not least <= value <= most:
+            raise ConfigError(f"{name} is {value}", expected=f"{least} to {most}" if most < LARGE else f"{least} or more")
+    if config.optimizer == "SGD" and config.nesterov and config.momentum == 0:
+        raise ConfigError("momentum is 0", expected="more than 0 with Nesterov momentum", next_step="--nesterov false")
     if config.memory_friendly:
         micro = min(config.forward_batch_size or 8, 8)
         config = dataclasses.replace(config, forward_batch_size=micro, test_batch_size=min(config.test_batch_size, 8))

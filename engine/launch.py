@@ -10,6 +10,8 @@ from rich.console import Console
 
 from shared_data.errors import LabError
 
+NEEDED_FOR_TRAINING = ("torch", "numpy", "h5py", "safetensors", "einops")
+
 
 def guarded(work: Callable[[], int]) -> int:
     """Run a command; turn a `LabError` into its message on stderr and its exit code."""
@@ -18,6 +20,12 @@ def guarded(work: Callable[[], int]) -> int:
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name not in NEEDED_FOR_TRAINING:
+            raise
+        print(f"error: this needs {error.name}, which is not installed", file=sys.stderr)
+        print("  next:     pip install 'skeleton-action-lab[train]'", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
@@ -52,6 +60,7 @@ def launch(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str =
         raise OutOfMemoryError(
             f"the GPU ran out of memory: {str(error).splitlines()[0]}",
             next_step=f"--forward-batch-size {smaller} (same optimizer step, BatchNorm sees the pieces), --precision bf16, or "
-            f"--test-batch-size {max(config.test_batch_size // 2, 1)} if it was during evaluation; the run resumes",
+            f"--test-batch-size {max(config.test_batch_size // 2, 1)} if it was during evaluation; with --force it goes on "
+            "from the last checkpoint",
         ) from None
     return 0

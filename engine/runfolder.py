@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -24,9 +25,10 @@ class RunFolder:
     One process at a time may hold it; the lock goes with the process, however that ends.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Create or open and lock. Raises `WorkDirError` (exit 73)."""
+    def __init__(self, path: Path, *, force: bool = False) -> None:
+        """Create or open and lock. Raises `WorkDirError` (exit 73), also for a folder of something else unless `force`."""
         self.path = path
+        self._refuse_foreign(force)
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -43,10 +45,36 @@ class RunFolder:
                 where=str(path),
                 next_step="wait for it, or give another --work-dir",
             ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        except OSError as error:
+            self.release()
+            raise SaveError(f"could not write the lock: {error.strerror}", where=str(path / ".lock")) from error
         for folder in (self.path, self.checkpoints):
             sweep_temporaries(folder)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let another process have the folder."""
+        os.close(self._lock)
+
+    def _refuse_foreign(self, force: bool) -> None:
+        """Nothing is made, swept or written in a folder that holds something else."""
+        try:
+            names = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
+        except OSError as error:
+            raise WorkDirError(f"cannot read the work folder: {error.strerror}", where=str(self.path)) from error
+        if names and not names & {".lock", "config.yaml"} and not force:
+            raise WorkDirError(
+                "the work folder is not empty and not a run of this lab", where=str(self.path),
+                next_step="give an empty or new --work-dir, or --force to write into it",
+            )  # fmt: skip
 
     @property
     def checkpoints(self) -> Path:
@@ -67,12 +95,13 @@ class RunFolder:
     def claim(self, config: RunConfig) -> bool:
         """Take the folder for `config`; True if an interrupted run of the same settings is to be resumed.
 
-        A folder of other settings is refused with the differences, unless `config.force`.
+        A run of other settings is refused with the differences, unless `config.force`. Nothing is written: a start that
+        fails for another reason leaves no trace that would stand in the way of the next one.
         """
         saved_file = self.path / "config.yaml"
-        if saved_file.exists():
-            saved = yaml.safe_load(saved_file.read_text()) or {}
-            differences = config.differences(saved)
+        begun = self.last.exists() or (self.path / "metrics.json").exists()
+        if begun and saved_file.exists():
+            differences = config.differences(yaml.safe_load(saved_file.read_text()) or {})
             if differences and not config.force:
                 raise WorkDirError(
                     "the work folder holds another run; these settings differ (saved -> asked):\n    "
@@ -80,25 +109,25 @@ class RunFolder:
                     where=str(self.path),
                     next_step="give another --work-dir, or --force to go on with the new settings",
                 )
-        elif any(p.name not in (".lock", "checkpoints") for p in self.path.iterdir()) and not config.force:
-            raise WorkDirError(
-                "the work folder is not empty and not a run of this lab", where=str(self.path),
-                next_step="give an empty or new --work-dir, or --force to write into it",
-            )  # fmt: skip
         resume = config.resume == "auto" and self.last.exists()
         if self.last.exists() and not resume and not config.force:
             raise WorkDirError(
                 "the work folder holds a run, and --resume never would write over it", where=str(self.path),
                 next_step="give another --work-dir, or --force to start over",
             )  # fmt: skip
-        self.write("config.yaml", config.to_yaml().encode())
         return resume
+
+    def record(self, config: RunConfig) -> None:
+        """Write the settings down, once the run can begin."""
+        self.write("config.yaml", config.to_yaml().encode())
 
     def clear(self) -> None:
         """Remove what a run writes, for starting over."""
         files = [self.path / n for n in ("log.jsonl", "metrics.json", "report.html", "scores.npz", "scores_best.npz")]
-        for file in [*files, self.path / "examples.npz", *self.checkpoints.glob("*.safetensors")]:
+        files += [self.path / "examples.npz", self.path / "diverged.json", *self.checkpoints.glob("*.safetensors")]
+        for file in files:
             file.unlink(missing_ok=True)
+        shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
 
     def write(self, name: str, content: bytes) -> None:
         write_atomically(self.path / name, content)
@@ -107,9 +136,10 @@ class RunFolder:
         self.write(name, (json.dumps(value, indent=1) + "\n").encode())
 
     def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
-        """An NPZ of plain arrays (no object arrays)."""
+        """An NPZ of plain arrays; object arrays would be pickled and are refused."""
+        assert not any(array.dtype.hasobject for array in arrays.values())
         buffer = BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stub of numpy 2 takes every name for its flag
         self.write(name, buffer.getvalue())
 
     def append_log(self, event: str, **values: Any) -> None:

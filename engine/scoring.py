@@ -22,13 +22,18 @@ def score(config: RunConfig, console: Console) -> Path:
     """Evaluate `--weights` on the test clips; writes scores, metrics and a report into the run folder and returns it."""
     if not config.weights:
         raise ConfigError("no weights named", next_step="--weights checkpoints/best.safetensors, or an official .pt file")
+    with RunFolder(assembly.work_dir(config), force=config.force) as folder:
+        folder.claim(config)
+        return _score(config, console, folder)
+
+
+def _score(config: RunConfig, console: Console, folder: RunFolder) -> Path:
     device = assembly.choose_device(config.device)
     data = assembly.load_data(config)
     model = assembly.build_model(config, data, device)
-    kind = load_weights(Path(config.weights), model, config.model, trust_pickle=config.trust_pickle)
+    kind = load_weights(Path(str(config.weights)), model, config.model, trust_pickle=config.trust_pickle)
     console.print(f"{config.weights}: {kind} weights of {config.model}, every key used", highlight=False)
-    folder = RunFolder(assembly.work_dir(config))
-    folder.claim(config)
+    folder.record(config)
     folder.write_json("env.json", describe())
     scores = evaluate(model, assembly.test_loader(data, config, device), device=device, precision=config.precision)
     metrics = measure(scores, 0)

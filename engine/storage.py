@@ -60,6 +60,6 @@ def _save_error(path: Path, size: int, error: OSError) -> SaveError:
 
 def sweep_temporaries(folder: Path) -> None:
     """Remove what a killed writer left in `folder`; only the one writer of the folder may call this."""
-    for leftover in folder.glob(".*.tmp"):
+    for leftover in folder.glob(".*.*.tmp"):
         with contextlib.suppress(OSError):
             leftover.unlink()

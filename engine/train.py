@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rich.console import Console
 from engine import assembly, checkpoint, memory
 from engine.config import RunConfig
 from engine.environment import describe
-from engine.errors import DivergedError, Interrupted
+from engine.errors import DivergedError, Interrupted, WorkDirError
 from engine.evaluate import evaluate
 from engine.examples import save_examples
 from engine.losses import build_loss
@@ -43,24 +44,23 @@ def train(config: RunConfig, console: Console) -> Path:
     An interrupted run of the same settings in the same folder is resumed. Raises a `LabError` whose exit code says what
     happened; whatever happens, the last complete checkpoint stands.
     """
-    folder = RunFolder(assembly.work_dir(config))
-    resume = folder.claim(config)
-    with stop_wish() as wish:
-        trainer = Trainer(config, folder, console, wish)
-        if resume:
-            trainer.restore()
-        else:
-            folder.clear()
-            trainer.start()
-        trainer.run()
+    with RunFolder(assembly.work_dir(config), force=config.force) as folder:
+        resume = folder.claim(config)
+        trainer = Trainer(config, folder, console)  # until here there is nothing to save, and Ctrl-C just ends the process
+        with stop_wish() as trainer.wish:
+            if resume:
+                trainer.restore()
+            else:
+                trainer.start()
+            trainer.run()
     return folder.path
 
 
 class Trainer:
     """A run in progress. `epoch` and `step` (within the epoch) say what comes next."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, console: Console, wish: StopWish) -> None:
-        self.config, self.folder, self.console, self.wish = config, folder, console, wish
+    def __init__(self, config: RunConfig, folder: RunFolder, console: Console) -> None:
+        self.config, self.folder, self.console, self.wish = config, folder, console, StopWish()
         self.device = assembly.choose_device(config.device)
         _make_deterministic(config)
         self.given = assembly.load_data(config)
@@ -68,8 +68,6 @@ class Trainer:
         self.train_batches = assembly.train_loader(self.data, config, self.device)
         self.test_batches = assembly.test_loader(self.data, config, self.device)
         self.model = assembly.build_model(config, self.data, self.device)
-        if config.weights:
-            load_weights(Path(config.weights), self.model, config.model, trust_pickle=config.trust_pickle)
         self.optimizer = build_optimizer(
             self.model.parameters(), name=config.optimizer, lr=config.base_lr, weight_decay=config.weight_decay,
             momentum=config.momentum, nesterov=config.nesterov,
@@ -90,6 +88,10 @@ class Trainer:
     # -- life of a run ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        if self.config.weights:
+            load_weights(Path(self.config.weights), self.model, self.config.model, trust_pickle=self.config.trust_pickle)
+        self.folder.clear()
+        self.folder.record(self.config)
         self.folder.write_json("env.json", describe())
         self.log("start", model=self.config.model, recipe=self.config.recipe, parameters=self.parameters)
         self.save()
@@ -99,6 +101,12 @@ class Trainer:
         position = checkpoint.load_state(self.folder.last, self.model, self.optimizer, self.train_step.scaler)
         for name in ("epoch", "step", "global_step", "sums", "last", "best", "seconds_before"):
             setattr(self, name, position[name])
+        if position["data"] != assembly.fingerprint(self.data) and not self.config.force:
+            raise WorkDirError(
+                "the data holds other clips than the run began with", where=str(self.config.data),
+                next_step="give the data of the run, another --work-dir, or --force to go on with these clips",
+            )  # fmt: skip
+        self.folder.record(self.config)
         self.folder.cut_log(position["log_size"])
         self.console.print(f"resuming {self.folder.path} at epoch {self.epoch + 1}, step {self.step}", highlight=False)
 
@@ -120,7 +128,7 @@ class Trainer:
         set_learning_rate(self.optimizer, lr)
         memory.reset_peak(self.device)
         self.model.train()
-        pending: list[tuple[np.ndarray, torch.Tensor]] = []
+        pending: list[tuple[np.ndarray, torch.Tensor]] = []  # ids and what must be finite, of steps not yet looked at
         loss_sum = torch.tensor(self.sums["loss"], dtype=torch.float64, device=self.device)
         correct = torch.tensor(self.sums["correct"], device=self.device)
         for batch in self.train_batches.epoch(self.epoch, start=self.step):
@@ -129,7 +137,8 @@ class Trainer:
             result = self.train_step(clips, batch.labels.to(self.device, non_blocking=True))
             loss_sum += result.loss * len(batch.ids)
             correct += result.correct
-            pending.append((batch.ids, result.loss))
+            # A loss scaler meets infinite gradients as a matter of course and skips their update.
+            pending.append((batch.ids, result.loss if config.precision == "fp16" else result.loss + 0 * result.grad_norm))
             self.step, self.global_step = self.step + 1, self.global_step + 1
             self.sums["seen"] += len(batch.ids)
             due_to_log = self.step % config.log_interval == 0
@@ -242,9 +251,10 @@ class Trainer:
             step = self.global_step - len(pending) + at + 1
             self.folder.write_json("diverged.json", {"epoch": self.epoch, "step": step, "ids": ids.tolist()})
             raise DivergedError(
-                f"the loss became {float(loss)} in epoch {self.epoch + 1}, step {step}",
+                f"the loss or its gradient became {float(loss)} in epoch {self.epoch + 1}, step {step}",
                 where=f"clips {', '.join(ids[:4])} ...; all {len(ids)} are in {self.folder.path / 'diverged.json'}",
-                next_step="the last checkpoint is from before; try a smaller --base-lr, --clip-grad 1, or --precision fp32",
+                next_step="the last checkpoint is from an earlier step; go on from it with --force and a smaller --base-lr, "
+                "--clip-grad 1 or --precision fp32, or start over with --resume never --force",
             )
         pending.clear()
 
@@ -258,9 +268,15 @@ class Trainer:
             )
 
     def save(self) -> None:
+        if not bool(torch.isfinite(torch.stack([p.detach().sum() for p in self.model.parameters()])).all()):
+            raise DivergedError(
+                f"the weights are no longer finite after step {self.global_step}",
+                next_step="the last checkpoint is from an earlier step; go on from it with --force and a smaller --base-lr",
+            )
         position = {
             "epoch": self.epoch, "step": self.step, "global_step": self.global_step, "sums": self.sums,
             "last": self.last, "best": self.best, "seconds_before": self.seconds, "log_size": self.folder.log_size(),
+            "data": assembly.fingerprint(self.data),
         }  # fmt: skip
         checkpoint.save_state(self.folder.last, self.model, self.optimizer, self.train_step.scaler, position)
 
@@ -281,7 +297,7 @@ class Trainer:
 
     def summary(self) -> dict[str, Any]:
         return {
-            "model": self.config.model, "recipe": self.config.recipe, "dataset": self.data.name,
+            "model": self.config.model, "recipe": self.config.recipe, "dataset": self.data.name, "split": self.config.split,
             "stream": self.config.stream, "protocol": self.config.protocol,
             "selection": {"last": self.last, f"best_on_{self.held_out}": self.best},
             "num_classes": self.data.num_classes, "class_names": list(self.data.class_names),
@@ -296,7 +312,9 @@ class Trainer:
         for name, file in (("last", None), ("best_on_validation", self.folder.best)):
             if file is not None:
                 load_weights(file, self.model, self.config.model)
-            scores = evaluate(self.model, batches, device=self.device, precision=self.config.precision)
+            scores = evaluate(
+                self.model, batches, device=self.device, precision=self.config.precision, after_batch=self.stop_if_asked
+            )
             result[name] = measure(scores, self.epoch - 1).as_dict()
             self.console.print(f"test set, {name} weights: {result[name]['top1']:.1%}", highlight=False)
         return result
@@ -307,4 +325,6 @@ def _make_deterministic(config: RunConfig) -> None:
     random.seed(config.seed)
     np.random.seed(config.seed)
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # ours is always written before it is read
+    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
     torch.backends.cudnn.benchmark = False

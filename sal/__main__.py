@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
+from engine import models
 from engine.launch import guarded, launch
 from sal import verbs
 from shared_data.errors import UsageError, nearest
@@ -19,7 +20,7 @@ def _run(phase: str) -> Verb:
         named = bool(argv) and not argv[0].startswith("-")
         model = argv[0] if named else ""
         if named:
-            verbs.known_model(model)
+            models.find(model)  # name the nearest model before anything else is looked at
         return launch(argv[named:], model=model, phase=phase, prog=f"sal {phase} MODEL")
 
     return verb

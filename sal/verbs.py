@@ -40,11 +40,6 @@ def _word(function: Callable[..., int]) -> str:
     return function.__name__.removeprefix("list_").replace("_", " ")
 
 
-def known_model(name: str) -> None:
-    """Raise a `LabError` with the nearest name if there is no such model."""
-    models.find(name)
-
-
 def data_check(
     file: Path, layout: str = "auto", num_classes: int | None = None, on_bad: str = "refuse", json: bool = False
 ) -> int:

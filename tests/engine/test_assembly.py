@@ -29,7 +29,8 @@ def test_the_test_feeders_crop_is_used(tiny_data: Path) -> None:
 
 
 def test_window_size_is_the_fields_word_for_window(tiny_data: Path) -> None:
-    run = config("--data", str(tiny_data), "--train-feeder-args", "{'window_size': 24}", "--batch-size", "4")
+    words = ["--recipe", "smoke", "--data", str(tiny_data), "--train-feeder-args", "{'window_size': 24}", "--batch-size", "4"]
+    run = parse(words, model="ctrgcn")
     assert next(assembly.train_loader(assembly.load_data(run), run, CPU).epoch(0)).clips.shape == (4, 3, 24, 25, 2)
 
 
@@ -38,6 +39,8 @@ def test_thinning_is_even_and_keeps_all_classes(tiny_data: Path) -> None:
     data = assembly.load_data(run)
     assert (len(data.train), len(data.test)) == (8, 8)
     assert len(np.unique(data.train.labels)) == 4
+    few = config("--data", str(tiny_data), "--max-clips", "20")
+    assert [len(split) for split in (assembly.load_data(few).train, assembly.load_data(few).test)] == [20, 12]
 
 
 def test_what_follows_from_the_data_cannot_be_set(tiny_data: Path) -> None:
@@ -57,7 +60,7 @@ def test_no_data_named() -> None:
         assembly.load_data(config())
 
 
-@pytest.mark.parametrize("name", ["99", "cuda:99", "warp"])
+@pytest.mark.parametrize("name", ["99", "cuda:99", "warp", "meta"])
 def test_a_device_that_is_not_there(name: str) -> None:
     with pytest.raises(ConfigError):
         assembly.choose_device(name)

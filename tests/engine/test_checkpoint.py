@@ -24,14 +24,25 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> Non
         optimizer.step()
 
 
+def test_the_optimizers_own_settings_are_kept(tmp_path: Path) -> None:
+    model, optimizer, scaler = parts("SGD", 0)
+    train(model, optimizer, 2)
+    save_state(tmp_path / "last.safetensors", model, optimizer, scaler, {})
+    other = build_optimizer(model.parameters(), lr=0.1, weight_decay=0.5, momentum=0.3)
+    load_state(tmp_path / "last.safetensors", model, other, scaler)
+    assert (other.param_groups[0]["weight_decay"], other.param_groups[0]["momentum"]) == (0.5, 0.3)
+
+
 @pytest.mark.parametrize("name", ["SGD", "AdamW", "Adam"])
 def test_a_restored_state_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
-    model, optimizer, scaler = parts(name, 0)
+    model, optimizer, _ = parts(name, 0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=7.0)
     train(model, optimizer, 3)
     save_state(tmp_path / "last.safetensors", model, optimizer, scaler, {"epoch": 1, "best": None, "loss": 0.1})
     train(model, optimizer, 4)
     again, other, other_scaler = parts(name, 9)
     position = load_state(tmp_path / "last.safetensors", again, other, other_scaler)
+    assert other_scaler.state_dict() == scaler.state_dict()
     train(again, other, 4)
     assert position == {"epoch": 1, "best": None, "loss": 0.1}
     for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
@@ -53,6 +64,7 @@ def damaged(content: bytes) -> dict[str, bytes]:
         "header cut": content[:12],
         "lying header length": struct.pack("<Q", 2**60) + content[8:],
         "header longer than the file": struct.pack("<Q", len(content) * 2) + content[8:],
+        "header is a list": struct.pack("<Q", 2) + b"[]",
         "not safetensors": b"PK\x03\x04" + content,
         "text": b"weights" * 100,
     }

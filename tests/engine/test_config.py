@@ -17,8 +17,15 @@ def test_any_flag_beats_the_recipe() -> None:
 
 def test_dictionaries_are_merged_not_replaced() -> None:
     config = parse(["--recipe", "ntu60_xsub", "--train-feeder-args", "{'window_size':32}"], model="ctrgcn")
-    assert config.train_feeder_args["window_size"] == 32
+    assert config.train_window_size == 32  # the field's word for it
     assert config.train_feeder_args["p_interval"] == [0.5, 1.0]
+
+
+def test_the_windows_own_flag_beats_a_recipes_window_size(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: ctrgcn\ntrain_feeder_args: {window_size: 48}\n")
+    assert parse(["--config", str(file)]).train_window_size == 48
+    assert parse(["--config", str(file), "--train-window-size", "16"]).train_window_size == 16
 
 
 def test_a_switch_needs_no_value() -> None:
@@ -39,6 +46,13 @@ def test_a_list_may_be_spelled_as_words() -> None:
         (["--num-epoch", "many"], "--num-epoch"),
         (["--recipe", "ntu60_xsubb"], "did you mean ntu60_xsub?"),
         (["--batch-size", "0"], "batch_size is 0"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--base-lr", "-1"], "base_lr is -1"),
+        (["--base-lr", "nan"], "--base-lr"),
+        (["--label-smoothing", "2"], "label_smoothing is 2"),
+        (["--max-clips", "-5"], "max_clips is -5"),
+        (["--momentum", "0"], "--nesterov false"),
+        (["--model", "msg3d"], "not for ctrgcn"),
     ],
 )
 def test_wrong_words_name_the_nearest_right_one(flags: list[str], said: str) -> None:

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.config import RunConfig
@@ -23,6 +24,8 @@ def test_one_writer(tmp_path: Path) -> None:
 def test_another_runs_folder_is_refused_with_the_difference(tmp_path: Path) -> None:
     first = RunFolder(tmp_path / "run")
     assert first.claim(CONFIG) is False
+    first.record(CONFIG)
+    first.last.touch()
     other = dataclasses.replace(CONFIG, base_lr=0.5)
     with pytest.raises(WorkDirError) as caught:
         first.claim(other)
@@ -30,11 +33,29 @@ def test_another_runs_folder_is_refused_with_the_difference(tmp_path: Path) -> N
     first.claim(dataclasses.replace(other, force=True))
 
 
-def test_a_folder_with_foreign_files_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("x")
+def test_a_folder_with_foreign_files_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    for name in ("thesis.tex", ".precious.tmp", ".my.precious.tmp"):
+        (tmp_path / name).write_text("x")
     with pytest.raises(WorkDirError):
-        RunFolder(tmp_path).claim(CONFIG)
-    assert (tmp_path / "thesis.tex").read_text() == "x"
+        RunFolder(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".my.precious.tmp", ".precious.tmp", "thesis.tex"]
+    RunFolder(tmp_path, force=True).release()
+
+
+def test_a_start_that_failed_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        folder.claim(CONFIG)  # and then the data turns out to be missing
+    with RunFolder(tmp_path / "run") as folder:
+        assert folder.claim(dataclasses.replace(CONFIG, base_lr=0.5)) is False
+
+
+def test_arrays_come_back_as_they_were_and_objects_are_refused(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        folder.write_arrays("a.npz", ids=np.array(["x"]), logits=np.zeros((1, 2)))
+        with np.load(folder.path / "a.npz", allow_pickle=False) as read:
+            assert sorted(read.files) == ["ids", "logits"]
+        with pytest.raises(AssertionError):
+            folder.write_arrays("b.npz", x=np.array([{}], dtype=object))
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:

@@ -191,6 +191,24 @@ def test_unwritable_work_dir(tiny_data: Path, quick: list[str], run_main: Run) -
     assert "--work-dir" in done.stderr
 
 
+def test_a_run_that_could_not_start_can_be_started_rightly(
+    tiny_data: Path, quick: list[str], tmp_path: Path, run_main: Run
+) -> None:
+    folder = tmp_path / "run"
+    assert run_main(*quick, "--data", str(tmp_path / "typo.npz"), "--work-dir", str(folder)).returncode == 66
+    done = run_main(*quick, "--num-epoch", "1", "--data", str(tiny_data), "--work-dir", str(folder))
+    assert done.returncode == 0, done.stderr
+
+
+def test_resuming_on_other_clips_is_refused(finished: Path, quick: list[str], tmp_path: Path, run_main: Run) -> None:
+    from shared_data.synthetic import write_synthetic
+
+    other = write_synthetic(tmp_path / "other_synthetic.npz", classes=4, train_per_class=7, test_per_class=3, frames=80)
+    done = run_main(*quick, "--data", str(other), "--work-dir", str(finished))
+    assert done.returncode == 73, done.stderr
+    assert "other clips" in done.stderr
+
+
 def test_missing_data(quick: list[str], tmp_path: Path, run_main: Run) -> None:
     done = run_main(*quick, "--data", str(tmp_path / "nothing.npz"), "--work-dir", str(tmp_path / "run"))
     assert done.returncode == 66, done.stderr
