@@ -88,7 +88,10 @@ def write(given: argparse.Namespace, rows: list[dict[str, object]]) -> None:
     file = RESULTS / f"{name}.csv"
     with file.open("w", newline="") as out:
         words = [Path(word).name if word == str(given.data) else word for word in sys.argv[1:]]
-        out.write(f"# {machine_line()}\n# {describe()['date']}; python benchmarks/nw_ucla.py {' '.join(words)}\n")
+        about = describe()
+        out.write(
+            f"# {machine_line()}\n# {about['date']}, revision {about['git']}\n# python benchmarks/nw_ucla.py {' '.join(words)}\n"
+        )
         table = csv.DictWriter(out, ["stream", "seed", "last", "best_on_test", "best_epoch", "seconds"])
         table.writeheader()
         table.writerows(rows)
