@@ -19,6 +19,7 @@ from torch import nn
 
 from engine.errors import WeightsError
 from engine.storage import write_atomically
+from shared_data.errors import MissingInputError
 
 HEADER_LIMIT = 100 * 2**20  # bytes; safetensors' own limit
 
@@ -69,7 +70,9 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         scaler.load_state_dict(json.loads(header["scaler"]))
         position: dict[str, Any] = json.loads(header["position"])
-    except (KeyError, ValueError, RuntimeError) as error:
+        if missing := {"epoch", "step", "data", "log_size"} - set(position):
+            raise KeyError(f"no {', '.join(sorted(missing))} in the position")
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise WeightsError(
             "this is not the full state of the run at hand", where=str(path), expected=str(error).splitlines()[0],
             next_step="give another --work-dir, or --resume never --force to start over",
@@ -89,11 +92,11 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             raise ValueError("the header is not a table")
         return load_bytes(content), header.get("__metadata__", {})
     except FileNotFoundError:
-        raise WeightsError("no such checkpoint", where=str(path)) from None
+        raise MissingInputError("no such checkpoint", where=str(path)) from None
     except (OSError, SafetensorError, ValueError, KeyError, struct.error, RuntimeError) as error:
         raise WeightsError(
             f"the checkpoint cannot be read: {error}", where=str(path), expected="a complete safetensors file",
-            next_step="use another checkpoint of the run folder",
+            next_step="--resume never --force starts the run over; or begin another with --weights of what is left",
         ) from error  # fmt: skip
 
 

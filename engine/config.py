@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -23,13 +23,17 @@ from engine.losses import LossName
 from engine.optimizers import OptimizerName
 from engine.parsing import LabParser
 from engine.step import Precision
+from shared_data.errors import MissingInputError
 
 LARGE = float("inf")
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("num_epoch", "batch_size", "test_batch_size", "forward_batch_size", "train_window_size",
-                     "test_window_size", "repeat", "eval_interval", "log_interval"), (1, LARGE)),
-    **dict.fromkeys(("max_clips", "save_interval", "save_steps", "num_worker", "warm_up_epoch", "seed", "base_lr",
-                     "min_lr", "weight_decay", "clip_grad"), (0, LARGE)),
+                     "test_window_size", "eval_interval", "log_interval"), (1, LARGE)),
+    **dict.fromkeys(("max_clips", "save_interval", "save_steps", "num_worker", "warm_up_epoch", "base_lr", "min_lr",
+                     "weight_decay"), (0, LARGE)),
+    "repeat": (1, 10_000),
+    "seed": (0, 2**32 - 1),
+    "clip_grad": (1e-12, LARGE),
     **dict.fromkeys(("momentum", "label_smoothing", "lr_decay_rate"), (0, 1)),
 }  # fmt: skip
 MERGED = ("model_args", "train_feeder_args", "test_feeder_args")
@@ -152,6 +156,11 @@ def parse(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = 
             raise ConfigError(error.what, where=str(config_file), next_step=error.next_step) from None
         raise
     written, values = _values(recipe), _values(final)
+    for name, kind in zip(values, _types(), strict=True):
+        if values[name] is None and type(None) not in get_args(kind):
+            raise ConfigError(f"{name} is empty (null)", where=str(config_file or "the command line"))
+        if name in MERGED and not all(isinstance(key, str) for key in values[name]):
+            raise ConfigError(f"{name} has a key that is no word", where=str(config_file or "the command line"))
     for name in MERGED:
         values[name] = {**written[name], **values[name]}
     for split in ("train", "test"):  # the field's window_size is our window; the flag made for it wins
@@ -200,10 +209,16 @@ def _recipe_file(argv: list[str], model: str) -> tuple[Path | None, list[str]]:
         _, others = rest.parse_known_args(argv)
     except argparse.ArgumentError as error:
         raise ConfigError(str(error), next_step="give --config FILE or --recipe NAME") from None
+    if known.config is not None and known.recipe is not None:
+        raise ConfigError("--config and --recipe both name a recipe", next_step="leave one of them out")
     if known.config is not None:
         file = Path(known.config)
-        if not file.is_file():
-            raise ConfigError(f"no recipe file {file}", next_step="`sal models` lists the recipes of every model")
+        try:
+            file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise MissingInputError("no such recipe file", where=str(file), next_step="`sal models` lists the recipes") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the recipe file cannot be read: {error}", where=str(file)) from error
         return file, others
     if not known.model:
         raise ConfigError("--recipe needs a model", next_step="sal train MODEL --recipe NAME")
@@ -222,6 +237,9 @@ def _checked(config: RunConfig) -> RunConfig:
         value = getattr(config, name)
         if value is not None and not least <= value <= most:
             raise ConfigError(f"{name} is {value}", expected=f"{least} to {most}" if most < LARGE else f"{least} or more")
+    pieces = min(config.batch_size, config.forward_batch_size or config.batch_size)
+    if config.train_window_size * pieces < 2:
+        raise ConfigError("one frame of one clip at a time", expected="more, as BatchNorm needs more than one value")
     if config.optimizer == "SGD" and config.nesterov and config.momentum == 0:
         raise ConfigError("momentum is 0", expected="more than 0 with Nesterov momentum", next_step="--nesterov false")
     if config.memory_friendly:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -14,8 +15,11 @@ FRAMES = 48
 
 
 def save_examples(folder: RunFolder, data: DataSet, count: int = 6) -> None:
-    """Write `examples.npz`: half confident hits, half confident mistakes (as far as there are any)."""
-    logits, labels = _scores(folder.path / "scores.npz")
+    """Write `examples.npz` (not if the scores are gone): half confident hits, half confident mistakes (as far as there are any)."""
+    try:
+        logits, labels = _scores(folder.path / "scores.npz")
+    except (OSError, ValueError, KeyError, BadZipFile):
+        return  # the report says that there are none
     predictions = logits.argmax(1)
     order = np.argsort(-logits.max(1), kind="stable")
     hits, misses = order[predictions[order] == labels[order]], order[predictions[order] != labels[order]]

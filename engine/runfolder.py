@@ -32,9 +32,11 @@ class RunFolder:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
             raise WorkDirError(
-                f"cannot write the work folder: {error.strerror}", where=str(path), next_step="give another --work-dir"
+                f"cannot write the work folder: {getattr(error, 'strerror', error)}",
+                where=str(path),
+                next_step="give another --work-dir",
             ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,8 +70,8 @@ class RunFolder:
         """Nothing is made, swept or written in a folder that holds something else."""
         try:
             names = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
-        except OSError as error:
-            raise WorkDirError(f"cannot read the work folder: {error.strerror}", where=str(self.path)) from error
+        except (OSError, ValueError) as error:
+            raise WorkDirError(f"cannot read the work folder: {error}", where=repr(str(self.path))) from error
         if names and not names & {".lock", "config.yaml"} and not force:
             raise WorkDirError(
                 "the work folder is not empty and not a run of this lab", where=str(self.path),
@@ -98,11 +100,20 @@ class RunFolder:
         A run of other settings is refused with the differences, unless `config.force`. Nothing is written: a start that
         fails for another reason leaves no trace that would stand in the way of the next one.
         """
-        saved_file = self.path / "config.yaml"
-        begun = self.last.exists() or (self.path / "metrics.json").exists()
-        if begun and saved_file.exists():
-            differences = config.differences(yaml.safe_load(saved_file.read_text()) or {})
-            if differences and not config.force:
+        kept = [p for p in (self.best, self.path / "metrics.json", *self.checkpoints.glob("runs-*")) if p.exists()]
+        if config.phase == "train" and kept and not self.last.exists() and not config.force:
+            raise WorkDirError(
+                "the work folder holds results but no checkpoint to go on from; starting over would remove them",
+                where=", ".join(map(str, kept[:3])), next_step="give another --work-dir, or --force to start over",
+            )  # fmt: skip
+        if config.phase == "test" and self.last.exists():
+            raise WorkDirError(
+                "the work folder holds a training run, whose scores and metrics would be written over",
+                where=str(self.path), next_step="give another --work-dir",
+            )  # fmt: skip
+        if (self.last.exists() or kept) and not config.force:
+            differences = config.differences(self._saved_settings())
+            if differences:
                 raise WorkDirError(
                     "the work folder holds another run; these settings differ (saved -> asked):\n    "
                     + "\n    ".join(differences),
@@ -116,6 +127,20 @@ class RunFolder:
                 next_step="give another --work-dir, or --force to start over",
             )  # fmt: skip
         return resume
+
+    def _saved_settings(self) -> dict[str, Any]:
+        """What `record` wrote. Raises `WorkDirError` where it cannot be read."""
+        file = self.path / "config.yaml"
+        try:
+            saved = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            saved = None
+        if not isinstance(saved, dict):
+            raise WorkDirError(
+                "the settings of the run in this work folder cannot be read", where=str(file),
+                next_step="give another --work-dir, or --force to go on with the settings asked for",
+            )  # fmt: skip
+        return saved
 
     def record(self, config: RunConfig) -> None:
         """Write the settings down, once the run can begin."""
@@ -157,7 +182,7 @@ class RunFolder:
     def cut_log(self, size: int) -> None:
         """Drop what was logged after the checkpoint that is resumed, a torn last line included."""
         if self.log.exists():
-            os.truncate(self.log, min(size, self.log_size()))
+            os.truncate(self.log, self.log.read_bytes()[:size].rfind(b"\n") + 1)
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:

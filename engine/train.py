@@ -20,7 +20,7 @@ from rich.console import Console
 from engine import assembly, checkpoint, memory
 from engine.config import RunConfig
 from engine.environment import describe
-from engine.errors import DivergedError, Interrupted, WorkDirError
+from engine.errors import ConfigError, DivergedError, Interrupted, WorkDirError
 from engine.evaluate import evaluate
 from engine.examples import save_examples
 from engine.losses import build_loss
@@ -36,6 +36,7 @@ from engine.tensorboard import Mirror
 from engine.weights import load_weights
 
 MASK63 = 2**63 - 1
+ABSURD_WEIGHT = 1e15  # no network that still learns has such a weight; its next step would be infinite
 
 
 def train(config: RunConfig, console: Console) -> Path:
@@ -106,6 +107,12 @@ class Trainer:
                 "the data holds other clips than the run began with", where=str(self.config.data),
                 next_step="give the data of the run, another --work-dir, or --force to go on with these clips",
             )  # fmt: skip
+        scored = -1 if self.last is None else self.last["epoch"]
+        if self.epoch >= self.config.num_epoch and (self.step or scored != self.config.num_epoch - 1):
+            raise ConfigError(
+                f"num_epoch is {self.config.num_epoch}, and the run is in epoch {self.epoch + 1} already",
+                expected="at least as many epochs as were begun",
+            )
         self.folder.record(self.config)
         self.folder.cut_log(position["log_size"])
         self.console.print(f"resuming {self.folder.path} at epoch {self.epoch + 1}, step {self.step}", highlight=False)
@@ -119,6 +126,8 @@ class Trainer:
                 if (self.epoch + 1) % config.eval_interval == 0 or self.epoch + 1 == config.num_epoch:
                     self.evaluate_epoch(display)
                 self.close_epoch()
+                if self.epoch < config.num_epoch:
+                    self.stop_if_asked()
         self.finish()
 
     def train_epoch(self, display: Display) -> None:
@@ -268,9 +277,10 @@ class Trainer:
             )
 
     def save(self) -> None:
-        if not bool(torch.isfinite(torch.stack([p.detach().sum() for p in self.model.parameters()])).all()):
+        largest = torch.stack([p.detach().abs().max() for p in self.model.parameters()]).max()
+        if not float(largest) < ABSURD_WEIGHT:  # also where it is not a number
             raise DivergedError(
-                f"the weights are no longer finite after step {self.global_step}",
+                f"the largest weight is {float(largest):.1e} after step {self.global_step}: not saved",
                 next_step="the last checkpoint is from an earlier step; go on from it with --force and a smaller --base-lr",
             )
         position = {

@@ -9,6 +9,7 @@ from torch import nn
 
 from engine import checkpoint, models
 from engine.errors import WeightsError
+from shared_data.errors import MissingInputError
 
 PICKLE_ADVICE = (
     "a .pt file is a pickle and can run any code when opened; on torch < 2.6 even torch.load(weights_only=True) can be made to "
@@ -29,12 +30,19 @@ def load_weights(path: Path, model: nn.Module, model_name: str, *, trust_pickle:
     if state.keys() == own.keys():
         kind = "ours"
     else:
-        kind, state = "official", models.official_module(models.find(model_name)).from_official(state, model)
+        try:
+            kind, state = "official", models.official_module(models.find(model_name)).from_official(state, model)
+        except WeightsError as error:
+            raise WeightsError(
+                error.what, where=f"{path}: {error.where}", expected=error.expected, next_step=error.next_step
+            ) from None
     wrong = [
         f"{name}: file {tuple(state[name].shape)}, network {tuple(value.shape)}"
         for name, value in own.items()
         if state[name].shape != value.shape
     ]
+    if unlike := [name for name, value in own.items() if state[name].is_floating_point() != value.is_floating_point()]:
+        raise WeightsError(f"{len(unlike)} tensors hold another kind of number than weights", where=f"{path}: {unlike[0]}")
     if wrong:
         raise WeightsError(
             "the checkpoint is of another size (another class count, joint layout or variant?):\n    " + "\n    ".join(wrong[:6]),
@@ -45,8 +53,8 @@ def load_weights(path: Path, model: nn.Module, model_name: str, *, trust_pickle:
 
 
 def _tensors(path: Path, trust_pickle: bool) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise WeightsError("no such checkpoint", where=str(path), expected="a .safetensors file, or an official .pt file")
+    if not path.exists():
+        raise MissingInputError("no such checkpoint", where=str(path), expected="a .safetensors file, or an official .pt file")
     if path.suffix == ".safetensors":
         return checkpoint.read(path)[0]
     if not trust_pickle:
@@ -54,11 +62,14 @@ def _tensors(path: Path, trust_pickle: bool) -> dict[str, torch.Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise WeightsError(f"the checkpoint cannot be read: {error}", where=str(path)) from error
+        raise WeightsError(f"the checkpoint cannot be read: {error or type(error).__name__}", where=str(path)) from error
     for key in ("state_dict", "model", "weights", "model_state_dict"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
             break
-    if not isinstance(loaded, dict) or not all(isinstance(v, torch.Tensor) for v in loaded.values()):
-        raise WeightsError("no state_dict in the file", where=str(path), expected="a mapping of names to tensors")
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and isinstance(v, torch.Tensor) and v.layout == torch.strided and v.device.type == "cpu"
+        for name, v in loaded.items()
+    ):
+        raise WeightsError("no state_dict in the file", where=str(path), expected="a mapping of names to plain tensors")
     return loaded

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from planner.peak import Law
-from shared_data.errors import LabError
+from shared_data.errors import UsageError
 
 Word = Literal["comfortable", "fits", "tight", "no"]
 COMFORTABLE, FITS = 0.80, 0.92
@@ -46,10 +46,10 @@ PESSIMISTIC = Allowance()
 
 
 def usable_mib(vram_gib: float, allowance: Allowance = PESSIMISTIC) -> float:
-    """MiB for tensors on a card of `vram_gib`; raises `LabError` where the allowance leaves nothing."""
+    """MiB for tensors on a card of `vram_gib`; raises `UsageError` where the allowance leaves nothing."""
     usable = vram_gib * 1024 - allowance.total
     if usable <= 0:
-        raise LabError(
+        raise UsageError(
             f"{vram_gib:g} GiB of GPU memory leaves nothing to train with: {allowance.sentence()}",
             expected=f"more than {allowance.total / 1024:.2f} GiB",
         )

@@ -60,11 +60,15 @@ def _show_plan(console: Console) -> None:
 
 def _own_data(work_dir: Path, console: Console) -> Path:
     """A small NTU-shaped file of made-up, learnable actions; written once."""
+    from engine.errors import WorkDirError
     from shared_data.synthetic import write_synthetic
 
     file = work_dir / "synthetic_actions.npz"
     if not file.exists():
-        work_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            work_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WorkDirError(f"cannot write the work folder: {error.strerror}", where=str(work_dir)) from error
         console.print(f"no data given: writing made-up actions to {file}", highlight=False, soft_wrap=True)
         write_synthetic(file, classes=10, train_per_class=32, test_per_class=12)
     return file

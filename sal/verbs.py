@@ -54,6 +54,8 @@ def data_check(
     """
     from shared_data.check import check
 
+    if num_classes is not None and num_classes < 1:
+        raise ConfigError(f"--num-classes is {num_classes}", expected="1 or more")
     report = check(file, layout=layout, num_classes=num_classes, on_bad=_bad_policy(on_bad))
     if json:
         _print_json(report.as_dict())

@@ -29,7 +29,7 @@ class LabError(Exception):
 
 def nearest(wrong: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the nearest of the `known` words, or an empty string."""
-    close = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.4)
+    close = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.55)
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -9,6 +9,8 @@ from engine.checkpoint import load_state, read, save_state, save_weights
 from engine.errors import WeightsError
 from engine.optimizers import build_optimizer
 
+POSITION = {"epoch": 1, "step": 0, "data": 7, "log_size": 0, "best": None, "loss": 0.1}
+
 
 def parts(name: str, seed: int) -> tuple[nn.Module, torch.optim.Optimizer, torch.amp.GradScaler]:
     torch.manual_seed(seed)
@@ -27,7 +29,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> Non
 def test_the_optimizers_own_settings_are_kept(tmp_path: Path) -> None:
     model, optimizer, scaler = parts("SGD", 0)
     train(model, optimizer, 2)
-    save_state(tmp_path / "last.safetensors", model, optimizer, scaler, {})
+    save_state(tmp_path / "last.safetensors", model, optimizer, scaler, POSITION)
     other = build_optimizer(model.parameters(), lr=0.1, weight_decay=0.5, momentum=0.3)
     load_state(tmp_path / "last.safetensors", model, other, scaler)
     assert (other.param_groups[0]["weight_decay"], other.param_groups[0]["momentum"]) == (0.5, 0.3)
@@ -38,15 +40,22 @@ def test_a_restored_state_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None
     model, optimizer, _ = parts(name, 0)
     scaler = torch.amp.GradScaler("cpu", init_scale=7.0)
     train(model, optimizer, 3)
-    save_state(tmp_path / "last.safetensors", model, optimizer, scaler, {"epoch": 1, "best": None, "loss": 0.1})
+    save_state(tmp_path / "last.safetensors", model, optimizer, scaler, POSITION)
     train(model, optimizer, 4)
     again, other, other_scaler = parts(name, 9)
     position = load_state(tmp_path / "last.safetensors", again, other, other_scaler)
     assert other_scaler.state_dict() == scaler.state_dict()
     train(again, other, 4)
-    assert position == {"epoch": 1, "best": None, "loss": 0.1}
+    assert position == POSITION
     for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_state_without_its_position_is_refused(tmp_path: Path) -> None:
+    model, optimizer, scaler = parts("SGD", 0)
+    save_state(tmp_path / "last.safetensors", model, optimizer, scaler, {"epoch": 1})
+    with pytest.raises(WeightsError, match="log_size"):
+        load_state(tmp_path / "last.safetensors", model, optimizer, scaler)
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:

@@ -52,6 +52,10 @@ def test_a_list_may_be_spelled_as_words() -> None:
         (["--label-smoothing", "2"], "label_smoothing is 2"),
         (["--max-clips", "-5"], "max_clips is -5"),
         (["--momentum", "0"], "--nesterov false"),
+        (["--seed", str(2**40)], "seed is"),
+        (["--clip-grad", "0"], "clip_grad is 0"),
+        (["--config", "x.yaml", "--recipe", "demo"], "both name a recipe"),
+        (["--batch-size", "1", "--train-window-size", "1"], "BatchNorm"),
         (["--model", "msg3d"], "not for ctrgcn"),
     ],
 )
@@ -69,6 +73,22 @@ def test_wrong_key_in_a_file(tmp_path: Path) -> None:
         parse(["--config", str(file)])
     assert "did you mean num_epoch?" in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("num_epoch: null", "num_epoch is empty"),
+        ("model_args: null", "model_args is empty"),
+        ("train_feeder_args: {1: 2}", "no word"),
+        ("\xff\xfe", "cannot be read"),
+    ],
+)
+def test_odd_files(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(f"model: ctrgcn\n{text}\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=said):
+        parse(["--config", str(file)])
 
 
 def test_yaml_tags_build_nothing(tmp_path: Path) -> None:

@@ -42,6 +42,32 @@ def test_a_folder_with_foreign_files_is_refused_and_left_as_it_was(tmp_path: Pat
     RunFolder(tmp_path, force=True).release()
 
 
+def test_results_without_a_checkpoint_are_not_wiped(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        folder.record(CONFIG)
+        folder.best.write_bytes(b"weights")
+        with pytest.raises(WorkDirError, match="would remove them"):
+            folder.claim(CONFIG)
+        assert folder.claim(dataclasses.replace(CONFIG, force=True)) is False
+
+
+@pytest.mark.parametrize("text", ["", "hello", "- 1", "a: [", "!!python/object:os.system {}"])
+def test_unreadable_settings_are_not_taken_for_the_same(tmp_path: Path, text: str) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        folder.last.touch()
+        (folder.path / "config.yaml").write_text(text)
+        with pytest.raises(WorkDirError, match="cannot be read"):
+            folder.claim(CONFIG)
+
+
+def test_scores_are_not_written_over_a_training_run(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        folder.record(CONFIG)
+        folder.last.touch()
+        with pytest.raises(WorkDirError, match="training run"):
+            folder.claim(dataclasses.replace(CONFIG, phase="test", force=True))
+
+
 def test_a_start_that_failed_does_not_stand_in_the_way(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run") as folder:
         folder.claim(CONFIG)  # and then the data turns out to be missing
@@ -86,3 +112,7 @@ def test_cutting_the_log_to_a_checkpoint(tmp_path: Path) -> None:
     folder.append_log("epoch", epoch=1)
     folder.cut_log(size)
     assert [event["epoch"] for event in read_log(folder.log)] == [0]
+    folder.log.write_bytes(folder.log.read_bytes() + b'{"event": "ep')  # torn, and shorter than the checkpoint remembers
+    folder.cut_log(1000)
+    folder.append_log("epoch", epoch=2)
+    assert [event["epoch"] for event in read_log(folder.log)] == [0, 2]

@@ -104,6 +104,7 @@ def wait_for_step(process: subprocess.Popen[str], log: Path, step: int) -> None:
         (signal.SIGKILL, 8, []),  # in the middle of the second epoch: back to the epoch's start
         (signal.SIGKILL, 10, ["--save-steps", "1"]),  # with a state inside the epoch
         (signal.SIGINT, 4, []),
+        (signal.SIGINT, 6, []),  # about the end of an epoch
         (signal.SIGTERM, 8, []),
     ],
 )

@@ -14,6 +14,7 @@ from engine import models
 from engine.checkpoint import save_weights
 from engine.errors import WeightsError
 from engine.weights import load_weights
+from shared_data.errors import MissingInputError
 from shared_data.skeletons import NTU25
 
 
@@ -64,6 +65,25 @@ def test_another_class_count(tmp_path: Path) -> None:
 def test_another_model(tmp_path: Path) -> None:
     save_weights(tmp_path / "w.safetensors", nn.Linear(3, 3), {})
     with pytest.raises(WeightsError):
+        load_weights(tmp_path / "w.safetensors", network(), "ctrgcn")
+
+
+@pytest.mark.parametrize("kind", ["numbers for names", "sparse", "integers"])
+def test_odd_tensors_are_refused(tmp_path: Path, kind: str) -> None:
+    state = {name: value.clone() for name, value in network().state_dict().items()}
+    if kind == "numbers for names":
+        odd = {1: torch.zeros(2)}
+    elif kind == "sparse":
+        odd = {"fc.bias": torch.zeros(7).to_sparse()}
+    else:
+        odd = {name: value.to(torch.int64) for name, value in state.items()}
+    torch.save(odd, tmp_path / "w.pt")
+    with pytest.raises(WeightsError):
+        load_weights(tmp_path / "w.pt", network(), "ctrgcn", trust_pickle=True)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError):
         load_weights(tmp_path / "w.safetensors", network(), "ctrgcn")
 
 
