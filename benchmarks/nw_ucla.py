@@ -15,6 +15,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,13 +35,14 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dir/nw_ucla"))
     given = parser.parse_args()
+    about = describe()  # now, as the code on the disk may change while the runs go on
     rows = []
     for seed in given.seeds:
         for stream in given.streams:
             rows.append(one_run(given, seed, stream))
         if len(given.streams) > 1:
             rows.append(fused(given, seed))
-    write(given, rows)
+    write(given, rows, about)
     return 0
 
 
@@ -80,7 +82,7 @@ def fused(given: argparse.Namespace, seed: int) -> dict[str, object]:
     return {"stream": "+".join(given.streams), "seed": seed, "last": top1}
 
 
-def write(given: argparse.Namespace, rows: list[dict[str, object]]) -> None:
+def write(given: argparse.Namespace, rows: list[dict[str, object]], about: dict[str, Any]) -> None:
     import torch
 
     device = "cuda" if given.device != "cpu" and torch.cuda.is_available() else "cpu"
@@ -88,7 +90,6 @@ def write(given: argparse.Namespace, rows: list[dict[str, object]]) -> None:
     file = RESULTS / f"{name}.csv"
     with file.open("w", newline="") as out:
         words = [Path(word).name if word == str(given.data) else word for word in sys.argv[1:]]
-        about = describe()
         out.write(
             f"# {machine_line()}\n# {about['date']}, revision {about['git']}\n# python benchmarks/nw_ucla.py {' '.join(words)}\n"
         )

@@ -15,7 +15,7 @@ FRAMES = 48
 
 
 def save_examples(folder: RunFolder, data: DataSet, count: int = 6) -> None:
-    """Write `examples.npz` (not if the scores are gone): half confident hits, half confident mistakes (as far as there are any)."""
+    """Write `examples.npz` (not if the scores are gone): half confident hits, half confident mistakes, if any."""
     try:
         logits, labels = _scores(folder.path / "scores.npz")
     except (OSError, ValueError, KeyError, BadZipFile):
