@@ -47,5 +47,5 @@ smoke: $(STAMP)  ## run every image's smoke test
 bench: $(STAMP)  ## what the tables in docs and README come from
 	$(BIN)/python benchmarks/loader.py
 
-clean:  ## remove .venv, caches and run folders
-	rm -rf $(VENV) .build work_dir .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove .venv, built files and caches (not your runs in work_dir)
+	rm -rf $(VENV) .build .pytest_cache .mypy_cache .ruff_cache

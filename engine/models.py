@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError
 from shared_data.errors import LabError, nearest
+from shared_data.skeletons import skeleton as skeleton_named
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -104,7 +105,8 @@ def find(name: str) -> ModelCard:
 def build(card: ModelCard, *, num_classes: int, skeleton: str | Skeleton, people: int, **model_args: Any) -> nn.Module:
     """The network of `card` on the CPU, freshly initialised; raises `ConfigError` for an argument that it does not take."""
     entry = entry_class(card)
-    taken = {"num_classes": num_classes, "skeleton": skeleton, "people": people}
+    layout = skeleton_named(skeleton) if isinstance(skeleton, str) else skeleton
+    taken = {"num_classes": num_classes, "skeleton": layout, "people": people}
     hints = typing.get_type_hints(inspect.getattr_static(entry, "__init__"))
     parameters = {k: p for k, p in inspect.signature(entry).parameters.items() if p.kind is not p.VAR_KEYWORD}
     for key, value in model_args.items():

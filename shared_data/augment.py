@@ -28,7 +28,7 @@ def _cos_sin(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rotation_matrices(angles: np.ndarray) -> np.ndarray:
-    """(B, 3, 3) float32 matrices (Rz Ry) Rx from `angles` (B, 3) in radian about x, y and z (``formats.md`` 14.2).
+    """(B, 3, 3) float32 matrices (Rz Ry) Rx from `angles` (B, 3) in radian about x, y and z (CTR-GCN's random rotation).
 
     Rx has rows (1,0,0), (0,c,s), (0,-s,c); Ry (c,0,-s), (0,1,0), (s,0,c); Rz (c,s,0), (-s,c,0), (0,0,1). Written out
     element by element in float32: each is the value that two float32 matrix products in that order round to.

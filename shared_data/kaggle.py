@@ -1,7 +1,7 @@
 """The Kaggle / CTR-GCN layout: NPZ with x (N, T, 150) or (N, T, 75), y one-hot (N, K) or integer (N,).
 
 A vector of 150 is person (2), joint (25), xyz; one of 75 is a single person. Two optional keys are read as well: ``about``
-(text) and ``class_names`` (K,). Source: ``formats.md`` sections 4.4 and 5.
+(text) and ``class_names`` (K,). Source: the CTR-GCN preparation, whose product the Kaggle file is.
 """
 
 from __future__ import annotations

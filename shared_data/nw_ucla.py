@@ -1,7 +1,7 @@
 """NW-UCLA: a folder or zip of JSON files ``aAA_sSS_eEE_vVV.json``, train = views 1 and 2, test = view 3.
 
 Each file holds ``{"skeletons": [T][20][3]}``, one person. The rows stay float64, see `Clips`.
-Source: ``formats.md`` section 11.
+Source: the files as they are exchanged, and the published readers' protocol.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The published train/test sizes, to say which protocol a file is, and how many clips it lacks if it is nearly one.
 
-Source: ``formats.md`` section 2 (counts computed from the published sample lists) and section 11.
+Source: counts computed from the published sample lists.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The five-dimensional layout: NPZ with x (N, 3, T, V, M), y integers (N,) or one-hot.
 
-Source: ``formats.md`` section 6.
+Source: the layout of AGCN and its successors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Skeleton layouts: one table per layout, and nothing about a layout anywhere else.
 
-Joint numbers are 0-based. Sources: ``formats.md`` sections 1 and 11 in the project's shared notes,
-the Kinect SDK joint names.
+Joint numbers are 0-based. Sources: the Kinect SDK's joint names, CTR-GCN's bone pairs.
 """
 
 from __future__ import annotations
