@@ -28,7 +28,6 @@ from shared_data.loader import Loader
 from shared_data.pipelines import pipeline
 from shared_data.synthetic import write_synthetic
 
-OFFICIAL = 2_500  # clips/s per core of the official CTR-GCN reader, crop and rotation, window 64 (docs: loader research)
 SLICE = 0.25  # seconds
 
 
@@ -87,7 +86,6 @@ def measure(arguments: argparse.Namespace, file: Path) -> dict[str, Any]:
         "clips_per_cpu_s": round(shown / cpu),
         "clips_per_s_median": round(float(np.median(rates))) if rates else None,
         "clips_per_s_best": round(max(rates)) if rates else None,
-        "times_official": round(shown / seconds / OFFICIAL, 1) if name == "ctrgcn_ntu" else None,
         "first_batch_s": round(to_first, 4),
         "private_mib_above_imports": None if before is None or after is None else round(after - before, 1),
         "file": file.name,
@@ -100,6 +98,7 @@ def measure(arguments: argparse.Namespace, file: Path) -> dict[str, Any]:
         "prefetch": arguments.prefetch,
         "processor": processor(),
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
+        "command": " ".join(["python benchmarks/loader.py", *(Path(word).name for word in sys.argv[1:])]),
         "date": time.strftime("%Y-%m-%d"),
     }
 

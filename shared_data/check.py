@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,10 +80,6 @@ class CheckReport:
             "splits": {name: {f: getattr(s, f) for f in s.__dataclass_fields__} for name, s in self.splits.items()},
             "findings": [finding.as_dict() for finding in self.findings],
         }
-
-    def json(self) -> str:
-        """`as_dict` as JSON text."""
-        return json.dumps(self.as_dict(), indent=2)
 
     def render(self, console: Console) -> None:
         """Print the report for people."""
