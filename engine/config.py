@@ -57,10 +57,12 @@ class RunConfig:
     data: str | None = _key(
         None, "data file or folder (Kaggle NPZ, 5-D NPZ, NW-UCLA folder or zip, prepared store)", volatile=True
     )
-    layout: Literal["auto", "kaggle", "skeleton5d", "nw_ucla", "store"] = _key("auto", "how to read --data")
+    layout: str = _key("auto", "how to read --data: auto, or a layout named in docs/your-data.md")
     on_bad: Literal["refuse", "drop"] = _key("refuse", "clips with NaN, infinity or no content: refuse the file, or drop")
     dataset: str = _key("auto", "data set the recipe is for: ntu60, ntu120, nw_ucla, or auto")
-    split: str = _key("", "official protocol of the data set the recipe is for (xsub, xview, xset), for the records")
+    split: str = _key(
+        "", "official protocol of the recipe (xsub, xview, xset); divides the clips of data that is not divided yet"
+    )
     protocol: Literal["upstream", "honest"] = _key(
         "upstream", "upstream: evaluate on the test set each epoch; honest: on people or views held out of training"
     )

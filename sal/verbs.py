@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +14,9 @@ from engine import models
 from engine.errors import ConfigError
 from sal import signature
 from shared_data.errors import nearest
+
+if TYPE_CHECKING:
+    from shared_data.formats.source import ReadOptions
 
 
 def typed(function: Callable[..., int]) -> Callable[[list[str]], int]:
@@ -41,22 +44,28 @@ def _word(function: Callable[..., int]) -> str:
 
 
 def data_check(
-    file: Path, layout: str = "auto", num_classes: int | None = None, on_bad: str = "refuse", json: bool = False
+    file: Path,
+    layout: str = "auto",
+    num_classes: int | None = None,
+    split: str = "auto",
+    skip_list: Path | None = None,
+    on_bad: str = "refuse",
+    json: bool = False,
 ) -> int:
     """Say what a data file holds and whether it can be trusted; exit 65 if not.
 
     Args:
         file: NPZ file, NW-UCLA folder or zip, or prepared store.
-        layout: auto, kaggle, skeleton5d, nw_ucla or store.
+        layout: auto, or one of those in docs/your-data.md.
         num_classes: number of classes the labels must fit in.
+        split: protocol that divides the clips of a file which is not divided yet (xsub, xview, xset ...).
+        skip_list: text file naming clips to leave out, one per line.
         on_bad: refuse or drop clips with NaN, infinity or no content.
         json: print one JSON object instead of tables.
     """
     from shared_data.check import check
 
-    if num_classes is not None and num_classes < 1:
-        raise ConfigError(f"--num-classes is {num_classes}", expected="1 or more")
-    report = check(file, layout=layout, num_classes=num_classes, on_bad=_bad_policy(on_bad))
+    report = check(file, layout=layout, options=_options(num_classes, split, skip_list), on_bad=_bad_policy(on_bad))
     if json:
         _print_json(report.as_dict())
     else:
@@ -64,19 +73,39 @@ def data_check(
     return 0 if report.ok else 65
 
 
-def data_prepare(file: Path, out: Path, layout: str = "auto", on_bad: str = "refuse") -> int:
+def data_prepare(
+    file: Path,
+    out: Path,
+    layout: str = "auto",
+    num_classes: int | None = None,
+    split: str = "auto",
+    skip_list: Path | None = None,
+    on_bad: str = "refuse",
+) -> int:
     """Convert a data file to the store: ragged, checked, memory-mapped at use.
 
     Args:
         file: file or folder to convert.
         out: the store to write, a .h5 file.
-        layout: auto, kaggle, skeleton5d or nw_ucla.
+        layout: auto, or one of those in docs/your-data.md.
+        num_classes: number of classes the labels must fit in.
+        split: protocol that divides the clips of a file which is not divided yet (xsub, xview, xset ...).
+        skip_list: text file naming clips to leave out, one per line.
         on_bad: refuse or drop clips with NaN, infinity or no content.
     """
     from shared_data.store import prepare
 
-    print(prepare(file, out, layout=layout, on_bad=_bad_policy(on_bad)))
+    options = _options(num_classes, split, skip_list)
+    print(prepare(file, out, layout=layout, options=options, on_bad=_bad_policy(on_bad)))
     return 0
+
+
+def _options(num_classes: int | None, split: str, skip_list: Path | None) -> ReadOptions:
+    from shared_data.formats.source import ReadOptions
+
+    if num_classes is not None and num_classes < 1:
+        raise ConfigError(f"--num-classes is {num_classes}", expected="1 or more")
+    return ReadOptions(num_classes, split, skip_list)
 
 
 def _bad_policy(word: str) -> Literal["refuse", "drop"]:

@@ -12,10 +12,10 @@ from shared_data.classes import class_names
 from shared_data.clips import Clips
 from shared_data.errors import DataError
 from shared_data.findings import ERROR, INFO, WARNING, Finding, errors_in, refuse_errors
+from shared_data.formats.ragged import nowhere
+from shared_data.formats.reading import STORE, read_source, resolve, settle
+from shared_data.formats.source import Progress, Reading, ReadOptions, Split
 from shared_data.protocols import nearly, recognise
-from shared_data.ragged import nowhere
-from shared_data.reading import STORE, read_source, resolve, settle
-from shared_data.source import Progress, Split
 from shared_data.store import open_store, sha256, verify
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def check(
     path: str | Path,
     *,
     layout: str = "auto",
-    num_classes: int | None = None,
+    options: ReadOptions = ReadOptions(),
     on_bad: str = "refuse",
     progress: Progress | None = None,
 ) -> CheckReport:
@@ -148,8 +148,8 @@ def check(
     path = Path(path)
     layout, reason = resolve(path, layout)
     if layout == STORE:
-        return _check_store(path, reason, num_classes)
-    source = read_source(path, layout, reason, num_classes=num_classes, sinks=nowhere, progress=progress)
+        return _check_store(path, reason, options.num_classes)
+    source = read_source(path, layout, Reading(options, reason, nowhere, progress))
     clips, findings = settle(source, on_bad=on_bad)
     splits = {name: _split_report(clips[name], split, source.num_classes) for name, split in source.splits.items()}
     protocol, more = _judge_counts(splits, source.num_classes)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from shared_data import nw_ucla
 from shared_data.clips import Clips
 from shared_data.errors import DataError
 from shared_data.findings import INFO, Finding, refuse_errors
+from shared_data.formats import nw_ucla
+from shared_data.formats.reading import STORE, read_source, resolve, settle
+from shared_data.formats.source import Progress, Reading, ReadOptions
 from shared_data.protocols import recognise
-from shared_data.reading import STORE, read_source, resolve, settle
 from shared_data.skeletons import Skeleton
-from shared_data.source import Progress
 
 HELD_OUT_SUBJECTS = 2
 TAIL = 0.1
@@ -45,22 +45,23 @@ def open_data(
     path: str | Path,
     *,
     layout: str = "auto",
-    num_classes: int | None = None,
+    options: ReadOptions = ReadOptions(),
     on_bad: str = "refuse",
     progress: Progress | None = None,
 ) -> DataSet:
     """Open `path`: a Kaggle or 5-D NPZ, a folder or zip of NW-UCLA JSON files, or a store.
 
     An NPZ is streamed straight into the ragged form, so a 10 GB file takes about 1.5 GB; a store is memory-mapped.
-    num_classes  needed for integer labels only if the largest label does not occur; otherwise it is checked
+    options  classes, split and skip list, see `ReadOptions`; num_classes is needed for integer labels only if the largest
+             label does not occur, otherwise it is checked
     on_bad       "refuse" raises for clips with NaN, inf or no frame, naming split and rows; "drop" leaves them out
     Raises `DataError` (65) or `MissingInputError` (66).
     """
     path = Path(path)
     layout, reason = resolve(path, layout)
     if layout == STORE:
-        return _from_store(path, reason, num_classes)
-    source = read_source(path, layout, reason, num_classes=num_classes, progress=progress)
+        return _from_store(path, reason, options.num_classes)
+    source = read_source(path, layout, Reading(options, reason, progress=progress))
     clips, findings = settle(source, on_bad=on_bad)
     refuse_errors(findings, path)
     return DataSet(

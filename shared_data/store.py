@@ -24,11 +24,12 @@ import numpy as np
 from shared_data.clips import Clips
 from shared_data.errors import DataError, LabError, MissingInputError
 from shared_data.findings import Finding, finding_from_dict, refuse_errors
-from shared_data.npz import Npz
-from shared_data.ragged import FileRows, RowSink
-from shared_data.reading import HDF5_START, STORE, detect, read_source, resolve, settle
+from shared_data.formats.look import HDF5_START
+from shared_data.formats.npz import Npz
+from shared_data.formats.ragged import FileRows, RowSink
+from shared_data.formats.reading import STORE, detect, read_source, resolve, settle
+from shared_data.formats.source import Progress, Reading, ReadOptions, Source
 from shared_data.skeletons import SKELETONS, Skeleton
-from shared_data.source import Progress, Source
 
 SCHEMA = 1
 FORMAT = "skeleton-action-lab store"
@@ -61,7 +62,7 @@ def prepare(
     target: Path,
     *,
     layout: str = "auto",
-    num_classes: int | None = None,
+    options: ReadOptions = ReadOptions(),
     on_bad: str = "refuse",
     progress: Progress | None = None,
 ) -> Path:
@@ -92,7 +93,7 @@ def prepare(
                 return FileRows(files[split], joints, dtype)
 
             digest = sha256(source)
-            read = read_source(source, layout, reason, num_classes=num_classes, sinks=sink, progress=progress)
+            read = read_source(source, layout, Reading(options, reason, sink, progress))
             clips, findings = settle(read, on_bad=on_bad)
             refuse_errors(findings, source)
             attributes = _attributes(source, read, digest)

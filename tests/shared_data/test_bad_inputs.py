@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from shared_data.check import check
 from shared_data.datasets import open_data
 from shared_data.errors import DataError, LabError
+from shared_data.formats.source import ReadOptions
 from shared_data.store import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,14 +118,14 @@ def test_151_columns_everywhere(arrays, save):
 def test_label_outside_the_classes_asked_for(arrays, save):
     for key in ("y_train", "y_test"):
         arrays[key] = arrays[key].argmax(-1)
-    refused(save(arrays), "outside the 4 classes", "largest: 4", num_classes=4)
+    refused(save(arrays), "outside the 4 classes", "largest: 4", options=ReadOptions(num_classes=4))
 
 
 def test_61_columns_are_held_against_the_class_count(arrays, save):
     for key in ("y_train", "y_test"):
         arrays[key] = np.pad(arrays[key], ((0, 0), (0, 56)))
     file = save(arrays)
-    refused(file, "61 label columns", "60", num_classes=60)
+    refused(file, "61 label columns", "60", options=ReadOptions(num_classes=60))
     assert "label-width" in {finding.code for finding in open_data(file).findings}, "without a count: a warning"
 
 
@@ -350,7 +351,7 @@ FILES = {
     "deep header": (with_members({"x_train.npy": lying_header("(" * 3000 + ")" * 3000)}), ("header",)),
     "duplicate member": (duplicate, ("two members of the same name", "y_train")),
     "zip bomb": (with_members({"x_train.npy": bytes(1 << 28)}, deflated=True), ("zip bomb", "268,435,456")),
-    "empty folder": (pickle_folder, ("without NW-UCLA clips",)),
+    "empty folder": (pickle_folder, ("fit no layout",)),
 }
 
 

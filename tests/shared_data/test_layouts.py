@@ -14,7 +14,8 @@ from shared_data.classes import NTU60, NW_UCLA
 from shared_data.clips import Clips
 from shared_data.datasets import DataSet, honest, open_data
 from shared_data.errors import DataError, LabError, MissingInputError
-from shared_data.reading import detect
+from shared_data.formats.reading import detect
+from shared_data.formats.source import ReadOptions
 
 
 def padded(clips: Clips, frames: int) -> np.ndarray:
@@ -62,7 +63,7 @@ def test_integer_labels_count_from_the_largest_or_from_the_argument(arrays, save
         arrays[key] = arrays[key].argmax(-1).astype(np.int16)
     file = save(arrays)
     assert open_data(file).num_classes == 5
-    data = open_data(file, num_classes=60)
+    data = open_data(file, options=ReadOptions(num_classes=60))
     assert data.num_classes == 60 and data.class_names == NTU60
     np.testing.assert_array_equal(data.train.labels, arrays["y_train"])
 

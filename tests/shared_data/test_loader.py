@@ -13,10 +13,10 @@ import torch
 
 from shared_data.clips import Clips
 from shared_data.errors import LabError
+from shared_data.formats.ragged import RaggedBuilder, in_memory
 from shared_data.loader import Batch, Loader
 from shared_data.memory import Recycled
 from shared_data.pipelines import Pipeline, pipeline
-from shared_data.ragged import RaggedBuilder, in_memory
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from shared_data.errors import DataError
-from shared_data.npz import Npz
+from shared_data.formats.npz import Npz
 
 
 @pytest.fixture

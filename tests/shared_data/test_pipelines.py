@@ -11,8 +11,8 @@ import torch
 
 from shared_data.clips import Clips
 from shared_data.errors import LabError
+from shared_data.formats.ragged import RaggedBuilder, in_memory
 from shared_data.pipelines import NtuDraws, UclaDraws, pipeline, rows_of
-from shared_data.ragged import RaggedBuilder, in_memory
 from shared_data.skeletons import NTU25, UCLA20
 
 LENGTHS = [1, 2, 20, 39, 40, 63, 64, 65, 100, 127, 299, 300]

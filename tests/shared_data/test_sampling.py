@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from shared_data.clips import Clips
-from shared_data.ragged import RaggedBuilder, in_memory
+from shared_data.formats.ragged import RaggedBuilder, in_memory
 from shared_data.sampling import (
     blend_exact,
     centre_crop,

@@ -17,6 +17,7 @@ from shared_data import store
 from shared_data.check import check
 from shared_data.datasets import honest, open_data
 from shared_data.errors import DataError, MissingInputError
+from shared_data.formats.source import ReadOptions
 from shared_data.store import StoreWriteError, info, prepare, sha256
 
 INDEX = ("rows", "offset", "extent", "valid", "people", "labels", "ids")
@@ -224,7 +225,7 @@ def test_a_store_is_no_source_and_must_exist(synthetic_file, tmp_path):
     with pytest.raises(DataError, match="not even HDF5"):
         open_data(synthetic_file, layout="store")
     with pytest.raises(DataError, match="60 classes"):
-        open_data(made, num_classes=60)
+        open_data(made, options=ReadOptions(num_classes=60))
 
 
 def test_honest_is_the_same_for_store_and_source(synthetic_file, parity_clips, tmp_path):

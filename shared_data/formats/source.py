@@ -4,17 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shared_data.clips import Clips
+from shared_data.errors import UsageError
 from shared_data.findings import ERROR, INFO, ROWS_NAMED, WARNING, Finding, rows_finding
-from shared_data.ragged import Scan
+from shared_data.formats.ragged import Scan, SinkMaker, in_memory
 from shared_data.skeletons import Skeleton
 
 Progress = Callable[[int, int], None]  # clips done, clips in all
 FAR = 50.0  # a median |coordinate| beyond this is no distance in metres in front of a camera
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a user may say about a file. A layout that has no use for an option refuses it (`refuse_options`).
+
+    num_classes  classes the labels must fit in; None: as the file says
+    split        which published protocol divides the clips (xsub, xview, xset ...); "auto": the only one there is. A file
+                 that holds a train and a test part already is taken as it is
+    skip_list    text file naming clips to leave out, one per line (NTU's lists of incomplete samples)
+    """
+
+    num_classes: int | None = None
+    split: str = "auto"
+    skip_list: Path | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a reader is called: the user's options, why this layout was chosen, where rows go, who is told of progress."""
+
+    options: ReadOptions = ReadOptions()
+    reason: str = "asked for"
+    sinks: SinkMaker = in_memory
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +62,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """What a reader returns. `layout` is "kaggle", "skeleton5d" or "nw_ucla"; `reason` says why."""
+    """What a reader returns. `layout` is a name of `reading.LAYOUTS`; `reason` says why."""
 
     layout: str
     reason: str
@@ -81,3 +108,13 @@ def clip_findings(name: str, split: Split, *, drop: bool) -> list[Finding]:
             )
         )  # fmt: skip
     return findings
+
+
+def refuse_options(path: Path, layout: str, options: ReadOptions, *unused: str) -> None:
+    """Raise `UsageError` if one of the `unused` options is set: a layout must not ignore what it is asked."""
+    for name in unused:
+        if getattr(options, name) != getattr(ReadOptions(), name):
+            raise UsageError(
+                f"--{name.replace('_', '-')} means nothing for a file of layout {layout}", where=str(path),
+                next_step="leave it out",
+            )  # fmt: skip

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from shared_data import labels as label_rows
 from shared_data.classes import class_names
 from shared_data.errors import DataError
 from shared_data.findings import INFO, WARNING, Finding
-from shared_data.fingerprint import Decode, Fingerprint, judge
-from shared_data.npz import Npz
-from shared_data.ragged import RaggedBuilder, SinkMaker
+from shared_data.formats import labels as label_rows
+from shared_data.formats.fingerprint import Decode, Fingerprint, judge
+from shared_data.formats.npz import Npz
+from shared_data.formats.ragged import RaggedBuilder
+from shared_data.formats.source import Reading, Source, Split
 from shared_data.skeletons import Skeleton
-from shared_data.source import Progress, Source, Split
 
 SPLITS = ("train", "test")
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -26,16 +26,13 @@ MAX_LABEL_BYTES = 512 << 20
 def read_four_keys(
     path: Path,
     npz: Npz,
+    how: Reading,
     *,
     layout: str,
-    reason: str,
     skeleton: Skeleton,
     people: int,
     time_axis: int,
     orders: Mapping[str, Decode],
-    num_classes: int | None,
-    sinks: SinkMaker,
-    progress: Progress | None,
 ) -> Source:
     """Stream both splits of an open archive whose x shapes are already checked.
 
@@ -54,7 +51,7 @@ def read_four_keys(
             raise DataError(error.what, where=f"{path}, {error.where}", expected=error.expected) from None
         decoded[key] = ids, width
         findings += found
-    classes, found = label_rows.class_count(decoded, num_classes)
+    classes, found = label_rows.class_count(decoded, how.options.num_classes)
     findings += found
 
     splits: dict[str, Split] = {}
@@ -63,15 +60,16 @@ def read_four_keys(
     for split in SPLITS:
         key = f"x_{split}"
         shape = npz.members[key].shape
-        builder = RaggedBuilder(sinks(split, skeleton.joints, np.dtype(np.float32)), joints=skeleton.joints, max_people=people)
+        sink = how.sinks(split, skeleton.joints, np.dtype(np.float32))
+        builder = RaggedBuilder(sink, joints=skeleton.joints, max_people=people)
         fingerprint = Fingerprint(orders, skeleton, shape[0], time_axis)
         decode = next(iter(orders.values()))
         for start, block in npz.blocks(key):
             builder.add(decode(block))
             fingerprint.add(start, block)
             done += len(block)
-            if progress:
-                progress(done, total)
+            if how.progress:
+                how.progress(done, total)
         ids = np.array([f"{split}_{n}" for n in range(shape[0])], dtype="U")
         labels = _fitted(decoded[f"y_{split}"][0], shape[0])
         clips = builder.finish(labels, ids, frames=shape[time_axis])
@@ -79,7 +77,7 @@ def read_four_keys(
         verdict = judge(measured, key)
         findings += [verdict] if verdict else []
         splits[split] = Split(clips, shape, builder.scan, tuple(d.as_dict() for d in measured))
-    return Source(layout, reason, skeleton, classes, _names(npz, classes), splits, findings, _about(npz))
+    return Source(layout, how.reason, skeleton, classes, _names(npz, classes), splits, findings, _about(npz))
 
 
 def check_x(path: Path, npz: Npz, *, dimensions: int, time_axis: int, expected: str) -> None:

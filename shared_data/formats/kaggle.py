@@ -9,25 +9,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from shared_data.errors import DataError
-from shared_data.fingerprint import vector_orders
-from shared_data.fourkeys import check_x, read_four_keys
-from shared_data.npz import Npz
-from shared_data.ragged import SinkMaker, in_memory
+from shared_data.formats.fingerprint import vector_orders
+from shared_data.formats.fourkeys import check_x, read_four_keys
+from shared_data.formats.look import Look
+from shared_data.formats.npz import Npz
+from shared_data.formats.source import Reading, Source, refuse_options
 from shared_data.skeletons import NTU25
-from shared_data.source import Progress, Source
 
 EXPECTED = "(N, T, 150): two people, 25 joints, xyz; or (N, T, 75): one person"
 
 
-def read(
-    path: Path,
-    *,
-    reason: str = "asked for",
-    num_classes: int | None = None,
-    sinks: SinkMaker = in_memory,
-    progress: Progress | None = None,
-) -> Source:
+def recognise(seen: Look) -> str | None:
+    """Why this is the layout, or None."""
+    shape = (seen.shapes or {}).get("x_train", ())
+    return f"an NPZ whose x_train has three axes, {shape}" if len(shape) == 3 else None
+
+
+def read(path: Path, how: Reading) -> Source:
     """Read `path`, streaming: memory stays near the size of the ragged rows. Raises `DataError`."""
+    refuse_options(path, "kaggle", how.options, "skip_list")
     with Npz(path) as npz:
         check_x(path, npz, dimensions=3, time_axis=1, expected=EXPECTED)
         width = npz.members["x_train"].shape[2]
@@ -40,6 +40,5 @@ def read(
             )
         people = width // 75
         return read_four_keys(
-            path, npz, layout="kaggle", reason=reason, skeleton=NTU25, people=people, time_axis=1,
-            orders=vector_orders(25, people), num_classes=num_classes, sinks=sinks, progress=progress,
+            path, npz, how, layout="kaggle", skeleton=NTU25, people=people, time_axis=1, orders=vector_orders(25, people)
         )  # fmt: skip

@@ -19,10 +19,11 @@ import numpy as np
 from shared_data.classes import NW_UCLA
 from shared_data.errors import DataError, MissingInputError
 from shared_data.findings import ERROR, WARNING, Finding
-from shared_data.npz import check_members, damage_as_data_error, open_zip
-from shared_data.ragged import RaggedBuilder, SinkMaker, in_memory
+from shared_data.formats.look import Look
+from shared_data.formats.npz import check_members, damage_as_data_error, open_zip
+from shared_data.formats.ragged import RaggedBuilder
+from shared_data.formats.source import Reading, Source, Split, refuse_options
 from shared_data.skeletons import UCLA20
-from shared_data.source import Progress, Source, Split
 
 NAME = re.compile(r"a(\d\d)_s(\d\d)_e(\d\d)_v(\d\d)")
 ACTIONS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12)  # numbers in the file names -> class ids 0..9
@@ -41,22 +42,21 @@ class _Listing:
     archive: zipfile.ZipFile | None
 
 
-def clip_names(names: list[str]) -> list[str]:
-    """Those of `names` that are NW-UCLA clips."""
-    return [name for name in names if _clip_name(name)]
+def recognise(seen: Look) -> str | None:
+    """Why this is the layout, or None."""
+    clips = [name for name in seen.names if _clip_name(name)]
+    if not clips or seen.kind not in ("folder", "zip"):
+        return None
+    return f"a {seen.kind} with {len(clips)} JSON files named like {PurePosixPath(clips[0]).name}"
 
 
-def read(
-    path: Path,
-    *,
-    reason: str = "asked for",
-    num_classes: int | None = None,
-    sinks: SinkMaker = in_memory,
-    progress: Progress | None = None,
-) -> Source:
+def read(path: Path, how: Reading) -> Source:
     """Read a folder or a zip; clips are ordered by name. Raises `DataError` naming the file for anything malformed."""
-    if num_classes not in (None, len(NW_UCLA)):
-        raise DataError(f"{num_classes} classes were asked for", where=str(path), expected=f"{len(NW_UCLA)} for NW-UCLA")
+    refuse_options(path, "nw_ucla", how.options, "skip_list")
+    if how.options.num_classes not in (None, len(NW_UCLA)):
+        raise DataError(
+            f"{how.options.num_classes} classes were asked for", where=str(path), expected=f"{len(NW_UCLA)} for NW-UCLA"
+        )
     with _listing(path) as listing:
         if not listing.clips:
             raise DataError("no NW-UCLA clips found", where=str(path), expected="files named like a01_s01_e00_v01.json")
@@ -65,18 +65,18 @@ def read(
         total, done = sum(len(names) for names in chosen.values()), 0
         for split, names in chosen.items():
             builder = RaggedBuilder(
-                sinks(split, JOINTS, np.dtype(np.float64)), joints=JOINTS, max_people=1, dtype=np.float64, padded=False
+                how.sinks(split, JOINTS, np.dtype(np.float64)), joints=JOINTS, max_people=1, dtype=np.float64, padded=False
             )
             for name in names:
                 clip = _parse(path, listing, name)
                 builder.add(clip[None, :, None])
                 done += 1
-                if progress:
-                    progress(done, total)
+                if how.progress:
+                    how.progress(done, total)
             labels = np.array([ACTIONS.index(int(name[1:3])) for name in names], np.int64)
             clips = builder.finish(labels, np.array(names, dtype="U"), frames=None)
             splits[split] = Split(clips, (len(names),), builder.scan)
-    return Source("nw_ucla", reason, UCLA20, len(NW_UCLA), NW_UCLA, splits, findings)
+    return Source("nw_ucla", how.reason, UCLA20, len(NW_UCLA), NW_UCLA, splits, findings)
 
 
 def _choose(listing: _Listing) -> tuple[list[Finding], dict[str, list[str]]]:

@@ -8,26 +8,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from shared_data.errors import DataError
-from shared_data.fingerprint import array_orders
-from shared_data.fourkeys import check_x, read_four_keys
-from shared_data.npz import Npz
-from shared_data.ragged import SinkMaker, in_memory
+from shared_data.formats.fingerprint import array_orders
+from shared_data.formats.fourkeys import check_x, read_four_keys
+from shared_data.formats.look import Look
+from shared_data.formats.npz import Npz
+from shared_data.formats.source import Reading, Source, refuse_options
 from shared_data.skeletons import NTU25, SKELETONS
-from shared_data.source import Progress, Source
 
 EXPECTED = "(N, 3, T, 25, M): clips, xyz, frames, joints, people (M from 1 to 8)"
 MAX_PEOPLE = 8
 
 
-def read(
-    path: Path,
-    *,
-    reason: str = "asked for",
-    num_classes: int | None = None,
-    sinks: SinkMaker = in_memory,
-    progress: Progress | None = None,
-) -> Source:
+def recognise(seen: Look) -> str | None:
+    """Why this is the layout, or None."""
+    shape = (seen.shapes or {}).get("x_train", ())
+    return f"an NPZ whose x_train has five axes, {shape}" if len(shape) == 5 else None
+
+
+def read(path: Path, how: Reading) -> Source:
     """Read `path`, streaming. Raises `DataError` for what cannot be decoded."""
+    refuse_options(path, "skeleton5d", how.options, "skip_list")
     with Npz(path) as npz:
         check_x(path, npz, dimensions=5, time_axis=2, expected=EXPECTED)
         shape = npz.members["x_train"].shape
@@ -38,6 +38,5 @@ def read(
         if skeleton is not NTU25 or shape[4] > 2:
             orders = {name: orders[name] for name in list(orders)[:1]}  # only two-person NTU vectors were ever scrambled
         return read_four_keys(
-            path, npz, layout="skeleton5d", reason=reason, skeleton=skeleton, people=shape[4], time_axis=2,
-            orders=orders, num_classes=num_classes, sinks=sinks, progress=progress,
+            path, npz, how, layout="skeleton5d", skeleton=skeleton, people=shape[4], time_axis=2, orders=orders
         )  # fmt: skip

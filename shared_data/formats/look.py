@@ -1,0 +1,60 @@
+"""What can be seen of a path at a glance: its kind and the names inside. Layouts are recognised from this."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from shared_data.errors import MissingInputError
+from shared_data.formats.npz import Npz, open_zip
+
+HDF5_START = b"\x89HDF\r\n\x1a\n"
+_STARTS = ((HDF5_START, "hdf5"), (b"\x93NUMPY", "npy"), (b"\x80", "pickle"), (b"PK", "zip"))
+
+
+@dataclass(frozen=True)
+class Look:
+    """kind    "folder", "zip", "npz" (a zip holding .npy members), "npy", "hdf5", "pickle" or "other"
+    names   files inside a folder (relative, with /) or a zip, sorted; () for anything else
+    shapes  array name -> shape of an NPZ
+    """
+
+    path: Path
+    kind: str
+    names: tuple[str, ...] = ()
+    shapes: dict[str, tuple[int, ...]] | None = None
+
+    def ending(self, suffix: str) -> list[str]:
+        """The names that end in `suffix`."""
+        return [name for name in self.names if name.endswith(suffix)]
+
+    def has_file(self, *names: str) -> bool:
+        """Whether all of `names` are among the files, in whatever folder inside."""
+        return set(names) <= {PurePosixPath(name).name for name in self.names}
+
+
+def look(path: Path) -> Look:
+    """Look at `path`. Raises `MissingInputError` if it cannot be read, `DataError` for a damaged or hostile zip."""
+    if not path.exists():
+        raise MissingInputError("no such file or folder", where=str(path), next_step="check the path")
+    if path.is_dir():
+        found = []
+        for folder, _, files in os.walk(path):
+            inside = Path(folder).relative_to(path)
+            found += [(inside / file).as_posix() for file in files]
+        return Look(path, "folder", tuple(sorted(found)))
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise MissingInputError(f"cannot read the file: {error.strerror}", where=str(path)) from None
+    kind = next((kind for bytes_, kind in _STARTS if start.startswith(bytes_)), "other")
+    if kind != "zip":
+        return Look(path, kind)
+    with open_zip(path, kind="zip") as archive:
+        names = tuple(sorted(info.filename for info in archive.infolist()))
+    if not any(name.endswith(".npy") for name in names):
+        return Look(path, kind, names)
+    with Npz(path) as npz:
+        return Look(path, "npz", names, {key: member.shape for key, member in npz.members.items()})
