@@ -39,14 +39,9 @@ def _card(run: Run, examples: Examples, layout: Skeleton, n: int) -> str:
     return (
         f'<div class="card clip"><header><span><b>{escape(truth)}</b> '
         f'<span class="soft">{escape(str(examples.ids[n]))}</span></span>'
-        f'{verdict}</header><div class="pictures"><div class="moving">{_embedded(moving)}</div>'
-        f'<div class="strip">{_embedded(strip)}</div></div></div>'
+        f'{verdict}</header><div class="pictures"><div class="moving">{draw.embedded(moving)}</div>'
+        f'<div class="strip">{draw.embedded(strip)}</div></div></div>'
     )
-
-
-def _embedded(svg: str) -> str:
-    """SVG inside HTML needs no namespace declaration; without it the page holds no address at all."""
-    return svg.replace(' xmlns="http://www.w3.org/2000/svg"', "")
 
 
 def _name(run: Run, label: int) -> str:
