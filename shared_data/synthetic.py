@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
+from shared_data.atomic import whole_file
 from shared_data.errors import LabError
+from shared_data.writers import npz_member
 
 ACTIONS = (
     "wave left hand", "wave right hand", "kick", "sit down", "bow", "clap", "jump", "turn", "raise both arms", "walk",
@@ -79,45 +80,50 @@ def write_synthetic(
     test_per_class: int = 8,
     frames: int = 300,
     seed: int = 0,
+    sizes: tuple[int, int] | None = None,
+    deflated: bool = False,
 ) -> Path:
-    """Write a stored Kaggle-layout NPZ and return its path. The same arguments give the same bytes.
+    """Write a Kaggle-layout NPZ, stored unless `deflated`, and return its path. The same arguments give the same bytes.
+
+    sizes  clips of train and of test in all, shared evenly among the classes, instead of a number per class
 
     Rows are ordered performer by performer like the real files. 30 to `frames` frames per clip (gamma, mean about 83), about
     one clip in ten has a bystander as second person. Labels are one-hot float64. Memory does not grow with the clips.
-    Raises `LabError` if the file name does not contain "synthetic", or for impossible numbers.
+    Raises `LabError` if the file name does not contain "synthetic", or for impossible numbers, `WriteError`
+    if the file cannot be written.
     """
     path = Path(path)
     if "synthetic" not in path.name:
         raise LabError("the name of a synthetic data file must say so", where=str(path), expected="a name with 'synthetic'")
     most = len(ACTIONS) * len(POSTURES)
-    if not 2 <= classes <= most or min(train_per_class, test_per_class) < 1 or not 1 <= frames <= 10_000:
+    counts = sizes or (classes * train_per_class, classes * test_per_class)
+    if not 2 <= classes <= most or min(counts) < classes or not 1 <= frames <= 10_000:
         raise LabError(
-            f"classes={classes}, train_per_class={train_per_class}, test_per_class={test_per_class}, frames={frames}",
+            f"classes={classes}, train_per_class={train_per_class}, test_per_class={test_per_class}, sizes={sizes}, "
+            f"frames={frames}",
             expected=f"2 to {most} classes, at least one clip each, 1 to 10000 frames",
         )
-    partial = path.with_name(f"{path.name}.partial")
-    try:
+    with contextlib.suppress(OSError):  # what is wrong with the folder is told by `whole_file`
         path.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            for number, (split, each) in enumerate((("train", train_per_class), ("test", test_per_class))):
-                rng = np.random.default_rng([seed, number])
-                bodies = [_person(rng) for _ in range(max(2, min(24, each)))]
-                labels, owners = _plan(rng, classes, each, len(bodies))
-                count = len(labels)
-                with _member(archive, f"x_{split}", (count, frames, 150), "<f4") as stream:
-                    for start in range(0, count, _BLOCK):
-                        part = slice(start, start + _BLOCK)
-                        stream.write(_clips(rng, labels[part], [bodies[o] for o in owners[part]], bodies, frames).data)
-                with _member(archive, f"y_{split}", (count, classes), "<f8") as stream:
-                    stream.write(np.eye(classes)[labels].data)
-            for key, text in (("about", np.array(ABOUT)), ("class_names", np.array(names(classes)))):
-                with _member(archive, key, text.shape, text.dtype.newbyteorder("<").str) as stream:
-                    stream.write(text.tobytes())
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise LabError(f"could not write the file: {error.strerror or error}", where=str(path)) from error
+    compression = zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED
+    with (
+        whole_file(path, kind="synthetic file", replaceable=lambda old: True) as file,
+        zipfile.ZipFile(file, "w", compression, compresslevel=1) as archive,
+    ):
+        for number, (split, count) in enumerate(zip(("train", "test"), counts, strict=True)):
+            rng = np.random.default_rng([seed, number])
+            bodies = [_person(rng) for _ in range(max(2, min(24, count // classes)))]
+            labels, owners = _plan(rng, classes, count, len(bodies))
+            with npz_member(archive, f"x_{split}", (count, frames, 150), "<f4") as stream:
+                for start in range(0, count, _BLOCK):
+                    part = slice(start, start + _BLOCK)
+                    stream.write(_clips(rng, labels[part], [bodies[o] for o in owners[part]], bodies, frames).data)
+            with npz_member(archive, f"y_{split}", (count, classes), "<f8") as stream:
+                for start in range(0, count, _BLOCK):
+                    stream.write(np.eye(classes)[labels[start : start + _BLOCK]].data)
+        for key, text in (("about", np.array(ABOUT)), ("class_names", np.array(names(classes)))):
+            with npz_member(archive, key, text.shape, text.dtype.newbyteorder("<").str) as stream:
+                stream.write(text.tobytes())
     return path
 
 
@@ -127,18 +133,9 @@ def names(classes: int) -> tuple[str, ...]:
     return tuple(f"{action}, {posture}" if posture else action for action, posture in shown)
 
 
-@contextlib.contextmanager
-def _member(archive: zipfile.ZipFile, key: str, shape: tuple[int, ...], descr: str) -> Iterator[IO[bytes]]:
-    """An .npy member, header written, with a fixed date so that the file depends on nothing but its content."""
-    with archive.open(zipfile.ZipInfo(f"{key}.npy", (2020, 1, 1, 0, 0, 0)), "w", force_zip64=True) as stream:
-        header = {"descr": descr, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(stream, header)
-        yield stream
-
-
-def _plan(rng: np.random.Generator, classes: int, each: int, people: int) -> tuple[np.ndarray, np.ndarray]:
+def _plan(rng: np.random.Generator, classes: int, count: int, people: int) -> tuple[np.ndarray, np.ndarray]:
     """(labels, performer numbers), ordered by performer; every performer shows many classes."""
-    labels = np.repeat(np.arange(classes), each)
+    labels = np.sort(np.arange(count) % classes)
     owners = (np.arange(len(labels)) + labels) % people
     order = rng.permutation(len(labels))
     order = order[np.argsort(owners[order], kind="stable")]

@@ -1,17 +1,12 @@
 """Reading .npz archives that strangers made: no pickle, nothing allocated on the word of a header, checksums verified.
 
-An .npz is a zip of .npy files. Here the headers are parsed and compared with the member sizes before any array exists.
-A member is then read whole (small ones), streamed in blocks of samples with bounded memory, or memory-mapped in place
-if it is stored uncompressed. Every defect is a `DataError` that names file and member.
-
-Source of the .npy header format: numpy.lib.format documentation.
+An .npz is a zip of .npy files. Here the headers are parsed and compared with the member sizes before any array exists
+(`npy`). A member is then read whole (small ones), streamed in blocks of samples with bounded memory, or memory-mapped in
+place if it is stored uncompressed. Every defect is a `DataError` that names file and member.
 """
 
 from __future__ import annotations
 
-import ast
-import math
-import re
 import struct
 import zipfile
 import zlib
@@ -20,18 +15,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from shared_data.errors import DataError, MissingInputError
+from shared_data.formats.npy import (
+    MAX_WHOLE,
+    Header,
+    fill,
+    read_array,
+    read_header,
+    refuse_large,
+    stream_blocks,
+    what_is,
+)
 
-MAX_HEADER = 10_000  # bytes of .npy header text; numpy writes about 120
 MAX_RATIO = 200  # unpacked / packed; a deflated NTU-60 file has about 7, a zip bomb about 1000
 RATIO_FREE = 64 << 20  # members up to this unpacked size may have any ratio: one-hot labels pack extremely well
-MAX_BLOCK = 128 << 20  # bytes of one streamed block
-MAX_WHOLE = 2 << 30  # largest member that `read` unpacks into memory at once
-_DESCR = re.compile(r"[<>|=]?[biufU]\d{1,9}")
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error, OverflowError,
     ValueError, OSError,
@@ -39,23 +40,15 @@ _DAMAGE = (
 
 
 @dataclass(frozen=True)
-class Member:
+class Member(Header):
     """One array of an archive, known by its header only.
 
-    key            name without ``.npy``
-    fortran_order  values are stored column by column (first index fastest)
-    stored         not compressed, so it can be memory-mapped
-    header_bytes   length of the .npy header inside the member
-    nbytes         bytes of array data, equal to prod(shape) * itemsize
+    key     name without ``.npy``
+    stored  not compressed, so it can be memory-mapped
     """
 
     key: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fortran_order: bool
     stored: bool
-    header_bytes: int
-    nbytes: int
     info: zipfile.ZipInfo
 
 
@@ -91,8 +84,11 @@ class Npz:
             if not name.endswith(".npy") or "/" in name or "\\" in name or ".." in name:
                 self.ignored.append(name)
                 continue
+            key = name[:-4]
             with self._damage(name), self._zip.open(info) as stream:
-                self.members[name[:-4]] = _header(self.path, info, stream)
+                header = read_header(stream, info.file_size, f"{self.path}, key {key}")
+            stored = info.compress_type == zipfile.ZIP_STORED
+            self.members[key] = Member(**vars(header), key=key, stored=stored, info=info)
 
     @contextmanager
     def _damage(self, name: str) -> Iterator[None]:
@@ -114,51 +110,23 @@ class Npz:
     def read(self, key: str, *, limit: int = MAX_WHOLE) -> np.ndarray:
         """The whole array `key`, checksum verified. Raises `DataError` beyond `limit` bytes."""
         member = self.members[key]
-        if member.nbytes > limit:
-            why = " (an array in column-major order cannot be streamed)" if member.fortran_order else ""
-            raise DataError(
-                f"array of {member.nbytes:,} bytes is too large to be read at once{why}",
-                where=f"{self.path}, key {key}",
-                expected=f"at most {limit:,} bytes",
-                next_step="save it again in C order with np.savez",
-            )
-        array = np.empty(member.nbytes, np.uint8)
+        refuse_large(member, f"{self.path}, key {key}", limit)
         with self._damage(key), self._zip.open(member.info) as stream:
-            _fill(stream, memoryview(bytearray(member.header_bytes)))
-            _fill(stream, array.data)
-            _finish(stream)
-        flat = array.view(member.dtype) if member.nbytes else np.empty(0, member.dtype)
-        return flat.reshape(member.shape, order="F" if member.fortran_order else "C")
+            fill(stream, memoryview(bytearray(member.header_bytes)))
+            return read_array(stream, member)
 
     def blocks(self, key: str, samples: int = 64) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (first sample, array of up to `samples` samples) in order; the buffer is reused, copy what you keep.
 
         Reads the member to its end, so the zip checksum is verified. Column-major members are read whole first (limit
-        of `read`). Blocks are kept below `MAX_BLOCK` bytes.
+        of `read`), see `stream_blocks`.
         """
-        member = self.members[key]
+        member, where = self.members[key], f"{self.path}, key {key}"
         if member.fortran_order and len(member.shape) > 1:
-            whole = self.read(key)
-            for start in range(0, len(whole), samples):
-                yield start, whole[start : start + samples]
-            return
-        count = member.shape[0]
-        per_sample = math.prod(member.shape[1:]) * member.dtype.itemsize
-        if per_sample > MAX_BLOCK:
-            raise DataError(f"one sample takes {per_sample:,} bytes", where=f"{self.path}, key {key}")
-        samples = max(1, min(samples, count, MAX_BLOCK // max(1, per_sample)))
-        buffer = np.empty(samples * per_sample, np.uint8)
-        with self._zip.open(member.info) as stream:
-            with self._damage(key):
-                _fill(stream, memoryview(bytearray(member.header_bytes)))
-            for start in range(0, count, samples):
-                taken = min(samples, count - start)
-                part = buffer[: taken * per_sample]
-                with self._damage(key):
-                    _fill(stream, part.data)
-                    if start + taken == count:
-                        _finish(stream)
-                yield start, part.view(member.dtype).reshape(taken, *member.shape[1:])
+            refuse_large(member, where, MAX_WHOLE)
+        with self._damage(key), self._zip.open(member.info) as stream:
+            fill(stream, memoryview(bytearray(member.header_bytes)))
+            yield from stream_blocks(stream, member, where, samples)
 
     def memmap(self, key: str) -> np.ndarray:
         """The stored member `key` mapped read-only where it lies in the file: nothing is read until it is used.
@@ -195,7 +163,7 @@ def open_zip(path: Path, *, kind: str) -> zipfile.ZipFile:
     if size == 0:
         raise DataError("the file is empty (0 bytes)", where=str(path), expected=kind, next_step="copy it again")
     if not start.startswith(b"PK"):
-        raise DataError(f"not a zip file: {_what_is(start)}", where=f"{path} ({size:,} bytes)", expected=kind)
+        raise DataError(f"not a zip file: {what_is(start)}", where=f"{path} ({size:,} bytes)", expected=kind)
     try:
         return zipfile.ZipFile(path)
     except _DAMAGE as error:
@@ -248,84 +216,3 @@ def damage_as_data_error(path: Path, name: str) -> Iterator[None]:
             expected="a file that passes its own checksums",
             next_step="copy or download the file again",
         ) from None
-
-
-def _what_is(start: bytes) -> str:
-    if start.startswith(b"\x93NUMPY"):
-        return "this is a single .npy array"
-    if start[:1] == b"\x80":
-        return "this is a pickle, which can run code when it is opened and is therefore never opened here"
-    if start.startswith(b"\x89HDF"):
-        return "this is an HDF5 file"
-    if start.startswith(b"\x1f\x8b"):
-        return "this is a gzip file; unpack it first"
-    return f"it starts with the bytes {start[:4].hex(' ')}"
-
-
-def _header(path: Path, info: zipfile.ZipInfo, stream: IO[bytes]) -> Member:
-    """Parse a .npy header and hold it against the member's size. Raises `DataError`."""
-    key = info.filename[:-4]
-    where = f"{path}, key {key}"
-
-    def bad(what: str, expected: str = "a .npy array of numbers", next_step: str = "") -> DataError:
-        return DataError(what, where=where, expected=expected, next_step=next_step)
-
-    magic = stream.read(8)
-    if magic[:6] != b"\x93NUMPY" or len(magic) < 8 or magic[6] not in (1, 2, 3):
-        raise bad(f"not a .npy array: {_what_is(magic)}")
-    width = 2 if magic[6] == 1 else 4
-    raw = stream.read(width)
-    if len(raw) < width:
-        raise bad("the array header is cut off")
-    length = int.from_bytes(raw, "little")
-    if length > MAX_HEADER:
-        raise bad(f"the array header claims {length:,} bytes", f"at most {MAX_HEADER:,} bytes")
-    text = stream.read(length)
-    if len(text) < length:
-        raise bad("the array header is cut off")
-    try:
-        header = ast.literal_eval(text.decode("utf-8" if magic[6] == 3 else "latin1").strip())
-        descr, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
-    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
-        raise bad("the array header cannot be read") from None
-    if isinstance(descr, str) and "O" in descr:
-        raise bad(
-            "the array holds Python objects, which are pickles and can run code when read",
-            next_step="make it a plain array of numbers and save it again",
-        )
-    if not isinstance(descr, str) or not _DESCR.fullmatch(descr):
-        raise bad(f"unsupported element type {str(descr)[:60]!r}", "integers, floats or booleans")
-    if not isinstance(shape, tuple) or not all(type(n) is int and 0 <= n < 1 << 48 for n in shape) or len(shape) > 8:
-        raise bad(f"impossible shape {str(shape)[:60]}")
-    if not isinstance(fortran, bool):
-        raise bad("the array header cannot be read")
-    try:
-        dtype = np.dtype(descr)
-    except (TypeError, ValueError, SyntaxError):
-        raise bad(f"unsupported element type {descr!r}") from None
-    header_bytes = 8 + width + length
-    nbytes = math.prod(shape) * dtype.itemsize
-    if header_bytes + nbytes != info.file_size:
-        raise bad(
-            f"the header declares shape {shape} of {dtype} = {nbytes:,} bytes, "
-            f"the member holds {info.file_size - header_bytes:,}",
-            "a header that agrees with the data",
-            "write the file again",
-        )
-    return Member(key, shape, dtype, fortran, info.compress_type == zipfile.ZIP_STORED, header_bytes, nbytes, info)
-
-
-def _fill(stream: IO[bytes], target: memoryview) -> None:
-    """Read exactly ``len(target)`` bytes into `target`."""
-    done = 0
-    while done < len(target):
-        got = stream.readinto(target[done:])  # type: ignore[attr-defined]
-        if not got:
-            raise EOFError("the data ends too early")
-        done += got
-
-
-def _finish(stream: IO[bytes]) -> None:
-    """Read on to the end of the member: only there does the zip layer compare the checksum."""
-    if stream.read(1):
-        raise ValueError("there are bytes after the array")

@@ -13,9 +13,9 @@ from shared_data.formats.fourkeys import check_x, read_four_keys
 from shared_data.formats.look import Look
 from shared_data.formats.npz import Npz
 from shared_data.formats.source import Reading, Source, refuse_options
-from shared_data.skeletons import NTU25, SKELETONS
+from shared_data.skeletons import NTU25, with_joints
 
-EXPECTED = "(N, 3, T, 25, M): clips, xyz, frames, joints, people (M from 1 to 8)"
+EXPECTED = "(N, 3, T, V, M): clips, xyz, frames, 25, 20, 18 or 17 joints, people (M from 1 to 8)"
 MAX_PEOPLE = 8
 
 
@@ -31,7 +31,7 @@ def read(path: Path, how: Reading) -> Source:
     with Npz(path) as npz:
         check_x(path, npz, dimensions=5, time_axis=2, expected=EXPECTED)
         shape = npz.members["x_train"].shape
-        skeleton = next((layout for layout in SKELETONS.values() if layout.joints == shape[3]), None)
+        skeleton = with_joints(shape[3])
         if shape[1] != 3 or skeleton is None or not 1 <= shape[4] <= MAX_PEOPLE:
             raise DataError(f"shape {shape}", where=f"{path}, key x_train", expected=EXPECTED)
         orders = array_orders(shape[3], shape[4])

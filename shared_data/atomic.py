@@ -1,0 +1,84 @@
+"""Large files that are either the old one or the new one, never half of each."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from shared_data.errors import LabError
+
+
+class WriteError(LabError):
+    """A file could not be written: disk full, no permission, in the way, or another command is writing it."""
+
+    exit_code = 74
+
+
+@contextlib.contextmanager
+def whole_file(target: Path, *, kind: str, replaceable: Callable[[Path], bool]) -> Iterator[IO[bytes]]:
+    """An empty file open for writing that becomes `target` when the block ends without an error.
+
+    Until then it is ``<target>.partial`` (its ``name``), held under a lock that dies with the process; a killed run leaves it
+    and the next one overwrites it. It is flushed to the disk, then renamed. A file that is at `target` already is only
+    replaced if `replaceable` says that it is of the same `kind`. Raises `WriteError` (exit code 74).
+    """
+    _check_target(target, kind, replaceable)
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        with contextlib.ExitStack() as stack:
+            # Left in reverse order: the partial file is removed while its lock is still held, never another run's.
+            file = stack.enter_context(_locked(partial))
+            stack.callback(_remove, partial)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            partial.replace(target)
+            flush(target.parent)
+    except OSError as error:
+        raise WriteError(
+            f"could not write the {kind}: {error.strerror or error}",
+            where=str(target),
+            next_step="free some space or choose another place, then run the same command again",
+        ) from error
+
+
+def _check_target(target: Path, kind: str, replaceable: Callable[[Path], bool]) -> None:
+    if target.is_dir():
+        raise WriteError("the target is a folder", where=str(target), expected="the name of a file to write")
+    if not target.parent.is_dir():
+        raise WriteError("the target's folder does not exist", where=str(target.parent), next_step="create it first")
+    if target.exists() and not replaceable(target):
+        raise WriteError(
+            f"the target exists and is not a {kind}; it is left alone", where=str(target), next_step="choose another name"
+        )
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[IO[bytes]]:
+    """`path` open for writing and reading, emptied, locked. Not in append mode: a zip file goes back to its headers."""
+    path.touch()
+    with path.open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WriteError("another command is writing this file", where=str(path)) from None
+        file.truncate(0)
+        yield file
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Make what was written to a file, or a rename in a folder, survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
