@@ -1,0 +1,71 @@
+"""Open untrimmed sequences of any layout: the one place that knows the readers of whole videos."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from shared_data.errors import DataError, UsageError, nearest
+from shared_data.findings import ERROR, WARNING, Finding, refuse_errors
+from shared_data.formats import lasa, pku_mmd
+from shared_data.formats.look import Look, look
+from shared_data.formats.ragged import SinkMaker, in_memory
+from shared_data.formats.source import Progress, Reading, ReadOptions
+from shared_data.sequences import SequenceSource
+
+
+class SequenceReader(Protocol):
+    """What every layout module of untrimmed data offers."""
+
+    def recognise(self, seen: Look) -> str | None:
+        """One clause that says why `seen` is of this layout, or None."""
+        ...
+
+    def read_sequences(self, path: Path, how: Reading) -> SequenceSource:
+        """Read `path`, a video at a time. What is wrong with single videos is a finding, and they are left out."""
+        ...
+
+
+SEQUENCE_READERS: dict[str, SequenceReader] = {"lasa": lasa, "pku_mmd": pku_mmd}  # asked in this order
+
+
+def open_sequences(
+    path: str | Path,
+    *,
+    layout: str = "auto",
+    options: ReadOptions = ReadOptions(),
+    on_bad: str = "refuse",
+    sinks: SinkMaker = in_memory,
+    progress: Progress | None = None,
+) -> SequenceSource:
+    """Untrimmed sequences ready for a `SequenceLoader`, split as `options.split` says.
+
+    on_bad  "refuse": raise `DataError` for the first error finding. "drop": what is wrong was left out and stays a warning
+    Raises `MissingInputError`, `DataError` for what cannot be read at all, `UsageError` for options of no use.
+    """
+    path = Path(path)
+    if on_bad not in ("refuse", "drop"):
+        raise UsageError(f"unknown policy on_bad={on_bad!r}", expected="refuse, drop")
+    if layout not in ("auto", *SEQUENCE_READERS):
+        known = ("auto", *SEQUENCE_READERS)
+        raise UsageError(f"unknown layout of sequences {layout!r}{nearest(layout, known)}", expected=", ".join(known))
+    seen = look(path)
+    reasons = {name: reader.recognise(seen) for name, reader in SEQUENCE_READERS.items() if layout in ("auto", name)}
+    name = next((name for name, reason in reasons.items() if reason), None if layout == "auto" else layout)
+    if name is None:
+        raise DataError(
+            f"no untrimmed sequences in this {seen.kind}",
+            where=str(path),
+            expected="skeleton/NAME.txt with label/NAME.txt, or features/NAME.npy with gt_arr/NAME.npy and mapping.txt",
+        )
+    reason = reasons[name] if layout == "auto" else "asked for"
+    source = SEQUENCE_READERS[name].read_sequences(path, Reading(options, str(reason), sinks, progress))
+    findings = list(source.findings)
+    if on_bad == "drop":
+        findings = [replace(each, severity=WARNING) if each.severity == ERROR else each for each in findings]
+    for split in ("train", "test"):
+        if split not in source.splits or not len(source.splits[split]):
+            findings.append(Finding("split-empty", ERROR, f"the {split} split holds no usable sequences", split))
+    refuse_errors(findings, path)
+    return replace(source, findings=findings)
