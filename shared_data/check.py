@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shared_data.classes import class_names
+from shared_data import inplace
 from shared_data.clips import Clips
-from shared_data.errors import DataError
 from shared_data.findings import ERROR, INFO, WARNING, Finding, errors_in, refuse_errors
+from shared_data.formats.duplicates import duplicates
 from shared_data.formats.ragged import nowhere
 from shared_data.formats.reading import STORE, read_source, resolve, settle
 from shared_data.formats.source import Progress, Reading, ReadOptions, Split
@@ -139,7 +139,7 @@ def check(
     on_bad: str = "refuse",
     progress: Progress | None = None,
 ) -> CheckReport:
-    """Read `path` once, streaming and keeping no frames, and report. Nothing is changed.
+    """Read `path` once, streaming and keeping no frames, and report. A good file that can be used in place then opens at once.
 
     Problems of single clips and labels become error findings of the report; what prevents reading altogether (truncated,
     wrong keys, wrong shape, hostile) raises `DataError`, a missing file `MissingInputError`. `CheckReport.raise_if_bad`
@@ -148,25 +148,30 @@ def check(
     path = Path(path)
     layout, reason = resolve(path, layout)
     if layout == STORE:
-        return _check_store(path, reason, options.num_classes)
+        return _check_store(path, reason, options)
     source = read_source(path, layout, Reading(options, reason, nowhere, progress))
+    in_place = layout == inplace.LAYOUT and inplace.suits(path, options)
+    if in_place:
+        source = inplace.placed(source)
     clips, findings = settle(source, on_bad=on_bad)
     splits = {name: _split_report(clips[name], split, source.num_classes) for name, split in source.splits.items()}
-    protocol, more = _judge_counts(splits, source.num_classes)
+    findings += duplicates(source.splits)
+    if in_place and not errors_in(findings):
+        inplace.keep_index(path, options, on_bad=on_bad, source=source, clips=clips, findings=findings)
+    protocol, more = _judge_counts(splits, source.class_names)
     return CheckReport(
         path, _size(path), sha256(path), layout, reason, source.skeleton.title, source.num_classes, source.class_names,
         protocol, source.about, splits, tuple(findings + more),
     )  # fmt: skip
 
 
-def _check_store(path: Path, reason: str, num_classes: int | None) -> CheckReport:
+def _check_store(path: Path, reason: str, options: ReadOptions) -> CheckReport:
     verify(path)
     stored = open_store(path)
+    stored.refuse(path, options)
     classes = len(stored.class_names)
-    if num_classes not in (None, classes):
-        raise DataError(f"{num_classes} classes were asked for", where=str(path), expected=f"{classes}, as the store says")
     splits = {name: _split_report(clips, None, classes) for name, clips in stored.clips.items()}
-    protocol, more = _judge_counts(splits, classes)
+    protocol, more = _judge_counts(splits, stored.class_names)
     return CheckReport(
         path, _size(path), sha256(path), STORE, reason, stored.skeleton.title, classes, stored.class_names,
         protocol, str(stored.attributes.get("about", "")), splits, (*stored.findings, *more),
@@ -190,9 +195,9 @@ def _spread(values: np.ndarray) -> tuple[int, float, int]:
     return (int(values.min()), float(np.median(values)), int(values.max())) if len(values) else (0, 0.0, 0)
 
 
-def _judge_counts(splits: dict[str, SplitReport], classes: int) -> tuple[str, list[Finding]]:
+def _judge_counts(splits: dict[str, SplitReport], names: tuple[str, ...]) -> tuple[str, list[Finding]]:
     """The known protocol these counts belong to ("" if none), and findings about counts and unused classes."""
-    train, test = splits["train"], splits["test"]
+    train, test, classes = splits["train"], splits["test"], len(names)
     findings = []
     protocol, near = recognise(classes, train.clips, test.clips), nearly(classes, train.clips, test.clips)
     if protocol:
@@ -204,8 +209,8 @@ def _judge_counts(splits: dict[str, SplitReport], classes: int) -> tuple[str, li
     for name, split in splits.items():
         unused = [k for k, count in enumerate(split.histogram) if not count]
         if unused and split.clips >= classes:
-            names = ", ".join(class_names(classes)[k] for k in unused[:5])
-            text = f"{len(unused)} of {classes} classes have no clip in {name}: {names}{' ...' if len(unused) > 5 else ''}"
+            few = ", ".join(names[k] for k in unused[:5]) + (" ..." if len(unused) > 5 else "")
+            text = f"{len(unused)} of {classes} classes have no clip in {name}: {few}"
             findings.append(Finding("class-unused", WARNING, text, name, len(unused)))
     return protocol.name if protocol else "", findings
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from shared_data import inplace
 from shared_data.clips import Clips
 from shared_data.errors import DataError
 from shared_data.findings import INFO, Finding, refuse_errors
 from shared_data.formats import nw_ucla
+from shared_data.formats.duplicates import duplicates
+from shared_data.formats.ragged import nowhere
 from shared_data.formats.reading import STORE, read_source, resolve, settle
-from shared_data.formats.source import Progress, Reading, ReadOptions
+from shared_data.formats.source import Progress, Reading, ReadOptions, Source
 from shared_data.protocols import recognise
-from shared_data.skeletons import Skeleton
+from shared_data.skeletons import SKELETONS, Skeleton
 
 HELD_OUT_SUBJECTS = 2
 TAIL = 0.1
@@ -51,7 +55,8 @@ def open_data(
 ) -> DataSet:
     """Open `path`: a Kaggle or 5-D NPZ, a folder or zip of NW-UCLA JSON files, or a store.
 
-    An NPZ is streamed straight into the ragged form, so a 10 GB file takes about 1.5 GB; a store is memory-mapped.
+    A store is memory-mapped, and so is a large Kaggle NPZ that is not compressed (`inplace`; its first opening reads it once).
+    Any other file is streamed into the ragged form in memory: 10 GB of padded frames take about 1.5 GB.
     options  classes, split and skip list, see `ReadOptions`; num_classes is needed for integer labels only if the largest
              label does not occur, otherwise it is checked
     on_bad       "refuse" raises for clips with NaN, inf or no frame, naming split and rows; "drop" leaves them out
@@ -60,23 +65,53 @@ def open_data(
     path = Path(path)
     layout, reason = resolve(path, layout)
     if layout == STORE:
-        return _from_store(path, reason, options.num_classes)
-    source = read_source(path, layout, Reading(options, reason, progress=progress))
+        return _from_store(path, reason, options)
+    if layout == inplace.LAYOUT and inplace.suits(path, options) and (data := _in_place(path, reason, options, on_bad, progress)):
+        return data
+    return _data_set(path, reason, *_read(path, layout, Reading(options, reason, progress=progress), on_bad))
+
+
+def _read(
+    path: Path, layout: str, how: Reading, on_bad: str, *, in_place: bool = False
+) -> tuple[Source, dict[str, Clips], list[Finding]]:
+    """The source, its clips after the policy `on_bad`, and all findings. Raises `DataError` if one of these is an error."""
+    source = read_source(path, layout, how)
+    if in_place:
+        source = inplace.placed(source)
     clips, findings = settle(source, on_bad=on_bad)
     refuse_errors(findings, path)
+    return source, clips, findings + duplicates(source.splits)
+
+
+def _data_set(path: Path, reason: str, source: Source, clips: dict[str, Clips], findings: Sequence[Finding]) -> DataSet:
     return DataSet(
-        path.stem, path, layout, reason, source.skeleton, source.num_classes, source.class_names,
+        path.stem, path, source.layout, reason, source.skeleton, source.num_classes, source.class_names,
         clips["train"], clips["test"], tuple(findings),
     )  # fmt: skip
 
 
-def _from_store(path: Path, reason: str, num_classes: int | None) -> DataSet:
+def _in_place(path: Path, reason: str, options: ReadOptions, on_bad: str, progress: Progress | None) -> DataSet | None:
+    """The data with its frames left in the file, which is read once unless its index is kept; None where that cannot be."""
+    index = inplace.load_index(path, options, on_bad)
+    if index is None:
+        source, parts, findings = _read(path, inplace.LAYOUT, Reading(options, reason, nowhere, progress), on_bad, in_place=True)
+        index = inplace.keep_index(path, options, on_bad=on_bad, source=source, clips=parts, findings=findings)
+    skeleton = SKELETONS[index.skeleton]
+    clips = inplace.mapped(path, index.clips, skeleton.joints)
+    if clips is None:
+        return None
+    return DataSet(
+        path.stem, path, inplace.LAYOUT, reason, skeleton, len(index.class_names), index.class_names,
+        clips["train"], clips["test"], index.findings,
+    )  # fmt: skip
+
+
+def _from_store(path: Path, reason: str, options: ReadOptions) -> DataSet:
     from shared_data.store import open_store  # h5py is loaded only for those who use a store
 
     stored = open_store(path)
+    stored.refuse(path, options)
     classes = len(stored.class_names)
-    if num_classes not in (None, classes):
-        raise DataError(f"{num_classes} classes were asked for", where=str(path), expected=f"{classes}, as the store says")
     reason = f"{reason}; store made from {stored.attributes.get('source_name')} ({stored.attributes.get('layout')})"
     return DataSet(
         path.stem, path, STORE, reason, stored.skeleton, classes, stored.class_names,

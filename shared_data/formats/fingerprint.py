@@ -1,7 +1,8 @@
 """Is a vector of 150 numbers really person, joint, xyz? Three other orders exist, and mixing them up raises nothing.
 
-A sample of clips is decoded in every order. In the right one joint 2 of person 1 is exactly 0 in the first frame (files
-centred by the NTU scripts), the second person of most clips is empty, and bones keep their length over time.
+A sample of clips is decoded in every order. In the right one bones have human proportions and keep their length over time, and,
+in files centred by the NTU scripts, joint 2 of person 1 is exactly 0 in the first frame that has person 1.
+No single sign condemns a file: an absent person, a still one or a clip of one frame takes a sign away or feigns one.
 Source: ``loader.md`` section 6.2.
 """
 
@@ -19,6 +20,17 @@ from shared_data.skeletons import Skeleton
 SAMPLED_CLIPS = 600
 SAMPLED_FRAMES = 17
 RIGHT = "person, joint, xyz"
+ORIGIN_JOINT = 1
+# usual bone lengths of an adult in metres, child -> parent, as a Kinect places the joints; hands, feet and fingers vary too much
+PROPORTIONS = {
+    (0, 1): 0.29, (1, 20): 0.23, (2, 20): 0.07, (3, 2): 0.14,
+    (4, 20): 0.17, (5, 4): 0.27, (6, 5): 0.24, (8, 20): 0.17, (9, 8): 0.27, (10, 9): 0.24,
+    (12, 0): 0.09, (13, 12): 0.4, (14, 13): 0.38, (16, 0): 0.09, (17, 16): 0.4, (18, 17): 0.38,
+}  # fmt: skip
+NO_BONE = 3.0  # the |log ratio| that a bone without length counts as
+CENTRED = 0.9  # share of clips from which a file counts as centred
+HUMAN = 0.35  # the largest misfit that real bodies may have; wrong orders have 0.4 and more
+CLEARLY = 0.75  # an order is favoured if its measure is below this share of every other's
 Decode = Callable[[np.ndarray], np.ndarray]  # block as the file holds it -> (B, T, M, V, 3)
 
 
@@ -61,12 +73,14 @@ def array_orders(joints: int, people: int) -> dict[str, Decode]:
 class Decoding:
     """How one order looks.
 
-    origin          share of clips with joint 2 of person 1 exactly 0 in the first frame
+    origin          share of the clips with a person 1 in whose first frame joint 2, and no other joint, is exactly 0
     second_empty    share of clips whose second person is all zero
     second_copied   share of clips whose second person equals the first
     bone_variation  median over clips of the mean over bones of (standard deviation / mean) of the bone length over time
     bone_wobble     the same without the division, in the file's unit: it decides, because orders that mix axes of an
-                    uncentred file have long and therefore relatively steady "bones"
+                    uncentred file have long and therefore relatively steady "bones". 0 if nothing moves
+    misfit          median over clips of the mean over bones of |log(length / usual length)|, the body's size taken out;
+                    a bone without length counts as `NO_BONE`
     """
 
     order: str
@@ -75,9 +89,18 @@ class Decoding:
     second_copied: float
     bone_variation: float
     bone_wobble: float
+    misfit: float
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`order` the values are in, as far as that can be told (None: it cannot), and why, one clause."""
+
+    order: str | None
+    evidence: str
 
 
 class Fingerprint:
@@ -87,52 +110,87 @@ class Fingerprint:
         """`clips` in all will be added; T is axis `time_axis` of a block."""
         self._orders, self._skeleton, self._time_axis = orders, skeleton, time_axis
         self._every = max(1, clips // SAMPLED_CLIPS)
-        self._parts: list[np.ndarray] = []
-        self._right = next(iter(orders))
+        self._frames: list[np.ndarray] = []  # some frames of each clip, as the file holds them
+        self._first: dict[str, list[np.ndarray]] = {order: [] for order in orders}  # (V, 3) of person 1 in each order
 
     def add(self, start: int, block: np.ndarray) -> None:
         """Take a block as the file holds it; clips whose number is a multiple of the sampling step are kept."""
-        chosen = [n for n in range(len(block)) if (start + n) % self._every == 0]
-        if not chosen:
-            return
-        taken = block[chosen]
-        right = self._orders[self._right](taken)
-        frames = right.shape[1]
-        present = np.asarray(np.logical_or.reduce(np.ascontiguousarray(right).reshape(len(taken), frames, -1), axis=-1))
-        for n, seen in enumerate(present):
-            if not seen.any():
+        with np.errstate(invalid="ignore"):  # NaN are counted elsewhere
+            self._add(start, block)
+
+    def _add(self, start: int, block: np.ndarray) -> None:
+        for n in range(-start % self._every, len(block), self._every):
+            clip = block[n : n + 1]
+            decoded = {order: decode(clip)[0] for order, decode in self._orders.items()}
+            seen = np.flatnonzero(_nonzero(next(iter(decoded.values()))))
+            if not len(seen):
                 continue
-            first, last = int(seen.argmax()), frames - 1 - int(seen[::-1].argmax())
-            picked = np.linspace(first, last, SAMPLED_FRAMES).astype(int)
-            self._parts.append(taken[n].take(picked, axis=self._time_axis - 1))
+            picked = np.linspace(seen[0], seen[-1], SAMPLED_FRAMES).astype(int)
+            self._frames.append(clip[0].take(picked, axis=self._time_axis - 1))
+            for order, people in decoded.items():
+                person = people[:, 0]
+                self._first[order].append(np.array(person[int(_nonzero(person).argmax())], np.float64))
 
     def decodings(self) -> list[Decoding]:
         """The measures of every order, the right one first; empty if no clip had any frame."""
-        if not self._parts:
+        if not self._frames:
             return []
-        sample = np.stack(self._parts)
-        return [self._measure(name, decode(sample).astype(np.float64)) for name, decode in self._orders.items()]
+        sample = np.stack(self._frames)
+        with np.errstate(all="ignore"):  # bones without length, NaN
+            return [self._measure(name, decode(sample).astype(np.float64)) for name, decode in self._orders.items()]
 
     def _measure(self, name: str, clips: np.ndarray) -> Decoding:
         """`clips` (S, F, M, V, 3)."""
-        first = clips[:, 0, 0]
-        people = clips.shape[2]
+        samples, people = len(clips), clips.shape[2]
         second: np.ndarray = clips[:, :, 1] if people > 1 else np.zeros_like(clips[:, :, 0])
+        copied = (second == clips[:, :, 0]).reshape(samples, -1).all(-1)
+        # Bones are measured on whoever of the first two is there more often; their absence must not look like motion.
+        present = np.asarray(clips[:, :, :2].any((-1, -2)))  # (S, F, M)
+        main = present.sum(1).argmax(-1)
+        each = np.arange(samples)
+        body, there = clips[each, :, main], present[each, :, main]
         child, parent = (np.array(column) for column in zip(*self._skeleton.edges, strict=True))
         with np.errstate(all="ignore"):
-            length = np.linalg.norm(clips[:, :, 0, child] - clips[:, :, 0, parent], axis=-1)  # (S, F, bones)
-            spread, mean = length.std(1), length.mean(1)
-            variation = np.where(mean > 0, spread / np.where(mean > 0, mean, 1), 0).mean(-1)
-        shape = (len(clips), -1)
-        copied = (second == clips[:, :, 0]).reshape(shape).all(-1)
+            length = np.linalg.norm(body[:, :, child] - body[:, :, parent], axis=-1)  # (S, F, bones)
+            length[~there] = np.nan
+            mean, spread = _mean(length, 1), np.sqrt(_mean((length - _mean(length, 1)[:, None]) ** 2, 1))
+            real = mean > 0  # bones without length would feign steadiness
+            wobble = _mean(np.where(real, spread, np.nan), -1)
+            variation = _mean(np.where(real, spread / np.where(real, mean, 1), np.nan), -1)
+        first = np.array(self._first[name])
+        joints = np.asarray(first.any(-1))  # (S, V)
+        exists = np.asarray(joints.any(-1))  # a zero because nobody is there says nothing
+        zero = np.asarray(np.delete(joints, ORIGIN_JOINT, axis=1).all(-1) & ~joints[:, ORIGIN_JOINT])
         return Decoding(
             order=name,
-            origin=float(((first[:, 1] == 0).all(-1) & first.reshape(shape).any(-1)).mean()),
-            second_empty=float((~second.reshape(shape).any(-1)).mean()) if people > 1 else 1.0,
+            origin=float(zero[exists].mean()) if exists.any() else 0.0,
+            second_empty=float((~_nonzero(second)).mean()) if people > 1 else 1.0,
             second_copied=float(copied.mean()) if people > 1 else 0.0,
             bone_variation=_median(variation),
-            bone_wobble=_median(spread.mean(-1)),
+            bone_wobble=_median(wobble),
+            misfit=_median(self._misfit(mean)),
         )
+
+    def _misfit(self, length: np.ndarray) -> np.ndarray:
+        """(S,) from mean lengths (S, bones), bones in the order of the skeleton's edges."""
+        usual = np.array([PROPORTIONS.get(edge, np.nan) for edge in self._skeleton.edges])
+        known = np.isfinite(usual)
+        with np.errstate(all="ignore"):
+            ratio = np.log(length[:, known] / usual[known])
+            ratio -= np.nanmedian(np.where(np.isfinite(ratio), ratio, np.nan), axis=1, keepdims=True)
+        return np.asarray(np.where(np.isfinite(ratio), np.minimum(np.abs(ratio), NO_BONE), NO_BONE).mean(-1))
+
+
+def _nonzero(values: np.ndarray) -> np.ndarray:
+    """Where anything is not zero, along the first axis."""
+    return np.asarray(np.logical_or.reduce(np.ascontiguousarray(values).reshape(len(values), -1), axis=-1))
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of what is a finite number along `axis`, NaN where nothing is."""
+    finite = np.isfinite(values)
+    result: np.ndarray = np.where(finite, values, 0).sum(axis) / finite.sum(axis)
+    return result
 
 
 def _median(values: np.ndarray) -> float:
@@ -140,34 +198,48 @@ def _median(values: np.ndarray) -> float:
     return float(np.median(finite)) if len(finite) else 0.0
 
 
+def verdict(decodings: list[Decoding]) -> Verdict:
+    """Which order it is. Three signs can favour one order over every other; they must never contradict each other.
+
+    One sign is enough to confirm the order that the layout promises, two are needed to say that it is another one.
+    """
+    signs = {d.order: _signs(d, [other for other in decodings if other is not d]) for d in decodings}
+    favoured = [order for order, found in signs.items() if found]
+    if len(favoured) != 1 or (favoured[0] != decodings[0].order and len(signs[favoured[0]]) < 2):
+        return Verdict(None, "; but ".join("; ".join(found) for found in signs.values() if found))
+    return Verdict(favoured[0], "; ".join(signs[favoured[0]]))
+
+
+def _signs(this: Decoding, others: list[Decoding]) -> list[str]:
+    """What speaks for `this` order alone."""
+    found = []
+    if this.origin >= CENTRED and all(other.origin < CENTRED for other in others):
+        found.append(f"joint 2 of person 1 is the origin in {this.origin:.0%} of clips")
+    lowest = min(other.misfit for other in others)
+    if this.misfit < min(HUMAN, CLEARLY * lowest):
+        found.append(f"bone lengths are off human proportions by {this.misfit:.2f}, in any other order by {lowest:.2f} or more")
+    lowest = min(other.bone_wobble for other in others)
+    if 0 < this.bone_wobble < CLEARLY * lowest:
+        found.append(f"bone lengths vary by {this.bone_wobble:.4f}, in any other order by {lowest:.4f} or more")
+    return found
+
+
 def judge(decodings: list[Decoding], where: str) -> Finding | None:
-    """The verdict on a split: error if another order fits, warning if nothing can be told, else confirmation."""
+    """The verdict on a split as a finding: error if another order fits, warning if nothing can be told, else confirmation."""
     if len(decodings) < 2:  # no clips, or a layout that has only one order
         return None
-    right, others = decodings[0], decodings[1:]
-    if right.origin >= 0.9:
-        text = f"the values are ordered {right.order}: joint 2 of person 1 is the origin in {right.origin:.0%} of clips"
-        return Finding("layout-confirmed", INFO, text, where)
-    centred = max(others, key=lambda d: d.origin)
-    if centred.origin >= 0.9:
-        return _wrong(centred, f"only then is joint 2 of person 1 the origin ({centred.origin:.0%} of clips)", where)
-    steady = min(others, key=lambda d: d.bone_wobble)
-    told = f"bone lengths vary by {steady.bone_wobble:.4f} in that order, by {right.bone_wobble:.4f} in the right one"
-    if steady.bone_wobble < 0.5 * right.bone_wobble and steady.second_empty >= right.second_empty:
-        return _wrong(steady, told, where)
-    if 0 < right.bone_wobble < 0.8 * steady.bone_wobble:
-        text = f"the values are ordered {right.order} (steady bone lengths); clips are not centred at joint 2"
-        return Finding("layout-confirmed", INFO, text, where)
+    right, found = decodings[0].order, verdict(decodings)
+    if found.order == right:
+        centred = "" if decodings[0].origin >= CENTRED else " (clips are not centred at joint 2)"
+        return Finding("layout-confirmed", INFO, f"the values are ordered {right}: {found.evidence}{centred}", where)
+    if found.order is not None:
+        return Finding(
+            "layout-scrambled", ERROR, f"the values are ordered {found.order}, not {right}: {found.evidence}", where,
+            next_step="only the order is wrong: sal data prepare FILE --repair undoes it (or make the file again, ordered "
+            f"{right}, coordinate fastest)",
+        )  # fmt: skip
+    why = f"the signs disagree ({found.evidence})" if found.evidence else "bones look alike in every order, clips are not centred"
     return Finding(
-        "layout-unconfirmed", WARNING,
-        f"the order of the values could not be confirmed and is taken to be {right.order}: clips are not centred at "
-        "joint 2 and bone lengths are equally (un)steady in every order", where,
+        "layout-unconfirmed", WARNING, f"the order of the values could not be confirmed and is taken to be {right}: {why}", where,
         next_step="draw a clip and look at it",
-    )  # fmt: skip
-
-
-def _wrong(decoding: Decoding, evidence: str, where: str) -> Finding:
-    return Finding(
-        "layout-scrambled", ERROR, f"the values are ordered {decoding.order}, not {RIGHT}: {evidence}", where,
-        next_step=f"make the file again with vectors ordered {RIGHT} (coordinate fastest): only the order is wrong",
     )  # fmt: skip

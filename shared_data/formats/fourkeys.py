@@ -9,9 +9,9 @@ import numpy as np
 
 from shared_data.classes import class_names
 from shared_data.errors import DataError
-from shared_data.findings import INFO, WARNING, Finding
+from shared_data.findings import ERROR, INFO, WARNING, Finding
 from shared_data.formats import labels as label_rows
-from shared_data.formats.fingerprint import Decode, Fingerprint, judge
+from shared_data.formats.fingerprint import Decode, Fingerprint, Verdict, judge, verdict
 from shared_data.formats.npz import Npz
 from shared_data.formats.ragged import RaggedBuilder
 from shared_data.formats.source import Reading, Source, Split
@@ -51,33 +51,81 @@ def read_four_keys(
             raise DataError(error.what, where=f"{path}, {error.where}", expected=error.expected) from None
         decoded[key] = ids, width
         findings += found
-    classes, found = label_rows.class_count(decoded, how.options.num_classes)
+    classes, found = label_rows.class_count(decoded, how.options.num_classes or _named_classes(npz, decoded))
     findings += found
 
     splits: dict[str, Split] = {}
-    total = sum(npz.members[f"x_{split}"].shape[0] for split in SPLITS)
-    done = 0
+    counter = _Counter(how, sum(npz.members[f"x_{split}"].shape[0] for split in SPLITS) * (2 if how.options.repair else 1))
+    order = next(iter(orders))
+    if how.options.repair:
+        order, found = _order_of(npz, orders, skeleton, time_axis, counter)
+        findings += found
     for split in SPLITS:
         key = f"x_{split}"
         shape = npz.members[key].shape
         sink = how.sinks(split, skeleton.joints, np.dtype(np.float32))
         builder = RaggedBuilder(sink, joints=skeleton.joints, max_people=people)
         fingerprint = Fingerprint(orders, skeleton, shape[0], time_axis)
-        decode = next(iter(orders.values()))
         for start, block in npz.blocks(key):
-            builder.add(decode(block))
+            builder.add(orders[order](block))
             fingerprint.add(start, block)
-            done += len(block)
-            if how.progress:
-                how.progress(done, total)
+            counter.add(len(block))
         ids = np.array([f"{split}_{n}" for n in range(shape[0])], dtype="U")
         labels = _fitted(decoded[f"y_{split}"][0], shape[0])
         clips = builder.finish(labels, ids, frames=shape[time_axis])
         measured = fingerprint.decodings()
-        verdict = judge(measured, key)
-        findings += [verdict] if verdict else []
+        if order == next(iter(orders)):
+            told = judge(measured, key)
+            findings += [told] if told else []
         splits[split] = Split(clips, shape, builder.scan, tuple(d.as_dict() for d in measured))
     return Source(layout, how.reason, skeleton, classes, _names(npz, classes), splits, findings, _about(npz))
+
+
+class _Counter:
+    """Tells the caller how many clips are done."""
+
+    def __init__(self, how: Reading, total: int) -> None:
+        self._tell, self._done, self._total = how.progress, 0, total
+
+    def add(self, clips: int) -> None:
+        self._done += clips
+        if self._tell:
+            self._tell(self._done, self._total)
+
+
+def _order_of(
+    npz: Npz, orders: Mapping[str, Decode], skeleton: Skeleton, time_axis: int, counter: _Counter
+) -> tuple[str, list[Finding]]:
+    """Read everything once to learn in which of `orders` the values are: the order to decode by, and what to say about it.
+
+    Only an order that both splits prove is undone; if they do not agree nothing is, and that is an error finding.
+    """
+    right, verdicts = next(iter(orders)), {}
+    for split in SPLITS:
+        key = f"x_{split}"
+        fingerprint = Fingerprint(orders, skeleton, npz.members[key].shape[0], time_axis)
+        for start, block in npz.blocks(key):
+            fingerprint.add(start, block)
+            counter.add(len(block))
+        measured = fingerprint.decodings()
+        verdicts[key] = verdict(measured) if len(measured) > 1 else Verdict(None, "")
+    found = {key: told.order for key, told in verdicts.items()}
+    wrong = {order for order in found.values() if order not in (None, right)}
+    if not wrong:
+        return right, []
+    if len(set(found.values())) > 1:
+        told = ", ".join(f"{key} {order or 'cannot be told'}" for key, order in found.items())
+        return right, [
+            Finding(
+                "repair-unclear", ERROR, f"nothing was repaired: the splits differ in the order of their values ({told})",
+                next_step="repair is only for files that were written in one wrong order throughout",
+            )
+        ]  # fmt: skip
+    order = wrong.pop()
+    return order, [
+        Finding("layout-repaired", WARNING, f"the values were ordered {order}, not {right}; undone: {told.evidence}", key)
+        for key, told in verdicts.items()
+    ]
 
 
 def check_x(path: Path, npz: Npz, *, dimensions: int, time_axis: int, expected: str) -> None:
@@ -118,6 +166,16 @@ def _about_archive(npz: Npz) -> Iterable[Finding]:
     extra = [key for key in npz.members if key not in (*KEYS, "about", "class_names")]
     if extra:
         yield Finding("key-extra", INFO, f"keys that nothing reads: {', '.join(extra[:8])}", count=len(extra))
+
+
+def _named_classes(npz: Npz, decoded: dict[str, tuple[np.ndarray, int | None]]) -> int | None:
+    """The number of classes by the key ``class_names``, where integer labels cannot tell it: a class may have no clip."""
+    member = npz.members.get("class_names")
+    integers = all(width is None for _, width in decoded.values())
+    if not integers or member is None or member.dtype.kind != "U" or len(member.shape) != 1:
+        return None
+    largest = max((int(labels.max()) for labels, _ in decoded.values() if len(labels)), default=-1)
+    return member.shape[0] if member.shape[0] > largest else None
 
 
 def _names(npz: Npz, classes: int) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from shared_data.errors import DataError
 from shared_data.findings import ERROR, WARNING, Finding, rows_finding
 
 MAX_CLASSES = 10_000
+MANY_CLASSES = 1_000
+"""Beyond this a confusion matrix takes megabytes and shows nothing; the largest skeleton data sets have a few hundred."""
 _KNOWN = (10, 51, 52, 60, 120)
 _REPAIR = "repair these rows in the source; a guessed label would be trained on silently"
 
@@ -123,6 +125,7 @@ def class_count(splits: dict[str, tuple[np.ndarray, int | None]], given: int | N
         if len(beyond):
             text = f"labels outside the {count} classes 0..{count - 1} (largest: {int(labels.max())})"
             findings.append(rows_finding("label-range", ERROR, text, where=key, rows=beyond.tolist(), next_step=_REPAIR))
+    findings += _odd_ids(splits, count, fixed=given is not None or bool(widths))
     every = np.concatenate([labels[labels >= 0] for labels, _ in splits.values()]) if splits else np.zeros(0, np.int64)
     if len(every) and every.min() == 1 and not widths and every.max() == count - 1:
         findings.append(
@@ -132,3 +135,28 @@ def class_count(splits: dict[str, tuple[np.ndarray, int | None]], given: int | N
             )
         )  # fmt: skip
     return count, findings
+
+
+def _odd_ids(splits: dict[str, tuple[np.ndarray, int | None]], count: int, *, fixed: bool) -> list[Finding]:
+    """Warnings about a class count that one odd id may have made: each id costs an output of the network, used or not.
+
+    fixed  the count was given or is a number of columns; then no label can have made it.
+    """
+    findings = []
+    if count > MANY_CLASSES:
+        text = f"{count:,} classes: a confusion matrix of {count * count:,} entries, and a network with as many outputs"
+        findings.append(Finding("class-many", WARNING, text, next_step="say how many there are, or correct the labels"))
+    if fixed or len(splits) < 2:
+        return findings
+    for key, (labels, _) in splits.items():
+        rest = max((int(other.max()) for name, (other, _) in splits.items() if name != key and len(other)), default=-1)
+        beyond = np.flatnonzero(labels > rest)
+        unused = count - len(np.unique(np.concatenate([ids[ids >= 0] for ids, _ in splits.values()])))
+        # Classes that only one split has are usual in zero-shot splits; those leave no holes between the ids.
+        if rest >= 0 and len(beyond) and unused > max(5, rest + 1):
+            text = (
+                f"labels up to {int(labels.max())}, the other split ends at {rest}: {unused:,} of {count:,} classes have no clip"
+            )
+            step = "if the ids are typing errors, correct them; else say how many classes there are"
+            findings.append(rows_finding("label-far", WARNING, text, where=key, rows=beyond.tolist(), next_step=step))
+    return findings

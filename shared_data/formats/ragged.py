@@ -6,6 +6,7 @@ official readers would count. The rows go to a `RowSink`: memory, a file on disk
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
@@ -101,6 +102,7 @@ class Scan:
     first_absent  person 1 never present although person 2 is
     copied        person 2 equals person 1 (the NTU-120 scripts write that)
     sizes         median |coordinate| of each block, to tell millimetres from metres
+    digests       64-bit BLAKE2b of each clip's rows, to find clips that occur twice
     """
 
     nan: list[int] = field(default_factory=list)
@@ -112,6 +114,7 @@ class Scan:
     first_absent: list[int] = field(default_factory=list)
     copied: list[int] = field(default_factory=list)
     sizes: list[float] = field(default_factory=list)
+    digests: list[int] = field(default_factory=list)
 
     @property
     def unusable(self) -> list[int]:
@@ -160,6 +163,7 @@ class RaggedBuilder:
         self._columns.append((self._next_row + np.cumsum(per_clip) - per_clip, extent, valid, stored))
         self._sink.append(rows)
 
+        self._note_digests(rows, per_clip)
         self._note_broken(rows, per_clip)
         counted = frame_present.sum(-1)
         self._note("empty", empty)
@@ -180,6 +184,14 @@ class RaggedBuilder:
     def _note(self, kind: str, clips: np.ndarray) -> None:
         """Record the clips of the current block for which the mask is true."""
         getattr(self.scan, kind).extend((self._count + np.flatnonzero(clips)).tolist())
+
+    def _note_digests(self, rows: np.ndarray, per_clip: np.ndarray) -> None:
+        """Record the digest of each clip of the current block."""
+        raw = rows.reshape(-1).view(np.uint8).data
+        ends = (np.cumsum(per_clip) * (rows.itemsize * 3 * self._joints)).tolist()
+        for begin, end in zip([0, *ends], ends, strict=False):
+            digest = hashlib.blake2b(raw[begin:end], digest_size=8).digest()
+            self.scan.digests.append(int.from_bytes(digest, "little"))
 
     def _note_broken(self, rows: np.ndarray, per_clip: np.ndarray) -> None:
         """Record the clips of the current block that hold NaN or inf."""
@@ -232,4 +244,5 @@ def _valid(block: np.ndarray, keep: np.ndarray) -> np.ndarray:
 
 def _any(values: np.ndarray, axis: int) -> np.ndarray:
     """Where anything along `axis` is not zero."""
-    return np.asarray(np.logical_or.reduce(values, axis=axis))
+    with np.errstate(invalid="ignore"):  # some NaN raise a signal
+        return np.asarray(np.logical_or.reduce(values, axis=axis))

@@ -13,7 +13,7 @@ import numpy as np
 from shared_data.clips import Clips
 from shared_data.errors import DataError, LabError, MissingInputError, UsageError, nearest
 from shared_data.findings import Finding
-from shared_data.formats import kaggle, nw_ucla, skeleton5d
+from shared_data.formats import agcn, kaggle, ntu_raw, nw_ucla, per_clip, pku_mmd, pyskl, skeleton5d
 from shared_data.formats.fourkeys import KEYS
 from shared_data.formats.look import Look, look
 from shared_data.formats.npz import Npz, open_zip
@@ -34,7 +34,16 @@ class Reader(Protocol):
         ...
 
 
-READERS: dict[str, Reader] = {"nw_ucla": nw_ucla, "kaggle": kaggle, "skeleton5d": skeleton5d}  # asked in this order
+READERS: dict[str, Reader] = {  # asked in this order
+    "nw_ucla": nw_ucla,
+    "ntu_raw": ntu_raw,
+    "pku_mmd": pku_mmd,
+    "kaggle": kaggle,
+    "skeleton5d": skeleton5d,
+    "agcn": agcn,
+    "pyskl": pyskl,
+    "per_clip": per_clip,
+}
 LAYOUTS = ("auto", *READERS, STORE)
 
 
@@ -64,7 +73,10 @@ def _unknown(seen: Look) -> DataError:
         )
     if seen.kind in ("folder", "zip"):
         inside = ", ".join(seen.names[:4]) + (" ..." if len(seen.names) > 4 else "")
-        return DataError(f"a {seen.kind} of {len(seen.names)} files that fit no layout: {inside}", where=where, expected=known)
+        return DataError(
+            f"a {seen.kind} of {len(seen.names)} files that fit no layout: {inside}", where=where, expected=known,
+            next_step="clips of your own need a table labels.csv beside them",
+        )  # fmt: skip
     open_zip(seen.path, kind=f"a data file: {known}").close()  # says what the file is instead
     raise AssertionError("a zip is never unknown here")
 

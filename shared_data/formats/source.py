@@ -27,11 +27,13 @@ class ReadOptions:
     split        which published protocol divides the clips (xsub, xview, xset ...); "auto": the only one there is. A file
                  that holds a train and a test part already is taken as it is
     skip_list    text file naming clips to leave out, one per line (NTU's lists of incomplete samples)
+    repair       undo a wrong order of the values in a frame, if both splits prove to have the same wrong order
     """
 
     num_classes: int | None = None
     split: str = "auto"
     skip_list: Path | None = None
+    repair: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Files that must not be trusted: each is refused with key, row and reason, or accepted as documented. Nothing is executed."""
+"""Variants of the kinds of `test_corpus`: each is refused with key, row and reason, or accepted as documented."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from shared_data.check import check
 from shared_data.datasets import open_data
@@ -57,29 +55,16 @@ def one_hot_set(n: int, column: int, value: float) -> Callable[[np.ndarray], np.
     return change
 
 
-def two_hot(y: np.ndarray) -> np.ndarray:
-    y[9, (y[9].argmax() + 1) % 5] = 1
-    return y
-
-
 CHANGES = {
-    "nan": ("x_train", one_hot_set(7, 3, np.nan), ("NaN", "train", "row 7", "drop")),
-    "inf": ("x_test", one_hot_set(2, 1, -np.inf), ("infinite", "test", "row 2")),
     "float64 beyond float32": (
         "x_train",
         lambda x: one_hot_set(1, 0, 1e300)(x.astype(np.float64)),
         ("infinite", "row 1"),
     ),
-    "all zero": ("x_train", row_set(4, 0), ("without a single non-zero", "train", "row 4")),
-    "empty one-hot row": ("y_train", row_set(5, 0), ("y_train", "without any positive", "row 5")),
-    "two-hot": ("y_train", two_hot, ("y_train", "more than one positive", "row 9")),
-    "soft labels": ("y_test", lambda y: y * 0.8 + 0.04, ("y_test", "other than 0 and 1", "rows 0, 1, 2")),
-    "negative one-hot": ("y_train", lambda y: -y, ("y_train", "negative", "row")),
     "label NaN": ("y_train", one_hot_set(3, 2, np.nan), ("y_train", "NaN", "row 3")),
     "negative integer": ("y_train", lambda y: y.argmax(-1) - 1, ("y_train", "negative")),
     "fractional integers": ("y_train", lambda y: y.argmax(-1) + 0.5, ("y_train", "whole")),
     "huge integer": ("y_train", lambda y: row_set(0, 2**60)(y.argmax(-1)), ("y_train", "row 0")),
-    "fewer labels": ("y_train", lambda y: y[:-1], ("39 labels for 40 clips", "y_train")),
     "more labels": ("y_test", lambda y: np.vstack([y, y]), ("40 labels for 20 clips", "y_test")),
     "other class count": ("y_test", lambda y: np.hstack([y, y * 0]), ("y_train has 5", "y_test has 10")),
     "151 columns": ("x_train", lambda x: np.dstack([x, x[..., :1]]), ("151", "differ")),
@@ -104,29 +89,16 @@ def test_changed_array_is_refused(case, deflated, arrays, save):
     assert not file.with_name("store.h5").exists() and not list(file.parent.glob("*partial*"))
 
 
-def test_empty_split_is_refused(arrays, save):
-    arrays["x_test"], arrays["y_test"] = arrays["x_test"][:0], arrays["y_test"][:0]
-    refused(save(arrays), "test split holds no clips")
-
-
-def test_151_columns_everywhere(arrays, save):
-    for key in ("x_train", "x_test"):
-        arrays[key] = np.dstack([arrays[key], arrays[key][..., :1]])
-    refused(save(arrays), "151", "(N, T, 150)", "x_train")
-
-
 def test_label_outside_the_classes_asked_for(arrays, save):
     for key in ("y_train", "y_test"):
         arrays[key] = arrays[key].argmax(-1)
     refused(save(arrays), "outside the 4 classes", "largest: 4", options=ReadOptions(num_classes=4))
 
 
-def test_61_columns_are_held_against_the_class_count(arrays, save):
+def test_61_columns_without_a_class_count_are_a_warning(arrays, save):
     for key in ("y_train", "y_test"):
         arrays[key] = np.pad(arrays[key], ((0, 0), (0, 56)))
-    file = save(arrays)
-    refused(file, "61 label columns", "60", options=ReadOptions(num_classes=60))
-    assert "label-width" in {finding.code for finding in open_data(file).findings}, "without a count: a warning"
+    assert "label-width" in {finding.code for finding in open_data(save(arrays)).findings}
 
 
 def test_every_error_is_in_the_report_with_its_rows(arrays, save):
@@ -165,49 +137,6 @@ def test_dropping_everything_is_an_error(arrays, save):
 
 
 # --- orders of the 150 numbers ------------------------------------------------------------------------------------------
-
-ORDERS = {
-    "joint, xyz, person": (2, 3, 1),
-    "xyz, joint, person": (3, 2, 1),
-    "person, xyz, joint": (1, 3, 2),
-}
-
-
-def reordered(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """(N, T, 150) person, joint, xyz -> the same values in another order."""
-    n, t, _ = x.shape
-    return x.reshape(n, t, 2, 25, 3).transpose(0, 1, *(a + 1 for a in axes)).reshape(n, t, 150)
-
-
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("centred", [True, False], ids=["centred", "not centred"])
-def test_wrong_orders_are_recognised_and_refused(order, centred, arrays, save):
-    for key in ("x_train", "x_test"):
-        x = arrays[key]
-        if not centred:
-            people = x.reshape(*x.shape[:2], 2, 75)
-            shift = np.tile(np.float32([0.3, -0.2, 2.9]), 50).reshape(2, 75)
-            x = (people + shift * people.any(-1, keepdims=True)).reshape(x.shape)
-            arrays[f"right_{key}"] = x
-        arrays[key] = reordered(x, ORDERS[order])
-    refused(save(arrays), f"ordered {order}, not person, joint, xyz", "x_train")
-    if not centred:
-        right = {**arrays, "x_train": arrays["right_x_train"], "x_test": arrays["right_x_test"]}
-        findings = open_data(save(right, "right.npz")).findings
-        assert "not centred" in " ".join(f.message for f in findings if f.code == "layout-confirmed")
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_scrambled_five_dimensional_files_are_recognised(order, arrays, save):
-    """The right vectors, decoded in a wrong order by a converter, stored as (N, 3, T, 25, 2)."""
-    shapes = {"joint, xyz, person": (25, 3, 2), "xyz, joint, person": (3, 25, 2), "person, xyz, joint": (2, 3, 25)}
-    names = order.split(", ")
-    for key in ("x_train", "x_test"):
-        n, t, _ = arrays[key].shape
-        wrong = arrays[key].reshape(n, t, *shapes[order])
-        xyz, joint, person = (2 + names.index(name) for name in ("xyz", "joint", "person"))
-        arrays[key] = wrong.transpose(0, xyz, 1, joint, person)
-    refused(save(arrays), f"ordered {order}")
 
 
 def test_random_numbers_are_accepted_but_not_confirmed(save):
@@ -263,17 +192,15 @@ class Trap:
         return (os.mkdir, (str(self.path),))
 
 
-@pytest.mark.parametrize("form", ["object array", "pickle named npz", "pickle as member", "pickle labels"])
+@pytest.mark.parametrize("form", ["pickle as member", "pickle labels"])
 def test_pickles_are_never_opened(form, synthetic_file, tmp_path):
     sprung, file = tmp_path / "sprung", tmp_path / "data.npz"
     trapped = np.array([Trap(sprung)] * 40, dtype=object)
-    if form == "pickle named npz":
-        file.write_bytes(pickle.dumps(Trap(sprung)))
-    elif form == "pickle as member":
+    if form == "pickle as member":
         rewrite(synthetic_file, file, {"x_train.npy": pickle.dumps(Trap(sprung))})
     else:
-        rewrite(synthetic_file, file, {("y" if "labels" in form else "x") + "_train.npy": member(trapped)})
-    refused(file, "pickle" if form != "object array" else "Python objects")
+        rewrite(synthetic_file, file, {"y_train.npy": member(trapped)})
+    refused(file, "pickle")
     with pytest.raises(LabError):
         check(file)
     assert not sprung.exists(), "the file ran code"
@@ -290,33 +217,8 @@ def whole(name: str, content: bytes) -> Callable[[Path, Path], Path]:
     return build
 
 
-def truncated(valid: Path, folder: Path) -> Path:
-    (folder / "data.npz").write_bytes(valid.read_bytes()[: valid.stat().st_size // 2])
-    return folder / "data.npz"
-
-
-def flipped(valid: Path, folder: Path) -> Path:
-    content = bytearray(valid.read_bytes())
-    content[len(content) // 3] ^= 0x40
-    (folder / "data.npz").write_bytes(content)
-    return folder / "data.npz"
-
-
 def with_members(change: dict[str, bytes], deflated: bool = False) -> Callable[[Path, Path], Path]:
     return lambda valid, folder: rewrite(valid, folder / "data.npz", change, deflated=deflated)
-
-
-def duplicate(valid: Path, folder: Path) -> Path:
-    target = folder / "data.npz"
-    target.write_bytes(valid.read_bytes())
-    with zipfile.ZipFile(target, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
-        archive.writestr("y_train.npy", member(np.eye(5)[np.zeros(40, int)]))
-    return target
-
-
-def wrong_keys(valid: Path, folder: Path) -> Path:
-    np.savez(folder / "data.npz", data=np.zeros(3), labels=np.zeros(3))
-    return folder / "data.npz"
 
 
 def pickle_folder(valid: Path, folder: Path) -> Path:
@@ -325,18 +227,9 @@ def pickle_folder(valid: Path, folder: Path) -> Path:
 
 
 FILES = {
-    "zero bytes": (whole("data.npz", b""), ("empty (0 bytes)",)),
-    "not a zip": (whole("data.npz", b"hello, this is text"), ("not a zip", "68 65 6c 6c")),
     "a gzip": (whole("data.npz", b"\x1f\x8b\x08" + b"0" * 20), ("gzip",)),
     "a single npy": (whole("data.npz", member(np.zeros(3))), (".npy array",)),
     "start of a zip only": (whole("data.npz", b"PK\x03\x04" + b"0" * 50), ("truncated",)),
-    "truncated zip": (truncated, ("truncated", "bytes")),
-    "flipped byte": (flipped, ("damaged", "x_train", "CRC")),
-    "wrong keys": (wrong_keys, ("x_train, y_train, x_test, y_test", "found: data, labels")),
-    "header claims 164 TiB": (
-        with_members({"x_train.npy": lying_header("(1000000000, 300, 150)")}),
-        ("180,000,000,000,000", "64"),
-    ),
     "header too small": (with_members({"x_train.npy": lying_header("(1, 1, 1)")}), ("4 bytes", "64")),
     "negative shape": (with_members({"x_train.npy": lying_header("(-1, 300, 150)")}), ("impossible shape",)),
     "shape of 10**30": (with_members({"x_train.npy": lying_header("(0, 10**30)")}), ("header",)),
@@ -349,8 +242,6 @@ FILES = {
         ("header claims",),
     ),
     "deep header": (with_members({"x_train.npy": lying_header("(" * 3000 + ")" * 3000)}), ("header",)),
-    "duplicate member": (duplicate, ("two members of the same name", "y_train")),
-    "zip bomb": (with_members({"x_train.npy": bytes(1 << 28)}, deflated=True), ("zip bomb", "268,435,456")),
     "empty folder": (pickle_folder, ("fit no layout",)),
 }
 
@@ -374,39 +265,6 @@ def test_members_that_lead_outside_are_ignored_and_named(synthetic_file, tmp_pat
     told = next(finding for finding in data.findings if finding.code == "member-ignored")
     assert told.count == 3 and "evil" in told.message
     assert not list(tmp_path.parent.glob("**/evil*"))
-
-
-def test_a_zip_bomb_takes_no_memory(tmp_path, synthetic_file):
-    """A header that agrees with 1.5 GB of packed zeros: refused before memory is taken for them."""
-    bomb = tmp_path / "data.npz"
-    shape = (2500, 300, 500)
-    with zipfile.ZipFile(synthetic_file) as old, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as new:
-        for name in old.namelist():
-            if name != "x_train.npy":
-                new.writestr(name, old.read(name))
-        with new.open("x_train.npy", "w", force_zip64=True) as stream:
-            stream.write(lying_header(str(shape), b""))
-            for _ in range(50):
-                stream.write(bytes(30_000_000))
-    program = """
-        import resource, sys
-        from shared_data.datasets import open_data
-        from shared_data.errors import DataError
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        try:
-            open_data(sys.argv[1])
-        except DataError as error:
-            assert "zip bomb" in str(error), error
-            sys.exit(7 if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000 else 8)
-    """
-    ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), str(bomb)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 7, ran.stderr
 
 
 def test_streaming_needs_little_more_than_the_ragged_rows(tmp_path):
@@ -483,42 +341,3 @@ def test_nw_ucla_action_outside_the_classes_and_doubled_clips(tmp_path):
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "a01_s01_e00_v01.json").write_text(GOOD)
     refused(tmp_path, "twice")
-
-
-# --- anything -----------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_mutated_files_give_right_data_or_our_own_error(data, tmp_path):
-    """Flip, cut and insert bytes anywhere in small valid files."""
-    rng = np.random.default_rng(3)
-    x = rng.normal(size=(4, 5, 150)).astype(np.float32)
-    y = np.eye(2)[[0, 1, 0, 1]]
-    file, store = tmp_path / "f.npz", tmp_path / "f.h5"
-    store.unlink(missing_ok=True)
-    deflated = data.draw(st.booleans())
-    (np.savez_compressed if deflated else np.savez)(file, x_train=x, y_train=y, x_test=x, y_test=y)
-    right = x.reshape(4, 5, 2, 25, 3)
-    target = file
-    if data.draw(st.booleans()):
-        target = prepare(file, store)
-    content = bytearray(target.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(content) - 1))
-        kind = data.draw(st.sampled_from(["flip", "cut", "insert"]))
-        if kind == "flip":
-            content[at] ^= 1 << data.draw(st.integers(0, 7))
-        elif kind == "cut":
-            del content[at : at + data.draw(st.integers(1, 400))]
-        else:
-            content[at:at] = data.draw(st.binary(min_size=1, max_size=40))
-    target.write_bytes(content)
-    try:
-        check(target).raise_if_bad()
-        opened = open_data(target)
-    except LabError:
-        return
-    assert opened.train.labels.tolist() == [0, 1, 0, 1]
-    for n in range(4):
-        np.testing.assert_array_equal(opened.train.clip(n), right[n])

@@ -78,10 +78,36 @@ def test_test_batches_are_in_order_and_the_same_every_epoch(clips: Clips) -> Non
     np.testing.assert_array_equal(torch.cat([batch.clips for batch in batches]).numpy(), whole)
 
 
-def test_the_same_bits_whatever_the_prefetch(clips: Clips) -> None:
-    base = list(loader(clips, prefetch=0).epoch(3))
-    for prefetch in (1, 2, 5):
-        assert same(base, list(loader(clips, prefetch=prefetch).epoch(3)))
+@pytest.mark.parametrize("train", [True, False])
+def test_the_same_bits_whatever_the_workers(clips: Clips, train: bool) -> None:
+    base = list(loader(clips, workers=0, train=train).epoch(3))
+    for workers, prefetch in ((1, 1), (1, 5), (2, 2), (4, 2)):
+        assert same(base, list(loader(clips, workers=workers, prefetch=prefetch, train=train).epoch(3)))
+
+
+def test_batches_made_on_a_device_are_the_same(clips: Clips) -> None:
+    """`--augment-on device` with the CPU as the device: no GPU is needed to see that the path is the same one."""
+    there = loader(clips, device=torch.device("cpu"))
+    assert same(list(there.epoch(1)), list(loader(clips).epoch(1)))
+    assert there.workers == 0, "a device queues its own work"
+
+
+def test_the_official_random_numbers_repeat_in_every_epoch_and_run(clips: Clips) -> None:
+    def drawn(epoch: int, start: int = 0, **options: Any) -> list[Any]:
+        running = loader(clips, upstream=2, **options)
+        return list(running._upstream_plans(epoch, start))
+
+    first, again, other = drawn(0), drawn(5), drawn(0, seed=9)
+    full = [(index, draws) for index, draws in first if len(index) == 4]
+    assert not np.array_equal(first[0][0], again[0][0]), "the order of the clips does change"
+    for (_, ours), (_, theirs), (_, third) in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(ours.matrices, theirs.matrices)
+        np.testing.assert_array_equal(ours.matrices, third.matrices)
+    assert not np.array_equal(full[0][1].matrices, full[1][1].matrices), "two workers"
+    assert not np.array_equal(full[0][1].matrices, full[2][1].matrices), "a worker goes on from batch to batch"
+    assert same(list(loader(clips, upstream=2).epoch(0, 3)), list(loader(clips, upstream=2).epoch(0))[3:])
+    with pytest.raises(LabError, match="no official stream"):
+        Loader(clips, Broken(pipeline("ctrgcn_ntu"), np.zeros(0)), batch_size=4, train=True, upstream=1)
 
 
 def test_the_same_bits_from_any_start(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +149,7 @@ def test_repeats_show_each_clip_so_many_times_each_time_another_way(clips: Clips
 
 def test_a_batch_stays_its_holders(clips: Clips) -> None:
     """Memory is used again only when nobody holds a tensor or a view of it."""
-    running = loader(clips, prefetch=0, repeat=20)
+    running = loader(clips, workers=0, repeat=20)
     kept: list[tuple[torch.Tensor, torch.Tensor]] = []
     addresses = set()
     for batch in running.epoch(0):
@@ -141,37 +167,41 @@ def test_recycled_memory_is_given_once_at_a_time() -> None:
     first = memory.take((2, 3))
     second = memory.take((2, 3))
     third = memory.take((2, 3))
-    assert not np.shares_memory(first, second)
-    assert not np.shares_memory(first, third)
+    assert len({first.data_ptr(), second.data_ptr(), third.data_ptr()}) == 3
     del first
-    assert not np.shares_memory(memory.take((1, 3)), second)
+    assert memory.take((1, 3)).data_ptr() != second.data_ptr()
     assert memory.take((5, 5)).shape == (5, 5)
 
 
 class Broken:
-    """A pipeline that fails at the third batch."""
+    """A pipeline that fails at the batch of the clips `broken`."""
 
-    def __init__(self, inner: Pipeline) -> None:
-        self._inner, self.name, self.window, self.calls = inner, inner.name, inner.window, 0
+    def __init__(self, inner: Pipeline, broken: np.ndarray) -> None:
+        self._inner, self.name, self.item, self.broken = inner, inner.name, inner.item, broken
 
     def accept(self, clips: Clips) -> None: ...
 
     def draw(self, *given: Any) -> Any:
         return self._inner.draw(*given)
 
-    def train(self, clips: Clips, index: np.ndarray, draws: Any, out: np.ndarray | None = None) -> np.ndarray:
-        self.calls += 1
-        if self.calls == 3:
+    def train(self, clips: Clips, index: np.ndarray, draws: Any, out: torch.Tensor | None = None) -> torch.Tensor:
+        if np.array_equal(index, self.broken):
             raise LabError("the third batch is broken")
         return self._inner.train(clips, index, draws, out)
 
-    def test(self, clips: Clips, index: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def test(self, clips: Clips, index: np.ndarray, out: torch.Tensor | None = None) -> torch.Tensor:
         return self._inner.test(clips, index, out)
 
 
-@pytest.mark.parametrize("prefetch", [0, 2])
-def test_an_error_in_the_thread_reaches_the_caller(clips: Clips, prefetch: int) -> None:
-    running = Loader(clips, Broken(pipeline("ctrgcn_ntu", window=16)), batch_size=4, train=True, prefetch=prefetch)
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_an_error_in_the_thread_reaches_the_caller(clips: Clips, workers: int) -> None:
+    running = Loader(
+        clips,
+        Broken(pipeline("ctrgcn_ntu", window=16), loader(clips).order(0)[0][8:12]),
+        batch_size=4,
+        train=True,
+        workers=workers,
+    )
     epoch = running.epoch(0)
     good = [next(epoch), next(epoch)]
     with pytest.raises(LabError, match="the third batch is broken"):
@@ -181,7 +211,7 @@ def test_an_error_in_the_thread_reaches_the_caller(clips: Clips, prefetch: int) 
 
 
 def ahead_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "batches ahead"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("batches ahead")]
 
 
 def test_the_thread_ends_with_the_epoch_and_with_its_holder(clips: Clips) -> None:
@@ -207,7 +237,7 @@ def test_two_epochs_of_one_loader_at_a_time(clips: Clips) -> None:
 
 def test_the_threads_of_torch_stay_as_they_were(clips: Clips) -> None:
     before = torch.get_num_threads()
-    list(loader(clips, prefetch=2).epoch(0))
+    list(loader(clips, workers=2).epoch(0))
     assert torch.get_num_threads() == before
 
 
@@ -216,7 +246,8 @@ def test_the_threads_of_torch_stay_as_they_were(clips: Clips) -> None:
     [
         ({"batch_size": 0}, "batch_size is 0"),
         ({"repeat": 0}, "repeat is 0"),
-        ({"prefetch": -1}, "prefetch is -1"),
+        ({"prefetch": 0}, "prefetch is 0"),
+        ({"workers": -1}, "workers is -1"),
         ({"repeat": 2, "train": False}, "repeat is 2 for a test split"),
         ({"batch_size": 24, "drop_last": True}, "do not fill one batch of 24"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,12 @@ import numpy as np
 import pytest
 
 from shared_data import store
+from shared_data.atomic import WriteError
 from shared_data.check import check
 from shared_data.datasets import honest, open_data
-from shared_data.errors import DataError, MissingInputError
+from shared_data.errors import DataError, MissingInputError, UsageError
 from shared_data.formats.source import ReadOptions
-from shared_data.store import StoreWriteError, info, prepare, sha256
+from shared_data.store import info, prepare, sha256
 
 INDEX = ("rows", "offset", "extent", "valid", "people", "labels", "ids")
 
@@ -91,11 +93,11 @@ def test_an_older_store_is_replaced_but_no_other_file(synthetic_file, parity_cli
     prepare(parity_clips / "clips_ucla.zip", target)
     assert open_data(target).skeleton.name == "ucla20"
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(StoreWriteError, match="left alone"):
+    with pytest.raises(WriteError, match="left alone"):
         prepare(synthetic_file, tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_text() == "mine"
     for odd in (tmp_path, tmp_path / "none" / "data.h5"):
-        with pytest.raises(StoreWriteError) as error:
+        with pytest.raises(WriteError) as error:
             prepare(synthetic_file, odd)
         assert error.value.exit_code == 74
 
@@ -104,11 +106,11 @@ def test_failure_while_writing_leaves_the_old_store(synthetic_file, tmp_path, mo
     target = prepare(synthetic_file, tmp_path / "data.h5")
     before = target.read_bytes()
 
-    def full(path):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "_flush", full)
-    with pytest.raises(StoreWriteError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WriteError, match="No space left"):
         prepare(synthetic_file, target)
     assert target.read_bytes() == before and list(tmp_path.iterdir()) == [target]
 
@@ -135,14 +137,13 @@ except LabError as error:
 
 def test_leftovers_of_a_killed_run_do_no_harm_and_two_runs_exclude_each_other(synthetic_file, tmp_path):
     target = tmp_path / "data.h5"
-    (tmp_path / "data.h5.train.partial").write_bytes(b"junk" * 1000)
-    (tmp_path / "data.h5.partial").write_bytes(b"junk")
+    (tmp_path / "data.h5.partial").write_bytes(b"junk" * 1000)
     assert_same(open_data(prepare(synthetic_file, target)), open_data(synthetic_file))
-    with (tmp_path / "data.h5.test.partial").open("wb") as held:
+    with (tmp_path / "data.h5.partial").open("wb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(StoreWriteError, match="another command"):
+        with pytest.raises(WriteError, match="another command"):
             prepare(synthetic_file, target)
-        assert (tmp_path / "data.h5.test.partial").exists()
+        assert (tmp_path / "data.h5.partial").exists()
 
 
 def test_damage_of_the_rows_is_found_by_check(synthetic_file, tmp_path):
@@ -226,6 +227,9 @@ def test_a_store_is_no_source_and_must_exist(synthetic_file, tmp_path):
         open_data(synthetic_file, layout="store")
     with pytest.raises(DataError, match="60 classes"):
         open_data(made, options=ReadOptions(num_classes=60))
+    for use in (open_data, check):
+        with pytest.raises(UsageError, match="--repair means nothing"):
+            use(made, options=ReadOptions(repair=True))
 
 
 def test_honest_is_the_same_for_store_and_source(synthetic_file, parity_clips, tmp_path):
@@ -233,3 +237,12 @@ def test_honest_is_the_same_for_store_and_source(synthetic_file, parity_clips, t
         direct, stored = honest(open_data(path)), honest(open_data(prepare(path, tmp_path / f"{number}.h5")))
         assert direct.test.ids.tolist() == stored.test.ids.tolist()
         assert direct.train.ids.tolist() == stored.train.ids.tolist()
+
+
+def test_names_of_any_alphabet_survive(tmp_path):
+    for name in ("a01_s01_e00_v01", "a01_s01_e00_v03"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"skeletons": np.ones((2, 20, 3)).tolist()}))
+    made = prepare(tmp_path, tmp_path.parent / f"{tmp_path.name}.h5")
+    assert open_data(made).train.ids.tolist() == ["a01_s01_e00_v01"]
+    np.testing.assert_array_equal(store._texts(np.array(["aé".encode(), b"b"])), ["aé", "b"])
+    np.testing.assert_array_equal(store._texts(np.array([b"train_0", b"train_17"])), ["train_0", "train_17"])

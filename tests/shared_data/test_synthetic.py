@@ -141,3 +141,16 @@ def test_animation_is_small_and_has_as_many_pictures_as_asked(made):
     assert len(svg) < 60_000 and "&lt;b&gt;&amp;" in svg
     steps = [e.get("values").split(";") for e in ET.fromstring(svg).iter() if e.tag.endswith("animate")]
     assert len(steps) == 3 * made.train.people[0] and {len(step) for step in steps} == {20}
+
+
+def test_any_number_of_clips_and_deflated_files_hold_the_same(tmp_path):
+    wish = {"classes": 4, "sizes": (11, 6), "frames": 30, "seed": 2}
+    stored, small = write_synthetic(tmp_path / "synthetic.npz", **wish), tmp_path / "small_synthetic.npz"
+    write_synthetic(small, deflated=True, **wish)
+    assert small.stat().st_size < 0.9 * stored.stat().st_size
+    one, other = open_data(stored), open_data(small)
+    assert (len(one.train), len(one.test)) == (11, 6)
+    assert np.bincount(one.train.labels).tolist() == [3, 3, 3, 2], "as even as 11 clips can be"
+    np.testing.assert_array_equal(one.train.rows, other.train.rows)
+    with pytest.raises(LabError, match="at least one clip"):
+        write_synthetic(stored, classes=4, sizes=(3, 6))

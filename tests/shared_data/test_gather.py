@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +11,8 @@ import torch
 
 from shared_data.clips import Clips
 from shared_data.formats.ragged import RaggedBuilder, in_memory
-from shared_data.sampling import (
-    blend_exact,
-    centre_crop,
-    crop_length,
-    evenly_spaced,
-    frames_from_copies,
-    fused_kernel_is_exact,
-    lay_out,
-    present_people,
-    random_crop,
-    resample,
-    resize_plan,
-)
+from shared_data.frames import NOTHING, Frames, blended, crop_resize, resize_plan
+from shared_data.gather import blend_exact, channels, fused_kernel_is_exact, gather, lay_out, present_people
 
 WINDOWS = (52, 64, 100, 120)
 
@@ -58,11 +46,15 @@ def torch_resize(clip: np.ndarray, window: int) -> np.ndarray:
 def whole(clips: Clips, window: int) -> np.ndarray:
     """Every clip's valid frames at `window` frames: (N, window, M, V, 3)."""
     index = np.arange(len(clips))
-    present = present_people(clips, index)
-    parts = resample(clips, present, np.zeros(len(clips), np.int64), clips.valid[index].astype(np.int64), window)
-    out = np.empty((len(clips), 3, window, clips.joints, clips.max_people), dtype=np.float32)
-    lay_out(np.ascontiguousarray(parts.transpose(0, 3, 1, 2)), present, out)
-    return out.transpose(0, 2, 4, 3, 1)
+    return shown(clips, crop_resize(np.zeros(len(clips), np.int64), clips.valid[index], window))
+
+
+def shown(clips: Clips, frames: Frames) -> np.ndarray:
+    """All clips at `frames`: (N, W, M, V, 3)."""
+    present = present_people(clips, np.arange(len(clips)))
+    parts = channels(clips, present, frames)
+    out = torch.empty((len(clips), *parts.shape[1:], clips.max_people))
+    return lay_out(parts, present, out).numpy().transpose(0, 2, 4, 3, 1)
 
 
 @pytest.mark.parametrize("window", WINDOWS)
@@ -124,10 +116,47 @@ def test_frames_that_are_not_stored_are_zero() -> None:
     padded = made_clips([70, 70], [1, 2])
     clips = ragged(padded)
     present = present_people(clips, np.array([0, 1]))
-    parts = resample(clips, present, np.array([60, 60]), np.array([20, 20]), 20)  # ten frames beyond the last
-    np.testing.assert_array_equal(parts[0, :10], padded[0, 60:70, 0])
-    np.testing.assert_array_equal(parts[2, :10], padded[1, 60:70, 1])
-    assert not parts[:, 10:].any()
+    number = np.tile(np.arange(60, 80), (2, 1))  # ten frames beyond the last
+    number[:, 3] = NOTHING
+    parts = gather(clips, present, Frames(number)).numpy()
+    expected = padded[:, 60:80].copy()
+    expected[:, 3] = 0
+    np.testing.assert_array_equal(parts[0], expected[0, :, 0])
+    np.testing.assert_array_equal(parts[1:], expected[1].transpose(1, 0, 2, 3))
+    np.testing.assert_array_equal(gather(clips, present, blended(Frames(number))).numpy(), parts)
+
+
+def test_single_frames_in_any_order_and_their_blended_form() -> None:
+    padded = made_clips([70, 40, 0], [1, 2, 1])
+    clips = ragged(padded)
+    number = np.random.default_rng(0).integers(0, 75, (3, 50))
+    expected = np.stack([clip[frames] for clip, frames in zip(padded, number, strict=True)])
+    np.testing.assert_array_equal(shown(clips, Frames(number)), expected)
+    np.testing.assert_array_equal(shown(clips, blended(Frames(number))), expected)
+
+
+def test_a_file_used_in_place_gives_the_bits_of_the_ragged_form() -> None:
+    """Frame-major rows that begin at an odd byte, as inside a zip, against the same clips ragged."""
+    padded = made_clips([70, 300, 1, 128], [1, 2, 1, 2])
+    compact = ragged(padded)
+    memory = np.zeros(padded.nbytes + 64, np.uint8)
+    begin = -memory.ctypes.data % 64 + 7
+    rows = memory[begin : begin + padded.nbytes].view(np.float32).reshape(-1, 25, 3)
+    rows[:] = padded.reshape(-1, 25, 3)
+    assert not rows.flags.aligned
+    in_place = dataclasses.replace(compact, rows=rows, offset=np.arange(4) * 600, frame_step=2, zero=1 + 2 * 70 - 140 + 2 * 71)
+    assert not in_place.take_rows(np.array([in_place.zero])).any()
+    np.testing.assert_array_equal(whole(in_place, 64), whole(compact, 64))
+    number = np.tile(np.arange(60, 124), (4, 1))
+    np.testing.assert_array_equal(shown(in_place, Frames(number)), shown(compact, Frames(number)))
+
+
+def test_rows_on_another_device_give_the_same_numbers() -> None:
+    """The path of --augment-on device, here with the CPU as that device."""
+    clips = ragged(made_clips([70, 300, 1], [1, 2, 1]))
+    there = clips.on_device(torch.device("cpu"))
+    assert there.table is not None and there.table.data_ptr() != clips.rows.ctypes.data
+    np.testing.assert_array_equal(whole(there, 64), whole(clips, 64))
 
 
 def test_more_than_two_people() -> None:
@@ -143,73 +172,3 @@ def test_rows_read_through_a_read_only_map(tmp_path: Path, recwarn: pytest.Warni
     mapped = dataclasses.replace(clips, rows=np.load(tmp_path / "rows.npy", mmap_mode="r"))
     np.testing.assert_array_equal(whole(mapped, 64), whole(clips, 64))
     assert not [str(warning.message) for warning in recwarn]
-
-
-def test_crops_follow_pythons_integers() -> None:
-    valid = np.arange(1, 2001)
-    for p in (0.95, 0.9, 0.5, 1.0):
-        start, length = centre_crop(valid, p)
-        expected = [int((1 - p) * n / 2) for n in valid.tolist()]
-        assert start.tolist() == expected
-        assert length.tolist() == [n - 2 * drop for n, drop in zip(valid.tolist(), expected, strict=True)]
-    ratios = np.random.default_rng(0).random(2000) / 2 + 0.5
-    expected = [min(max(math.floor(n * p), 64), n) for n, p in zip(valid.tolist(), ratios.tolist(), strict=True)]
-    assert crop_length(valid, ratios).tolist() == expected
-
-
-@pytest.mark.parametrize("valid", [1, 40, 63, 64, 65, 300])
-def test_random_crops_are_distributed_like_the_official_ones(valid: int) -> None:
-    """Against a clip-by-clip imitation of the official draws: lengths and, given the length, first frames."""
-    count = 20_000
-    rng = np.random.default_rng(valid)
-    start, length = random_crop(np.full(count, valid), 0.5, 1.0, rng.random((count, 2)))
-    official = np.random.RandomState(valid)
-    lengths, starts = [], []
-    for _ in range(count):
-        p = official.rand(1)[0] * 0.5 + 0.5
-        kept = min(max(math.floor(valid * p), 64), valid)
-        lengths.append(kept)
-        starts.append(official.randint(0, valid - kept + 1))
-    assert length.max() <= valid
-    assert start.min() >= 0
-    assert (start + length).max() <= valid
-    limit = 1.63 * math.sqrt(2 / count)  # two-sample Kolmogorov-Smirnov, 1 % level
-    for ours, theirs in ((length, lengths), (start, starts)):
-        edges = np.arange(valid + 1)
-        ours_below = np.searchsorted(np.sort(ours), edges, side="right") / count
-        theirs_below = np.searchsorted(np.sort(theirs), edges, side="right") / count
-        assert np.abs(ours_below - theirs_below).max() < limit
-    room = valid - length
-    ends = room > 20  # every start possible, the last one too
-    if ends.any():
-        assert start[ends].min() == 0
-        assert (start == room)[ends].any()
-
-
-@pytest.mark.parametrize("count", [1, 2, 52, 64])
-def test_evenly_spaced_frames_are_numpys(count: int) -> None:
-    lengths = np.arange(1, 400)
-    expected = np.stack([np.floor(np.linspace(0, n - 1, count)).astype(int) for n in lengths.tolist()])
-    np.testing.assert_array_equal(evenly_spaced(lengths, count), expected)
-
-
-def test_frames_from_copies_are_sorted_never_too_many_and_fair() -> None:
-    rng = np.random.default_rng(0)
-    length = np.array([1, 2, 7, 52, 201] * 400)
-    frames = frames_from_copies(length, rng.random((2000, 52)))
-    assert (np.diff(frames, axis=1) >= 0).all()
-    assert frames.min() == 0
-    assert (frames < length[:, None]).all()
-    sevens = frames[length == 7].reshape(-1)
-    counts = np.bincount(sevens, minlength=7)
-    assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 16.8  # chi square, 6 degrees of freedom, 1 %
-    # Without replacement: with 3 copies of 2 frames, 6 draws take every copy once.
-    np.testing.assert_array_equal(frames_from_copies(np.array([2]), rng.random((1, 6)), copies=3), [[0, 0, 0, 1, 1, 1]])
-
-
-def test_floyds_algorithm_draws_every_subset_equally_often() -> None:
-    """Two of four positions: six subsets."""
-    frames = frames_from_copies(np.full(6000, 4), np.random.default_rng(3).random((6000, 2)), copies=1)
-    counts = np.unique(frames[:, 0] * 4 + frames[:, 1], return_counts=True)[1]
-    assert len(counts) == 6
-    assert ((counts - 1000) ** 2 / 1000).sum() < 15.1  # 5 degrees of freedom, 1 %
