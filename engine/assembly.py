@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def train_loader(data: DataSet, config: RunConfig, device: torch.device) -> Load
     options = _pipeline_options(config.train_feeder_args, config.train_window_size, config, data)
     return Loader(
         data.train, pipeline(config.pipeline, **options), batch_size=config.batch_size, train=True, seed=config.seed,
-        repeat=config.repeat, drop_last=True, prefetch=2 if config.num_worker else 0, pin_memory=device.type == "cuda",
+        repeat=config.repeat, drop_last=True, upstream=config.upstream_seeding, **_where(config, device),
     )  # fmt: skip
 
 
@@ -100,8 +101,17 @@ def test_loader(data: DataSet, config: RunConfig, device: torch.device) -> Loade
     options = _as_test_options(_pipeline_options(config.test_feeder_args, config.test_window_size, config, data))
     return Loader(
         data.test, pipeline(config.pipeline, **options), batch_size=config.test_batch_size, train=False,
-        prefetch=2 if config.num_worker else 0, pin_memory=device.type == "cuda",
+        **_where(config, device),
     )  # fmt: skip
+
+
+def _where(config: RunConfig, device: torch.device) -> dict[str, Any]:
+    """Where batches are made and by how many threads: more than there are processors would only wait for each other."""
+    return {
+        "workers": min(config.num_worker, os.cpu_count() or 1),
+        "pin_memory": device.type == "cuda",
+        "device": device if config.augment_on == "device" else None,
+    }
 
 
 def _pipeline_options(arguments: dict[str, Any], window: int, config: RunConfig, data: DataSet) -> dict[str, Any]:

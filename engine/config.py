@@ -29,8 +29,8 @@ LARGE = float("inf")
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("num_epoch", "batch_size", "test_batch_size", "forward_batch_size", "train_window_size",
                      "test_window_size", "eval_interval", "log_interval"), (1, LARGE)),
-    **dict.fromkeys(("max_clips", "save_interval", "save_steps", "num_worker", "warm_up_epoch", "base_lr", "min_lr",
-                     "weight_decay"), (0, LARGE)),
+    **dict.fromkeys(("max_clips", "save_interval", "save_steps", "num_worker", "upstream_seeding", "warm_up_epoch", "base_lr",
+                     "min_lr", "weight_decay"), (0, LARGE)),
     "repeat": (1, 10_000),
     "seed": (0, 2**32 - 1),
     "clip_grad": (1e-12, LARGE),
@@ -99,7 +99,13 @@ class RunConfig:
     eval_interval: int = _key(1, "evaluate every so many epochs (the last one always)")
     save_interval: int = _key(0, "also keep the weights of every so many epochs (0: only last and best)", volatile=True)
     save_steps: int = _key(0, "also save the full state every so many steps inside an epoch (0: no)", volatile=True)
-    num_worker: int = _key(1, "0: make batches in the training thread; 1 or more: one prefetch thread", volatile=True)
+    num_worker: int = _key(1, "threads that make batches ahead; 0: the training thread makes them itself", volatile=True)
+    augment_on: Literal["cpu", "device"] = _key(
+        "cpu", "where batches are made; device keeps the training clips in GPU memory (1.5 GB for NTU-60)", volatile=True
+    )
+    upstream_seeding: int = _key(
+        0, "repeat the official random numbers of so many data workers in every epoch (a bug, for comparisons); 0: off"
+    )
     device: str = _key("auto", "auto, cpu, cuda, or a GPU's number", volatile=True)
     work_dir: str | None = _key(None, "folder of the run (default: work_dir/MODEL/RECIPE_STREAM)", volatile=True)
     resume: Literal["auto", "never"] = _key("auto", "auto: go on with an interrupted run in --work-dir", volatile=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from engine import models
 from engine.launch import guarded, launch
-from sal import verbs
+from sal import data, verbs
 from shared_data.errors import UsageError, nearest
 
 Verb = Callable[[list[str]], int]
@@ -30,8 +30,7 @@ VERBS: dict[str, tuple[Verb, str]] = {
     "train": (_run("train"), "train a model: sal train ctrgcn --recipe ntu60_xsub --data NTU60_CS.npz"),
     "test": (_run("test"), "score weights: sal test ctrgcn --recipe ntu60_xsub --data F --weights W"),
     "demo": (verbs.typed(verbs.demo), "the whole way from a file to a report, in minutes"),
-    "data": (verbs.group({"check": verbs.data_check, "prepare": verbs.data_prepare, "info": verbs.data_info}),
-             "check | prepare | info: look at a data file, convert it to the store"),
+    "data": (data.run, "check | prepare | convert | import | info | show: look at a data file, convert it, draw a clip"),
     "models": (verbs.typed(verbs.list_models), "the models, their recipes and published accuracies"),
     "plan": (verbs.typed(verbs.plan), "which models and recipes fit a GPU's memory"),
     "doctor": (verbs.typed(verbs.doctor), "what this machine is and what is wrong with it"),

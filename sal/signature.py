@@ -1,7 +1,11 @@
-"""A function's signature as its command line: required parameters are words, the others flags, a bool is a switch."""
+"""A function's signature as its command line.
+
+Required parameters are words, those after ``*`` required flags, the others flags; a bool is a switch.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable
@@ -12,23 +16,52 @@ from engine.parsing import LabParser
 
 
 def call(function: Callable[..., int], argv: list[str], prog: str) -> int:
-    """Parse `argv` by the signature and docstring of `function` (``name: text`` lines under ``Args:``) and call it."""
-    return function(**vars(parser(function, prog).parse_args(argv)))
+    """Parse `argv` by the signature and docstring of `function` (``name: text`` lines under ``Args:``) and call it.
+
+    A parameter that is a dataclass stands for flags that several verbs share: one for each of its fields.
+    """
+    given = vars(parser(function, prog).parse_args(argv))
+    for name, hint in _parameters(function).items():
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            given[name] = hint(**{field.name: given.pop(field.name) for field in dataclasses.fields(hint)})
+    return function(**given)
 
 
 def parser(function: Callable[..., int], prog: str) -> LabParser:
-    text = inspect.getdoc(function) or ""
-    helps = dict(re.findall(r"^ {4}(\w+): (.+)$", text, re.MULTILINE))
-    result = LabParser(prog=prog, description=text.split("\n\nArgs:")[0])
-    hints = get_type_hints(function)
+    result = LabParser(prog=prog, description=(inspect.getdoc(function) or "").split("\n\nArgs:")[0])
+    hints = _parameters(function)
     for name, parameter in inspect.signature(function).parameters.items():
-        hint, default, said = hints[name], parameter.default, helps[name]
-        options: dict[str, Any] = {"help": said}
-        if hint is bool:
-            options |= {"action": "store_true"}
-        elif default is inspect.Parameter.empty:
-            options |= {"type": Path, "nargs": "+"} if hint == list[Path] else {"type": hint}
+        if dataclasses.is_dataclass(hints[name]):
+            shared = get_type_hints(hints[name])
+            for field in dataclasses.fields(hints[name]):
+                _add(result, field.name, shared[field.name], field.default, _said(hints[name])[field.name])
+        elif parameter.default is not inspect.Parameter.empty:
+            _add(result, name, hints[name], parameter.default, _said(function)[name])
+        elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            result.add_argument(_flag(name), type=hints[name], required=True, help=_said(function)[name])
+        elif hints[name] == list[Path]:
+            result.add_argument(name, type=Path, nargs="+", help=_said(function)[name])
         else:
-            options |= {"type": hint, "default": default}
-        result.add_argument(name if default is inspect.Parameter.empty else "--" + name.replace("_", "-"), **options)
+            result.add_argument(name, type=hints[name], help=_said(function)[name])
     return result
+
+
+def _parameters(function: Callable[..., int]) -> dict[str, Any]:
+    hints = get_type_hints(function)
+    return {name: hints[name] for name in inspect.signature(function).parameters}
+
+
+def _said(documented: Any) -> dict[str, str]:
+    """The ``name: text`` lines of a docstring."""
+    return dict(re.findall(r"^ {4}(\w+): (.+)$", inspect.getdoc(documented) or "", re.MULTILINE))
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _add(result: LabParser, name: str, hint: Any, default: Any, text: str) -> None:
+    if hint is bool:
+        result.add_argument(_flag(name), action="store_true", help=text)
+    else:
+        result.add_argument(_flag(name), type=hint, default=default, help=text)

@@ -1,16 +1,17 @@
 """What is done to the coordinates of a whole batch: rotation, bones, motion.
 
-Parts of clips are (P, ..., T, V) with P people that exist: absent people are zero before and after all of these, so
-nobody computes them.
+Channels are (P, 3, W, V) float32 tensors of the P people that exist, on any device: absent people are zero before and after all
+of these, so nobody computes them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from shared_data.memory import scratch
-from shared_data.skeletons import Skeleton
 
 _LANES = 64  # more than the widest vector registers hold
 
@@ -45,34 +46,35 @@ def rotation_matrices(angles: np.ndarray) -> np.ndarray:
     return matrices
 
 
-def rotate(channels: np.ndarray, matrices: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """x' = matrix x, into `out`: `channels` and `out` (P, 3, n) float32, `matrices` (P, 3, 3) float32.
+def transform(channels: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """x' = matrix x: (P, 3, W, V) and (P, 3, 3) float32 -> (P, 3, W, V), in memory that the next call overwrites.
 
     Three products and two sums, each rounded: the official product does that too. A BLAS call is faster and rounds once less,
     which shows where a stream takes differences of nearly equal values.
     """
-    source, matrix, result = torch.from_numpy(channels), torch.from_numpy(matrices), torch.from_numpy(out)
-    term = torch.from_numpy(scratch("rotation_term", out.shape))
-    torch.mul(matrix[:, :, 0:1], source[:, 0:1], out=result)
+    result = scratch("transformed", channels.shape, channels.device)
+    term = scratch("transform_term", channels.shape, channels.device)
+    matrix = matrices[..., None, None]
+    torch.mul(matrix[:, :, 0], channels[:, 0:1], out=result)
     for axis in (1, 2):
-        torch.mul(matrix[:, :, axis : axis + 1], source[:, axis : axis + 1], out=term)
+        torch.mul(matrix[:, :, axis], channels[:, axis : axis + 1], out=term)
         result.add_(term)
-    return out
-
-
-def bones(coordinates: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """Each joint relative to its parent in the bone table: (..., T, V) -> new (..., T, V)."""
-    parents = np.empty(skeleton.joints, dtype=np.int64)
-    for child, parent in skeleton.bones:
-        parents[child] = parent
-    result: np.ndarray = coordinates - np.take(coordinates, parents, axis=-1)
     return result
 
 
-def motion(coordinates: np.ndarray) -> np.ndarray:
+def bones(coordinates: torch.Tensor, table: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """Each joint relative to its parent in the bone `table` of (child, parent): (..., T, V) -> new (..., T, V)."""
+    parents = np.empty(len(table), dtype=np.int64)
+    for child, parent in table:
+        parents[child] = parent
+    picked = torch.from_numpy(parents).to(coordinates.device).expand(coordinates.shape)
+    return coordinates - torch.gather(coordinates, -1, picked)
+
+
+def motion(coordinates: torch.Tensor) -> torch.Tensor:
     """Next frame minus this one, last frame 0: (..., T, V) -> new (..., T, V)."""
-    result = np.empty_like(coordinates)
-    np.subtract(coordinates[..., 1:, :], coordinates[..., :-1, :], out=result[..., :-1, :])
+    result = torch.empty_like(coordinates)
+    torch.sub(coordinates[..., 1:, :], coordinates[..., :-1, :], out=result[..., :-1, :])
     result[..., -1, :] = 0
     return result
 
@@ -80,8 +82,8 @@ def motion(coordinates: np.ndarray) -> np.ndarray:
 STREAMS = ("j", "b", "jm", "bm")
 
 
-def stream_of(coordinates: np.ndarray, stream: str, skeleton: Skeleton) -> np.ndarray:
+def stream_of(coordinates: torch.Tensor, stream: str, table: Sequence[tuple[int, int]]) -> torch.Tensor:
     """Joints `j`, bones `b`, motion of joints `jm` or of bones `bm` (bone first, then motion): (..., T, V) -> same."""
     if stream.startswith("b"):
-        coordinates = bones(coordinates, skeleton)
+        coordinates = bones(coordinates, table)
     return motion(coordinates) if stream.endswith("m") else coordinates

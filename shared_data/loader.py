@@ -1,36 +1,46 @@
 """Batches of a split, in an order and with augmentations that depend on (seed, epoch) alone.
 
-No worker processes: a whole batch costs less than sending it between two processes. One background thread works ahead.
+No worker processes: a whole batch costs less than sending it between two processes. Threads work ahead; torch's operations let
+them run at the same time. How many there are changes nothing in the batches.
 """
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from shared_data.clips import Clips
-from shared_data.errors import LabError
+from shared_data.errors import LabError, UsageError
 from shared_data.memory import Recycled
-from shared_data.pipelines import Pipeline, rows_of
+from shared_data.pipelines import Pipeline, Positioned, rows_of
 from shared_data.randomness import permutation
+from shared_data.upstream import UpstreamDraws, stream
 
-_DRAWN_AHEAD = 4096  # clips whose random numbers are made at once; the numbers do not depend on it
+Plan = tuple[np.ndarray, object]  # positions in the split, draws (None at test time)
+_DRAWN_AHEAD = 2048  # clips whose random numbers are made at once; the numbers do not depend on it
 
 
 @dataclass
 class Batch:
-    """clips (B, 3, W, V, M) float32, labels (B,) int64, ids (B,) str, index (B,) int64 positions in the split."""
+    """What a training step takes.
+
+    clips      (B, 3, W, V, M) float32, or (B, K, 3, W, V, M) where a pipeline shows each clip in K views
+    labels     (B,) int64
+    ids        (B,) str
+    index      (B,) int64, positions in the split
+    positions  (B, W) float32, where in its clip each frame lies, for pipelines that tell (`Positioned`)
+    """
 
     clips: torch.Tensor
     labels: torch.Tensor
     ids: np.ndarray
     index: np.ndarray
+    positions: torch.Tensor | None = None
 
 
 class Loader:
@@ -40,8 +50,11 @@ class Loader:
     augmentation. Test: every clip once, in order, nothing random.
 
     drop_last   leave out a last batch that is not full
-    prefetch    batches a background thread keeps ready; 0 makes them in the caller's thread
+    workers     threads that make batches ahead; 0 makes them in the caller's thread
+    prefetch    batches that may be ready ahead of the caller
     pin_memory  page-locked batches, for copying to a GPU
+    device      make the batches there: the split's rows are copied to it once (1.5 GB for NTU-60). None: on the CPU
+    upstream    number of workers of the official loop whose repeated random numbers are to be used; 0: ours (see `upstream`)
     Raises `LabError` for settings that make no batch.
     """
 
@@ -55,10 +68,15 @@ class Loader:
         seed: int = 0,
         repeat: int = 1,
         drop_last: bool = False,
+        workers: int = 1,
         prefetch: int = 2,
         pin_memory: bool = False,
+        device: torch.device | None = None,
+        upstream: int = 0,
     ) -> None:
-        for name, value, least in (("batch_size", batch_size, 1), ("repeat", repeat, 1), ("prefetch", prefetch, 0)):
+        for name, value, least in (
+            ("batch_size", batch_size, 1), ("repeat", repeat, 1), ("workers", workers, 0), ("prefetch", prefetch, 1),
+        ):  # fmt: skip
             if value < least:
                 raise LabError(f"{name} is {value}", where="loader", expected=f"{least} or more")
         if len(clips) == 0:
@@ -67,12 +85,22 @@ class Loader:
             raise LabError(f"repeat is {repeat} for a test split", where="loader", expected="1: each clip is scored once")
         if pin_memory and not torch.cuda.is_available():
             raise LabError("page-locked memory needs a CUDA device, and torch sees none", where="loader pin_memory")
-        pipeline.accept(clips)
-        # One batch in use, `prefetch` ready, one in the making, and one more for a caller who looks back.
-        self._memory = Recycled(keep=prefetch + 3)
-        self.clips, self.pipeline = clips, pipeline
-        self.batch_size, self.train, self.seed, self.repeat = batch_size, train, seed, repeat
-        self.drop_last, self.prefetch, self.pin_memory = drop_last, prefetch, pin_memory
+        if device is not None and workers:
+            workers = 0  # the device queues its own work
+        self.clips = clips if device is None else clips.on_device(device)
+        pipeline.accept(self.clips)
+        if upstream and not isinstance(pipeline, UpstreamDraws):
+            raise UsageError(
+                f"pipeline {pipeline.name} has no official stream of random numbers",
+                where="loader upstream",
+                next_step="leave --upstream-seeding out; it is for comparing with official CTR-GCN runs",
+            )
+        # One batch in use, those ready, one in the making by each worker, and one more for a caller who looks back.
+        self._memory = Recycled(keep=prefetch + workers + 2)
+        self.pipeline, self.batch_size, self.train, self.seed, self.repeat = pipeline, batch_size, train, seed, repeat
+        self.drop_last, self.workers, self.prefetch, self.pin_memory = drop_last, workers, prefetch, pin_memory
+        self.device, self.upstream = device, upstream
+        self._positioned = pipeline if isinstance(pipeline, Positioned) else None
         if len(self) == 0:
             raise LabError(
                 f"{len(clips) * repeat} clips do not fill one batch of {batch_size}, and drop_last leaves the rest out",
@@ -96,10 +124,13 @@ class Loader:
         """The batches of `epoch` from number `start` on: the same bits as if it had run from 0."""
         if start < 0:
             raise LabError(f"an epoch cannot start at batch {start}", where="loader", expected="0 or more")
-        batches = self._batches(epoch, start)
-        return _ahead(batches, self.prefetch) if self.prefetch else batches
+        plans = self._upstream_plans(epoch, start) if self.train and self.upstream else self._plans(epoch, start)
+        if not self.workers:
+            return (self._batch(index, draws) for index, draws in plans)
+        return _ahead(plans, self._batch, self.workers, self.prefetch)
 
-    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+    def _plans(self, epoch: int, start: int) -> Iterator[Plan]:
+        """What each batch shows: positions in the split, and the random decisions (None at test time)."""
         index, repeat_number = self.order(epoch)
         ahead = max(1, _DRAWN_AHEAD // self.batch_size)
         for first in range(start, len(self), ahead):
@@ -110,57 +141,47 @@ class Loader:
                 draws = self.pipeline.draw(self.clips, index[block], self.seed, epoch, repeat_number[block])
             for number in range(after - first):
                 rows = slice(number * self.batch_size, (number + 1) * self.batch_size)
-                yield self._batch(index[block][rows], None if draws is None else rows_of(draws, rows))
+                yield index[block][rows], None if draws is None else rows_of(draws, rows)
+
+    def _upstream_plans(self, epoch: int, start: int) -> Iterator[Plan]:
+        """The same clips with the random numbers of the official workers; batches before `start` are drawn and forgotten."""
+        if not isinstance(self.pipeline, UpstreamDraws):
+            raise AssertionError("checked when the loader was made")
+        index, _ = self.order(epoch)
+        workers = [stream(worker) for worker in range(self.upstream)]
+        for number in range(len(self)):
+            rows = index[number * self.batch_size : (number + 1) * self.batch_size]
+            draws = self.pipeline.draw_upstream(self.clips, rows, workers[number % self.upstream])
+            if number >= start:
+                yield rows, draws
 
     def _batch(self, index: np.ndarray, draws: object) -> Batch:
-        shape = (len(index), 3, self.pipeline.window, self.clips.joints, self.clips.max_people)
-        out = self._memory.take(shape)
+        out = self._memory.take((len(index), *self.pipeline.item(self.clips))) if self.device is None else None
         if draws is None:
-            values = self.pipeline.test(self.clips, index, out)
+            clips = self.pipeline.test(self.clips, index, out)
         else:
-            values = self.pipeline.train(self.clips, index, draws, out)
-        clips, labels = torch.from_numpy(values), torch.from_numpy(self.clips.labels[index].astype(np.int64))
-        if self.pin_memory:
+            clips = self.pipeline.train(self.clips, index, draws, out)
+        labels = torch.from_numpy(self.clips.labels[index].astype(np.int64))
+        positions = None
+        if self._positioned is not None:
+            positions = torch.from_numpy(self._positioned.positions(self.clips, index, draws))
+        if self.pin_memory and self.device is None:
             clips, labels = clips.pin_memory(), labels.pin_memory()
-        return Batch(clips, labels, self.clips.ids[index], index)
+        return Batch(clips, labels, self.clips.ids[index], index, positions)
 
 
-@dataclass(frozen=True)
-class _Failed:
-    error: BaseException
-
-
-def _ahead(batches: Iterator[Batch], depth: int) -> Iterator[Batch]:
-    """The batches, made up to `depth` ahead by a thread that ends with this generator. Its errors come out here."""
-    ready: queue.Queue[Batch | _Failed | None] = queue.Queue(maxsize=depth)
-    stop = threading.Event()
-    torch.get_num_threads()  # settles this thread's own number before the other thread asks for one (see below)
-
-    def put(item: Batch | _Failed | None) -> bool:
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                ready.put(item, timeout=0.1)
-                return True
-        return False
-
-    def work() -> None:
-        # A second set of compute threads beside the caller's would fight it for the cores.
-        torch.set_num_threads(1)
-        try:
-            for batch in batches:
-                if not put(batch):
-                    return
-            put(None)
-        except BaseException as error:
-            put(_Failed(error))
-
-    thread = threading.Thread(target=work, name="batches ahead", daemon=True)
-    thread.start()
+def _ahead(plans: Iterator[Plan], make: Callable[[np.ndarray, object], Batch], workers: int, depth: int) -> Iterator[Batch]:
+    """The batches of `plans` in order, made ahead by threads that end with this generator. Their errors come out here."""
+    torch.get_num_threads()  # settles this thread's own number before the others ask for one (see below)
+    # A second set of compute threads beside the caller's would fight it for the cores.
+    pool = ThreadPoolExecutor(workers, "batches ahead", initializer=torch.set_num_threads, initargs=(1,))
+    waiting: deque[Future[Batch]] = deque()
     try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, _Failed):
-                raise item.error
-            yield item
+        for plan in plans:
+            waiting.append(pool.submit(make, *plan))
+            if len(waiting) > max(depth, workers):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
-        stop.set()
-        thread.join()
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -7,18 +7,24 @@ import sys
 import threading
 
 import numpy as np
+import torch
 
 _HERE = threading.local()
 
 
-def scratch(purpose: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A float32 array of `shape` with any content, valid in this thread until the next call for the same `purpose`."""
+def scratch(purpose: str, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """A float32 tensor of `shape` with any content, valid in this thread until the next call for the same `purpose`.
+
+    Only main memory is kept: on a GPU torch's own allocator does the same.
+    """
+    if device.type != "cpu":
+        return torch.empty(shape, device=device)
     size = math.prod(shape)
-    buffer: np.ndarray | None = getattr(_HERE, purpose, None)
-    if buffer is None or buffer.size < size:
-        buffer = np.empty(size, dtype=np.float32)
+    buffer: torch.Tensor | None = getattr(_HERE, purpose, None)
+    if buffer is None or buffer.numel() < size:
+        buffer = torch.empty(size)
         setattr(_HERE, purpose, buffer)
-    return buffer[:size].reshape(shape)
+    return buffer[:size].view(shape)
 
 
 class Recycled:
@@ -35,15 +41,15 @@ class Recycled:
         probe = [np.empty(0)]
         self._unheld = sys.getrefcount(probe[0])  # the count of an array that only its list knows
 
-    def take(self, shape: tuple[int, ...]) -> np.ndarray:
-        """An array of `shape` with any content that nobody else holds."""
+    def take(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """A tensor of `shape` with any content over an array that nobody else holds."""
         size = math.prod(shape)
         kept = self._kept
         with self._lock:
             for i in range(len(kept)):
                 if kept[i].size >= size and sys.getrefcount(kept[i]) == self._unheld:
-                    return kept[i][:size].reshape(shape)
+                    return torch.from_numpy(kept[i])[:size].view(shape)
             fresh = np.empty(size, dtype=np.float32)
             if len(kept) < self._keep:
                 kept.append(fresh)
-            return fresh.reshape(shape)
+            return torch.from_numpy(fresh).view(shape)

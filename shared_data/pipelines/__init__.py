@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from shared_data.errors import UsageError, nearest
-from shared_data.pipelines.contract import Pipeline, options_of, rows_of
-from shared_data.pipelines.ntu import CtrgcnNtu, NtuDraws, NtuOptions
-from shared_data.pipelines.ucla import CtrgcnUcla, UclaDraws, UclaOptions
+from shared_data.pipelines.contract import Pipeline, Positioned, options_of, rows_of
+from shared_data.pipelines.downstream import DownstreamOptions
+from shared_data.pipelines.hypergcn import HypergcnNtu, HypergcnOptions
+from shared_data.pipelines.isc import isc_downstream, isc_pretrain
+from shared_data.pipelines.msg3d import Msg3dNtu, Msg3dOptions
+from shared_data.pipelines.ntu import CtrgcnNtu, MampOptions, NtuDraws, NtuOptions
+from shared_data.pipelines.scdnet import scdnet_downstream, scdnet_pretrain
+from shared_data.pipelines.skateformer import SkateformerNtu
+from shared_data.pipelines.skateformer_plan import SkateformerNtuOptions
+from shared_data.pipelines.skateformer_ucla import SkateformerUcla, SkateformerUclaOptions
+from shared_data.pipelines.ucla import CtrgcnUcla, DroppingUclaOptions, UclaDraws, UclaOptions
+from shared_data.pipelines.usdrl import usdrl_downstream, usdrl_pretrain
+from shared_data.pipelines.views import ViewOptions
 
 # name -> (options dataclass, builder); a new pipeline is one line here
 PIPELINES: dict[str, tuple[type, Callable[[Any], Pipeline]]] = {
     "ctrgcn_ntu": (NtuOptions, CtrgcnNtu),
+    "freqmixformer_ntu": (NtuOptions, CtrgcnNtu),
+    "mamp_ntu": (MampOptions, CtrgcnNtu),
+    "hypergcn_ntu": (HypergcnOptions, HypergcnNtu),
+    "skateformer_ntu": (SkateformerNtuOptions, SkateformerNtu),
+    "msg3d_ntu": (Msg3dOptions, Msg3dNtu),
     "ctrgcn_ucla": (UclaOptions, CtrgcnUcla),
+    "freqmixformer_ucla": (UclaOptions, CtrgcnUcla),
+    "hypergcn_ucla": (DroppingUclaOptions, partial(CtrgcnUcla, name="hypergcn_ucla")),
+    "skateformer_ucla": (SkateformerUclaOptions, SkateformerUcla),
+    "isc_pretrain": (ViewOptions, isc_pretrain),
+    "isc_downstream": (DownstreamOptions, isc_downstream),
+    "scdnet_pretrain": (ViewOptions, scdnet_pretrain),
+    "scdnet_downstream": (DownstreamOptions, scdnet_downstream),
+    "usdrl_pretrain": (ViewOptions, usdrl_pretrain),
+    "usdrl_downstream": (DownstreamOptions, usdrl_downstream),
 }
 
 
@@ -30,6 +55,7 @@ __all__ = [
     "NtuDraws",
     "NtuOptions",
     "Pipeline",
+    "Positioned",
     "UclaDraws",
     "UclaOptions",
     "pipeline",

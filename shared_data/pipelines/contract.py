@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+import torch
 
 from shared_data.augment import STREAMS
 from shared_data.clips import Clips
@@ -18,14 +19,13 @@ class Pipeline(Protocol):
     """Clips to a batch, the way one official reader does it. `draw` decides, `train` obeys: draws can be replayed.
 
     Every array of a draws object has one row per clip of the batch; `rows_of` cuts it.
-    Batches are (B, 3, window, V, M) float32, C-contiguous, in `out` if given. `index` (B,) are positions in `clips`.
+    `index` (B,) are positions in `clips`. A batch is (B, *item) float32, C-contiguous, where `clips` are, in `out` if given.
     """
 
     name: str
 
-    @property
-    def window(self) -> int:
-        """Frames of a batch."""
+    def item(self, clips: Clips) -> tuple[int, ...]:
+        """The shape of one clip in a batch: (3, W, V, M); readers that show a clip in K views make (K, 3, W, V, M)."""
         ...
 
     def accept(self, clips: Clips) -> None:
@@ -36,9 +36,25 @@ class Pipeline(Protocol):
         """The random decisions for these clips, from (seed, epoch, position in the split, repeat number) alone."""
         ...
 
-    def train(self, clips: Clips, index: np.ndarray, draws: Any, out: np.ndarray | None = None) -> np.ndarray: ...
+    def train(self, clips: Clips, index: np.ndarray, draws: Any, out: torch.Tensor | None = None) -> torch.Tensor: ...
 
-    def test(self, clips: Clips, index: np.ndarray, out: np.ndarray | None = None) -> np.ndarray: ...
+    def test(self, clips: Clips, index: np.ndarray, out: torch.Tensor | None = None) -> torch.Tensor: ...
+
+
+@runtime_checkable
+class Positioned(Protocol):
+    """A pipeline that also tells a network where in its clip each frame lies."""
+
+    def positions(self, clips: Clips, index: np.ndarray, draws: Any | None) -> np.ndarray:
+        """(B, W) float32, -1 for the first frame of a clip to 1 for its end; `draws` None at test time."""
+        ...
+
+
+def room(shape: tuple[int, ...], clips: Clips, out: torch.Tensor | None) -> torch.Tensor:
+    """`out`, or a new float32 tensor of `shape` where batches of `clips` are made."""
+    if out is not None:
+        return out
+    return torch.empty(shape, device=clips.table.device if clips.table is not None else None)
 
 
 DrawsT = TypeVar("DrawsT")

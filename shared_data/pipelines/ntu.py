@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from shared_data.augment import rotate, rotation_matrices, stream_of
+from shared_data.augment import rotation_matrices, stream_of
 from shared_data.clips import Clips
-from shared_data.memory import scratch
+from shared_data.frames import Frames, centre_crop, crop_length, crop_resize, random_crop
+from shared_data.gather import channels, lay_out, present_people
 from shared_data.pipelines import contract
 from shared_data.randomness import AUGMENTATION, sample_keys, uniforms
-from shared_data.sampling import centre_crop, lay_out, present_people, random_crop, resample
 from shared_data.skeletons import skeleton
+from shared_data.upstream import Stream
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,19 @@ class NtuDraws:
     """What chance decided for B clips.
 
     start, length  (B,) int64      first frame and number of frames of the crop
-    angles         (B, 3) float64  rotation about x, y, z in radian; all zero means no rotation
+    matrices       (B, 3, 3) float32  rotations, see `rotation_matrices`
     """
 
     start: np.ndarray
     length: np.ndarray
-    angles: np.ndarray
+    matrices: np.ndarray
+
+
+@dataclass(frozen=True)
+class MampOptions(NtuOptions):
+    """Options of `mamp_ntu`: the same reader with a longer window. The shortest crop stays 64 frames."""
+
+    window: int = 120
 
 
 class CtrgcnNtu:
@@ -75,10 +84,9 @@ class CtrgcnNtu:
         self.options = options
         self.skeleton = skeleton(options.skeleton)
 
-    @property
-    def window(self) -> int:
-        """Frames of a batch."""
-        return self.options.window
+    def item(self, clips: Clips) -> tuple[int, ...]:
+        """(3, W, V, M)."""
+        return 3, self.options.window, clips.joints, clips.max_people
 
     def accept(self, clips: Clips) -> None:
         """Joint motion and joints need no bone table, but a batch of another layout would still be a mistake."""
@@ -93,38 +101,36 @@ class CtrgcnNtu:
         else:
             start, length = random_crop(valid, interval[0], interval[1], u[:, :2])
         theta = self.options.theta if self.options.random_rot else 0.0
-        return NtuDraws(start, length, (2 * u[:, 2:] - 1) * theta)
+        return NtuDraws(start, length, rotation_matrices((2 * u[:, 2:] - 1) * theta))
 
-    def train(self, clips: Clips, index: np.ndarray, draws: NtuDraws, out: np.ndarray | None = None) -> np.ndarray:
-        """(B, 3, window, V, M) float32 as `draws` say."""
-        angles = draws.angles if draws.angles.any() else None
-        return self._batch(clips, index, start=draws.start, length=draws.length, angles=angles, out=out)
+    def draw_upstream(self, clips: Clips, index: np.ndarray, source: Stream) -> NtuDraws:
+        """As the official reader draws, clip by clip (see `upstream`)."""
+        theta, interval = self.options.theta if self.options.random_rot else 0.0, self.options.p_interval
+        start, length = centre_crop(clips.valid[index], interval[0])
+        angles = np.zeros((len(index), 3))
+        for row, valid in enumerate(clips.valid[index].tolist()):
+            if len(interval) == 2:
+                p = source.numpy.rand(1) * (interval[1] - interval[0]) + interval[0]
+                length[row] = crop_length(np.array([valid]), p)[0]
+                start[row] = source.numpy.randint(0, valid - length[row] + 1)
+            if theta:
+                angles[row] = torch.zeros(3).uniform_(-theta, theta, generator=source.torch).numpy()
+        return NtuDraws(start, length, rotation_matrices(angles))
 
-    def test(self, clips: Clips, index: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """(B, 3, window, V, M) float32 from the centre of each clip."""
+    def train(self, clips: Clips, index: np.ndarray, draws: NtuDraws, out: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, 3, window, V, M) as `draws` say."""
+        matrices = draws.matrices if self.options.random_rot else None
+        return self._batch(clips, index, crop_resize(draws.start, draws.length, self.options.window), matrices, out)
+
+    def test(self, clips: Clips, index: np.ndarray, out: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, 3, window, V, M) from the centre of each clip."""
         start, length = centre_crop(clips.valid[index], self.options.test_p_interval[0])
-        return self._batch(clips, index, start=start, length=length, angles=None, out=out)
+        return self._batch(clips, index, crop_resize(start, length, self.options.window), None, out)
 
     def _batch(
-        self,
-        clips: Clips,
-        index: np.ndarray,
-        *,
-        start: np.ndarray,
-        length: np.ndarray,
-        angles: np.ndarray | None,
-        out: np.ndarray | None,
-    ) -> np.ndarray:
+        self, clips: Clips, index: np.ndarray, frames: Frames, matrices: np.ndarray | None, out: torch.Tensor | None
+    ) -> torch.Tensor:
         present = present_people(clips, index)
-        parts = resample(clips, present, start, length, self.window)
-        points = parts.reshape(len(parts), -1, 3)
-        channels = scratch("channels", (len(parts), 3, points.shape[1]))
-        np.copyto(channels, points.transpose(0, 2, 1))
-        if angles is not None:
-            matrices = rotation_matrices(angles)[present.who]
-            channels = rotate(channels, matrices, out=scratch("rotated", channels.shape))
-        shape = (3, self.window, clips.joints)
-        streamed = stream_of(channels.reshape(-1, *shape), self.options.stream, self.skeleton)
-        if out is None:
-            out = np.empty((len(index), *shape, clips.max_people), dtype=np.float32)
-        return lay_out(streamed, present, out)
+        parts = channels(clips, present, frames, matrices)
+        streamed = stream_of(parts, self.options.stream, self.skeleton.bones)
+        return lay_out(streamed, present, contract.room((len(index), *self.item(clips)), clips, out))

@@ -104,7 +104,7 @@ def test_what_cannot_be_judged_is_refused_with_exit_code_2(changed: Callable[[st
     expect(tmp_path / "text.npz", "not a fixture")
     np.savez(tmp_path / "object.npz", meta=np.array([{"a": 1}], dtype=object))
     expect(tmp_path / "object.npz", "not a fixture")
-    expect(changed("ctrgcn_ntu", lambda meta, _: meta.update(code="MAMP", title="mamp")), "no pipeline yet .*mamp")
+    expect(changed("ctrgcn_ntu", lambda meta, _: meta.update(code="2s-AGCN", title="agcn")), "no pipeline yet .*agcn")
     expect(changed("ctrgcn_ntu", lambda meta, _: meta["groups"]["train/j"]["draws"].pop()), "train/j cannot be replayed")
     expect(changed("ctrgcn_ntu", lambda meta, _: meta["groups"]["test/j"]["clips"].append(99)), "cannot be replayed")
     expect(changed("ctrgcn_ntu", lambda _, arrays: arrays.pop("test/b/sample")), "test/b cannot be replayed")

@@ -59,7 +59,7 @@ def test_data_check(capsys: pytest.CaptureFixture[str], tiny_data: Path, tmp_pat
 
 def test_prepared_store_is_read_like_its_source(capsys: pytest.CaptureFixture[str], tiny_data: Path, tmp_path: Path) -> None:
     store = tmp_path / "tiny.h5"
-    assert sal(capsys, "data", "prepare", str(tiny_data), str(store))[0] == 0
+    assert sal(capsys, "data", "prepare", str(tiny_data), "--out", str(store))[0] == 0
     code, out, _ = sal(capsys, "data", "check", str(store), "--json")
     assert (code, json.loads(out)["layout"]) == (0, "store")
     code, out, _ = sal(capsys, "data", "info", str(store))

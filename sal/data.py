@@ -1,0 +1,174 @@
+"""`sal data ...`: look at a data file, convert it, draw a clip of it. Heavy imports stay inside."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from engine.errors import ConfigError
+from sal import verbs
+from shared_data.errors import nearest
+
+if TYPE_CHECKING:
+    from shared_data.formats.source import Progress
+
+
+@dataclass(frozen=True)
+class FileFlags:
+    """What may be said about a data file.
+
+    Args:
+        layout: auto, or one of those in docs/your-data.md.
+        num_classes: number of classes the labels must fit in.
+        split: protocol that divides the clips of a file which is not divided yet (xsub, xview, xset ...).
+        skip_list: text file naming clips to leave out, one per line.
+        on_bad: refuse or drop clips with NaN, infinity or no content.
+        repair: undo a wrong order of the values (files of 25 joints written as joint, xyz, person).
+    """
+
+    layout: str = "auto"
+    num_classes: int | None = None
+    split: str = "auto"
+    skip_list: Path | None = None
+    on_bad: str = "refuse"
+    repair: bool = False
+
+    def words(self) -> dict[str, Any]:
+        """The keywords of the functions that read files. Raises `ConfigError` for what no file can be."""
+        from shared_data.formats.source import ReadOptions
+
+        if self.num_classes is not None and self.num_classes < 1:
+            raise ConfigError(f"--num-classes is {self.num_classes}", expected="1 or more")
+        if self.on_bad not in ("refuse", "drop"):
+            raise ConfigError(f"--on-bad is {self.on_bad!r}", expected="refuse or drop")
+        options = ReadOptions(self.num_classes, self.split, self.skip_list, self.repair)
+        return {"layout": self.layout, "options": options, "on_bad": self.on_bad}
+
+
+def check(file: Path, flags: FileFlags, json: bool = False) -> int:
+    """Say what a data file holds and whether it can be trusted; exit 65 if not.
+
+    Args:
+        file: file or folder of any known layout.
+        json: print one JSON object instead of tables.
+    """
+    from shared_data.check import check as examine
+
+    with _bar("checking", shown=not json) as progress:
+        report = examine(file, **flags.words(), progress=progress)
+    if json:
+        verbs.print_json(report.as_dict())
+    else:
+        report.render(Console())
+    return 0 if report.ok else 65
+
+
+def prepare(file: Path, flags: FileFlags, *, out: Path) -> int:
+    """Convert a data file to the store: ragged, checked, memory-mapped at use.
+
+    Args:
+        file: file or folder to convert.
+        out: the store to write, a .h5 file.
+    """
+    from shared_data.store import prepare as make_store
+
+    with _bar("preparing") as progress:
+        made = make_store(file, out, **flags.words(), progress=progress)
+    print(made)
+    return 0
+
+
+def convert(file: Path, flags: FileFlags, *, to: str, out: Path, frames: int | None = None) -> int:
+    """Write a data file in the format of another project, value for value.
+
+    Args:
+        file: file or folder of any known layout, or a store.
+        to: store, kaggle, skeleton5d or pyskl.
+        out: file to write.
+        frames: frames per clip of a padded format; default: as the source.
+    """
+    from shared_data.convert import convert as write
+
+    with _bar("converting") as progress:
+        made = write(file, out, to=to, frames=frames, **flags.words(), progress=progress)
+    print(made)
+    return 0
+
+
+def import_(folder: Path, *, out: Path, on_bad: str = "refuse") -> int:
+    """Your own recordings, a file per clip and labels.csv, to the store (docs/your-data.md).
+
+    Args:
+        folder: folder or zip of the recordings.
+        out: the store to write, a .h5 file.
+        on_bad: refuse or drop clips with NaN, infinity or no content.
+    """
+    flags = FileFlags("per_clip", on_bad=on_bad)
+    prepare(folder, flags, out=out)
+    return check(out, FileFlags())
+
+
+def info(file: Path) -> int:
+    """Print what a prepared store or data file says about itself.
+
+    Args:
+        file: store, NPZ, folder or zip.
+    """
+    from shared_data.store import info as ask
+
+    verbs.print_json(ask(file))
+    return 0
+
+
+def show(file: Path, clip: str, *, out: Path, split: str | None = None, frames: int | None = None, fps: float = 30.0) -> int:
+    """Draw one clip as a page, a moving picture or a film strip.
+
+    Args:
+        file: data file of any known layout.
+        clip: id of the clip (train_17, a01_s01_e00_v01), or its row number with --split.
+        out: file to write: .html, .gif or .png (the last two need Pillow: pip install '.[draw]').
+        split: train or test.
+        frames: pictures at most.
+        fps: frames per second of the recording.
+    """
+    from shared_data.show import show as draw
+
+    print(draw(file, clip, out, split=split, frames=frames, fps=fps))
+    return 0
+
+
+VERBS: dict[str, Callable[..., int]] = {
+    "check": check, "prepare": prepare, "convert": convert, "import": import_, "info": info, "show": show,
+}  # fmt: skip
+
+
+def run(argv: list[str]) -> int:
+    """`sal data VERB ...`."""
+    names = " | ".join(VERBS)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: sal data {names}   (sal data check --help)")
+        return 0
+    if argv[0] not in VERBS:
+        raise ConfigError(f"no verb 'data {argv[0]}'{nearest(argv[0], list(VERBS))}", expected=names)
+    return verbs.typed(VERBS[argv[0]], f"data {argv[0]}")(argv[1:])
+
+
+@contextlib.contextmanager
+def _bar(title: str, *, shown: bool = True) -> Iterator[Progress | None]:
+    """A progress bar on a terminal; nothing elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    if not (shown and console.is_terminal):
+        yield None
+        return
+    columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("clips"), TimeRemainingColumn()
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,96 @@
+"""`sal data ...`: every verb once from the command line, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sal.__main__ import main
+from shared_data.datasets import open_data
+from shared_data.synthetic import write_synthetic
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    return write_synthetic(folder / "synthetic.npz", classes=4, train_per_class=6, test_per_class=2, frames=40)
+
+
+def sal(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main(["data", *map(str, words)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_there_and_back_through_every_format(capsys: pytest.CaptureFixture[str], npz: Path, tmp_path: Path) -> None:
+    original = open_data(npz)
+    for to, name in (("store", "a.h5"), ("skeleton5d", "b.npz"), ("pyskl", "c.pkl"), ("kaggle", "d.npz")):
+        code, out, _ = sal(capsys, "convert", npz, "--to", to, "--out", tmp_path / name)
+        assert code == 0, to
+        assert name in out
+        data = open_data(tmp_path / name)
+        assert data.layout == to
+        for split in ("train", "test"):
+            ours, theirs = getattr(data, split), getattr(original, split)
+            np.testing.assert_array_equal(ours.labels, theirs.labels)
+            for n in range(len(theirs)):
+                np.testing.assert_array_equal(ours.clip(n), theirs.clip(n))
+
+
+def test_repair_undoes_a_scrambled_file(capsys: pytest.CaptureFixture[str], npz: Path, tmp_path: Path) -> None:
+    with np.load(npz) as file:
+        arrays = {key: file[key] for key in file.files}
+    for key in ("x_train", "x_test"):
+        x = arrays[key]
+        arrays[key] = x.reshape(*x.shape[:2], 2, 25, 3).transpose(0, 1, 3, 4, 2).reshape(x.shape)  # joint, xyz, person
+    np.savez(tmp_path / "scrambled.npz", **arrays)
+    code, out, _ = sal(capsys, "check", tmp_path / "scrambled.npz", "--json")
+    assert code == 65
+    assert "layout-scrambled" in {finding["code"] for finding in json.loads(out)["findings"]}
+    code, _, err = sal(capsys, "prepare", tmp_path / "scrambled.npz", "--out", tmp_path / "s.h5")
+    assert code == 65
+    assert "--repair" in err
+    assert sal(capsys, "prepare", tmp_path / "scrambled.npz", "--repair", "--out", tmp_path / "s.h5")[0] == 0
+    repaired, original = open_data(tmp_path / "s.h5"), open_data(npz)
+    for n in range(len(original.train)):
+        np.testing.assert_array_equal(repaired.train.clip(n), original.train.clip(n))
+    assert "layout-repaired" in {finding.code for finding in repaired.findings}
+
+
+def test_recordings_of_your_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    lines = ["file,label,split"]
+    for n in range(6):
+        np.save(folder / f"clip{n}.npy", rng.standard_normal((20 + n, 25, 3)).astype(np.float32))
+        lines.append(f"clip{n}.npy,{'wave' if n % 2 else 'clap'},{'test' if n > 3 else 'train'}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    code, out, _ = sal(capsys, "import", folder, "--out", tmp_path / "mine.h5")
+    assert code == 0
+    assert "good: ready to train on" in out
+    data = open_data(tmp_path / "mine.h5")
+    assert (len(data.train), len(data.test), data.class_names) == (4, 2, ("clap", "wave"))
+    code, out, _ = sal(capsys, "show", tmp_path / "mine.h5", "clip0.npy", "--out", tmp_path / "clip.html")
+    assert code == 0
+    assert "<svg" in (tmp_path / "clip.html").read_text()
+    code, _, err = sal(capsys, "show", tmp_path / "mine.h5", "clip9.npy", "--out", tmp_path / "clip.html")
+    assert code == 2
+    assert "clip9.npy" in err
+
+
+def test_words_that_are_wrong(capsys: pytest.CaptureFixture[str], npz: Path, tmp_path: Path) -> None:
+    for words, said in (
+        (("chek", npz), "check"),
+        (("check", npz, "--on-bad", "ignore"), "refuse or drop"),
+        (("check", npz, "--num-classes", "0"), "1 or more"),
+        (("check", npz, "--layout", "kagle"), "kaggle"),
+        (("convert", npz, "--to", "kagle", "--out", tmp_path / "x.npz"), "kaggle"),
+        (("prepare", npz), "required: out"),
+    ):
+        code, _, err = sal(capsys, *words)
+        assert code == 2, words
+        assert said in err
