@@ -1,4 +1,4 @@
-"""The operations of a pickle that data need, each as a function of the stack machine in `pickles`.
+"""The operations of a pickle that data need, each as a function of the stack machine in `pickle_machine`.
 
 The table below is the whole language: an operation that is not in it is refused. None of them imports or calls anything.
 
@@ -11,21 +11,12 @@ import ast
 import pickletools
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
+from shared_data.formats.pickle_machine import MARK, Machine, Operation
 from shared_data.formats.pickled_numpy import Refused
 
-if TYPE_CHECKING:
-    from shared_data.formats.pickles import Machine
-
 MAX_TEXT = 1 << 16  # bytes of one piece of text; longer ones stay undecoded
-
-
-class _Mark:
-    """Stands on the stack where a sequence begins."""
-
-
-MARK: Final = _Mark()
 
 
 def _text(raw: memoryview) -> str | memoryview:
@@ -95,17 +86,16 @@ def _last(stack: list[Any], count: int) -> tuple[Any, ...]:
     return made
 
 
-_Operation = Callable[["Machine", list[Any], int], None]
 _U1, _U2, _U4, _U8 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
 _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 
 
-def _push(make: Callable[[Machine], Any]) -> _Operation:
+def _push(make: Callable[[Machine], Any]) -> Operation:
     """The operation that puts what `make` gives on the stack."""
     return lambda machine, stack, step: stack.append(make(machine))
 
 
-def _counted(form: struct.Struct, make: Callable[[memoryview], Any]) -> _Operation:
+def _counted(form: struct.Struct, make: Callable[[memoryview], Any]) -> Operation:
     """The operation that pushes what `make` gives for the bytes whose number is written before them in `form`."""
     return _push(lambda machine: make(machine.take(machine.number(form))))
 
@@ -142,8 +132,7 @@ def _stack_named(machine: Machine, stack: list[Any], step: int) -> None:
     machine.name(*_last(stack, 2))
 
 
-STOP = ord(".")
-_BY_NAME: dict[str, _Operation] = {
+_BY_NAME: dict[str, Operation] = {
     "PROTO": lambda machine, stack, step: machine.number(_U1),
     "FRAME": lambda machine, stack, step: machine.number(_U8),
     "MARK": _push(lambda machine: MARK),
