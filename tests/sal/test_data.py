@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +96,8 @@ def test_words_that_are_wrong(capsys: pytest.CaptureFixture[str], npz: Path, tmp
         code, _, err = sal(capsys, *words)
         assert code == 2, words
         assert said in err
+
+
+def test_looking_at_a_file_does_not_wait_for_torch() -> None:
+    program = "import sys, sal.data, shared_data.check, shared_data.convert, shared_data.show; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0

@@ -338,6 +338,8 @@ def test_matrices_fill_their_ranges(clips: Clips) -> None:
     assert np.abs(np.quantile(angles, [0.25, 0.5, 0.75, 1]) - [7.5, 15, 22.5, 30]).max() < 0.4
     scale = np.diagonal(matrices("3"), axis1=1, axis2=2)
     assert np.abs(np.quantile(scale, [0, 0.25, 0.5, 0.75, 1], axis=0).T - [0.8, 0.9, 1, 1.1, 1.2]).max() < 0.01
+    for independent in (shear, scale):
+        assert np.abs(np.corrcoef(independent.T) - np.eye(independent.shape[1])).max() < 0.03
     axis = np.argmin(np.diagonal(matrices("8"), axis1=1, axis2=2), axis=1)
     assert chi_square(np.bincount(axis, minlength=3)) < 9.2
 

@@ -62,7 +62,6 @@ def _draws(case: Case, ours: SkateformerNtu) -> SkateformerNtuDraws:
         partner=partner,
         partner_frames=same_places(frame_positions(frames, clips.valid[case.index]), clips.valid[partner]),
         swap=np.array([row.get("swap", False) for row in rows], bool),
-        clear=np.array([row.get("clear", False) for row in rows], bool),
     )
     return _operate(draws, [row.get("ops", []) for row in rows])
 
