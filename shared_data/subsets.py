@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from shared_data.batches.randomness import permutation
 from shared_data.errors import UsageError
-from shared_data.randomness import permutation
 
 
 def semi_supervised(count: int, ratio: float, seed: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import torch
 
-from shared_data.augment import STREAMS
+from shared_data.batches.augment import STREAMS
 from shared_data.clips import Clips
 from shared_data.errors import UsageError, nearest
 from shared_data.skeletons import Skeleton

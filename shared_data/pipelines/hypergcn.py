@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from shared_data.alignment import first_frames, turning
-from shared_data.augment import bones, motion, rotation_matrices
+from shared_data.batches.alignment import first_frames, turning
+from shared_data.batches.augment import bones, motion, rotation_matrices
+from shared_data.batches.frames import Frames, centre_crop, crop_resize, frames_after_gaps, spread_frames
+from shared_data.batches.gather import channels, lay_out, present_people
+from shared_data.batches.randomness import AUGMENTATION, sample_keys, uniforms
+from shared_data.batches.upstream import Stream
 from shared_data.clips import Clips
 from shared_data.errors import nearest
-from shared_data.frames import Frames, centre_crop, crop_resize, frames_after_gaps, spread_frames
-from shared_data.gather import channels, lay_out, present_people
 from shared_data.pipelines import contract
 from shared_data.pipelines.ntu import CtrgcnNtu, NtuOptions
-from shared_data.randomness import AUGMENTATION, sample_keys, uniforms
 from shared_data.skeletons import NTU25, Pairs
-from shared_data.upstream import Stream
 
 _TRAJECTORY = 20  # joint 21, which the streams j, b and bm show where it is
 _SHOULDERS = (4, 8)  # joints 5 and 9, aligned along x

@@ -1,6 +1,6 @@
 """The MS-G3D reader (``specs/msg3d.md`` 5): whole clips of 300 frames; ST-GCN's augmentations, all switched off by default.
 
-Its files hold clips normalised offline (`shared_data.prenormalise`); the option `prenorm` does that on the fly to clips that are
+Its files hold clips normalised offline (`batches.prenormalise`); the option `prenorm` does that on the fly to clips that are
 not. Joints and bones only: MS-G3D has no motion streams.
 """
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from shared_data.augment import stream_of
+from shared_data.batches.augment import stream_of
+from shared_data.batches.frames import NOTHING, Frames
+from shared_data.batches.gather import channels, lay_out, present_people
+from shared_data.batches.prenormalise import FRAMES, normalised
+from shared_data.batches.randomness import AUGMENTATION, sample_keys, uniforms
 from shared_data.clips import Clips
-from shared_data.frames import NOTHING, Frames
-from shared_data.gather import channels, lay_out, present_people
 from shared_data.pipelines import contract
-from shared_data.prenormalise import FRAMES, normalised
-from shared_data.randomness import AUGMENTATION, sample_keys, uniforms
 from shared_data.skeletons import NTU25, skeleton
 
 _DEGREES = (-10.0, -5.0, 0.0, 5.0, 10.0)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from shared_data.augment import rotation_matrices, stream_of
+from shared_data.batches.augment import rotation_matrices, stream_of
+from shared_data.batches.frames import Frames, centre_crop, crop_length, crop_resize, random_crop
+from shared_data.batches.gather import channels, lay_out, present_people
+from shared_data.batches.randomness import AUGMENTATION, sample_keys, uniforms
+from shared_data.batches.upstream import Stream
 from shared_data.clips import Clips
-from shared_data.frames import Frames, centre_crop, crop_length, crop_resize, random_crop
-from shared_data.gather import channels, lay_out, present_people
 from shared_data.pipelines import contract
-from shared_data.randomness import AUGMENTATION, sample_keys, uniforms
 from shared_data.skeletons import skeleton
-from shared_data.upstream import Stream
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from shared_data.combinations import random_set
+from shared_data.batches.combinations import random_set
 from shared_data.pipelines import contract
 from shared_data.pipelines.downstream import Downstream, DownstreamOptions
 from shared_data.pipelines.views import ViewOptions, ViewPipeline, Views

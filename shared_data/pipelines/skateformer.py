@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from shared_data.augment import motion, transform
+from shared_data.batches.augment import motion, transform
+from shared_data.batches.frames import Frames
+from shared_data.batches.gather import Present, channels, lay_out
+from shared_data.batches.memory import scratch
 from shared_data.clips import Clips
 from shared_data.errors import UsageError
-from shared_data.frames import Frames
-from shared_data.gather import Present, channels, lay_out
-from shared_data.memory import scratch
 from shared_data.pipelines import contract
 from shared_data.pipelines.skateformer_augment import blur, gaussian_noise, transfer_bone_lengths
 from shared_data.pipelines.skateformer_plan import (

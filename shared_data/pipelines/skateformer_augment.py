@@ -8,8 +8,8 @@ import math
 import numpy as np
 import torch
 
-from shared_data.augment import bones
-from shared_data.randomness import AUGMENTATION, uniforms
+from shared_data.batches.augment import bones
+from shared_data.batches.randomness import AUGMENTATION, uniforms
 
 NOISE = 0.05  # metres, standard deviation
 _BLUR_REACH = 7  # frames before and after

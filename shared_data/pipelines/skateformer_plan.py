@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from shared_data.batches.frames import Frames, centre_crop, crop_resize, random_crop, random_subset, spread_frames
+from shared_data.batches.randomness import AUGMENTATION, sample_keys, uniforms
 from shared_data.clips import Clips
-from shared_data.frames import Frames, centre_crop, crop_resize, random_crop, random_subset, spread_frames
 from shared_data.pipelines import contract
 from shared_data.pipelines.ntu import NtuOptions
 from shared_data.pipelines.skateformer_augment import combined
@@ -20,7 +21,6 @@ from shared_data.pipelines.skateformer_sampling import (
     thirds,
     window_frames,
 )
-from shared_data.randomness import AUGMENTATION, sample_keys, uniforms
 from shared_data.skeletons import NTU25
 
 LETTERS = "ab123456789"

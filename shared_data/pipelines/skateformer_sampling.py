@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shared_data.frames import Frames, crop_length, crop_resize
+from shared_data.batches.frames import Frames, crop_length, crop_resize
 
 _BITS = 17  # a third of the 53 random bits of a uniform number
 _SHIFTS = (36, 19, 2)

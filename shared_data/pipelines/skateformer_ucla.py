@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shared_data.batches.frames import Frames, blended, evenly_spaced
 from shared_data.clips import Clips
-from shared_data.frames import Frames, blended, evenly_spaced
 from shared_data.pipelines import contract
 from shared_data.pipelines.skateformer_sampling import frame_positions
 from shared_data.pipelines.ucla import CtrgcnUcla, DroppingUclaOptions, UclaDraws

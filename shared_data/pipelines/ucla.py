@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from shared_data.augment import stream_of
+from shared_data.batches.augment import stream_of
+from shared_data.batches.frames import evenly_spaced, frames_from_copies, random_subset
+from shared_data.batches.randomness import AUGMENTATION, sample_keys, uniforms
 from shared_data.clips import Clips
 from shared_data.errors import UsageError
-from shared_data.frames import evenly_spaced, frames_from_copies
 from shared_data.pipelines import contract
-from shared_data.randomness import AUGMENTATION, sample_keys, uniforms
 from shared_data.skeletons import skeleton
 
 _COPIES = 100  # of the frame list, from which training frames are drawn
@@ -231,6 +231,4 @@ def _subset(wanted: np.ndarray, u: np.ndarray, keys: np.ndarray, ends: tuple[int
     """
     low, high = ends
     count = np.where(wanted, low + (u * (high - low + 1)).astype(np.int64), 0)
-    rank = np.argsort(np.argsort(keys, axis=1), axis=1)
-    result: np.ndarray = rank < count[:, None]
-    return result
+    return random_subset(keys, np.minimum(count, keys.shape[1]))

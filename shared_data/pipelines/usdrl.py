@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from shared_data.batches.frames import NOTHING, Frames, crop_resize
+from shared_data.batches.gather import channels, lay_out, present_people
+from shared_data.batches.randomness import AUGMENTATION, sample_keys, uniforms
 from shared_data.clips import Clips
 from shared_data.errors import UsageError
-from shared_data.frames import NOTHING, Frames, crop_resize
-from shared_data.gather import channels, lay_out, present_people
 from shared_data.pipelines import contract, isc
 from shared_data.pipelines.downstream import Downstream, DownstreamOptions
 from shared_data.pipelines.views import ViewOptions, ViewPipeline
-from shared_data.randomness import AUGMENTATION, sample_keys, uniforms
 
 LEAST_BACKGROUND, MOST_BACKGROUND, MOST_FRONT = 0.5, 0.6, 0.5  # shares of a detection clip
 SPARE = 10  # frames that a segment must have beyond the action part to be cut out

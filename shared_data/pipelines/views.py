@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from shared_data.augment import stream_of
+from shared_data.batches.augment import stream_of
+from shared_data.batches.frames import crop_resize, random_crop
+from shared_data.batches.gather import channels, lay_out, present_people
+from shared_data.batches.memory import scratch
+from shared_data.batches.randomness import AUGMENTATION, sample_keys, uniforms
 from shared_data.clips import Clips
-from shared_data.frames import crop_resize, random_crop
-from shared_data.gather import channels, lay_out, present_people
-from shared_data.memory import scratch
 from shared_data.pipelines import contract
 from shared_data.pipelines.selfsupervised import REPRESENTATIONS, check_representation, ratio_of
-from shared_data.randomness import AUGMENTATION, sample_keys, uniforms
 from shared_data.skeletons import Skeleton, skeleton
 
 CROP_NUMBERS = 2  # the first uniform numbers of every view

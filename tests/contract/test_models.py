@@ -104,7 +104,8 @@ def test_every_recipe_names_a_pipeline_that_takes_its_options(name: str, recipe:
         (config.train_window_size, config.train_feeder_args),
         (config.test_window_size, config.test_feeder_args),
     ):
-        assert pipeline(config.pipeline, stream=config.stream, window=window, **options).window == window
+        made = pipeline(config.pipeline, stream=config.stream, window=window, **options)
+        assert made.options.window == window
 
 
 @every_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from shared_data.augment import bones, motion, rotation_matrices, stream_of, transform
+from shared_data.batches.augment import bones, motion, rotation_matrices, stream_of, transform
 from shared_data.skeletons import NTU25, UCLA20
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from shared_data.frames import centre_crop, crop_length, evenly_spaced, frames_from_copies, random_crop
+from shared_data.batches.frames import centre_crop, crop_length, evenly_spaced, frames_from_copies, random_crop
 
 
 def test_crops_follow_pythons_integers() -> None:

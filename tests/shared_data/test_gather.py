@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from shared_data.batches.frames import NOTHING, Frames, blended, crop_resize, resize_plan
+from shared_data.batches.gather import blend_exact, channels, fused_kernel_is_exact, gather, lay_out, present_people
 from shared_data.clips import Clips
 from shared_data.formats.ragged import RaggedBuilder, in_memory
-from shared_data.frames import NOTHING, Frames, blended, crop_resize, resize_plan
-from shared_data.gather import blend_exact, channels, fused_kernel_is_exact, gather, lay_out, present_people
 
 WINDOWS = (52, 64, 100, 120)
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from engine.parity.pipelines import examine
+from shared_data.batches.frames import frames_after_gaps, spread_frames
+from shared_data.batches.upstream import UpstreamDraws, stream
 from shared_data.clips import Clips
 from shared_data.datasets import open_data
 from shared_data.errors import LabError
-from shared_data.frames import frames_after_gaps, spread_frames
 from shared_data.pipelines import pipeline, rows_of
-from shared_data.upstream import UpstreamDraws, stream
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from shared_data import kernel
-from shared_data.augment import rotation_matrices
+from shared_data.batches import kernel
+from shared_data.batches.augment import rotation_matrices
+from shared_data.batches.frames import NOTHING, Frames, crop_resize
+from shared_data.batches.gather import channels, present_people
 from shared_data.clips import Clips
 from shared_data.formats.ragged import RaggedBuilder, in_memory
-from shared_data.frames import NOTHING, Frames, crop_resize
-from shared_data.gather import channels, present_people
 
 pytest.importorskip("numba", reason="the optional package numba is not installed: pip install '.[fast]'")
 
@@ -95,7 +95,7 @@ import sys
 sys.modules["numba"] = None
 sys.path.insert(0, ".")
 import numpy as np
-from shared_data import kernel
+from shared_data.batches import kernel
 kernel.importlib.util.find_spec = lambda name: None
 for _ in range(20):
     assert kernel.fused(np.zeros((1, 3), np.float32)) is None

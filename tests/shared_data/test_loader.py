@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from shared_data.batches.loader import Batch, Loader
+from shared_data.batches.memory import Recycled
 from shared_data.clips import Clips
 from shared_data.errors import LabError
 from shared_data.formats.ragged import RaggedBuilder, in_memory
-from shared_data.loader import Batch, Loader
-from shared_data.memory import Recycled
 from shared_data.pipelines import Pipeline, pipeline
 
 
@@ -113,7 +113,7 @@ def test_the_official_random_numbers_repeat_in_every_epoch_and_run(clips: Clips)
 def test_the_same_bits_from_any_start(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = list(loader(clips, repeat=3).epoch(2))
     for ahead in (4096, 8, 1):  # how far random numbers are made in advance must not matter either
-        monkeypatch.setattr("shared_data.loader._DRAWN_AHEAD", ahead)
+        monkeypatch.setattr("shared_data.batches.loader._DRAWN_AHEAD", ahead)
         for start in (0, 1, 7, len(whole) - 1, len(whole), len(whole) + 3):
             assert same(whole[start:], list(loader(clips, repeat=3).epoch(2, start)))
     with pytest.raises(LabError, match="cannot start at batch -1"):
@@ -226,6 +226,16 @@ def test_the_thread_ends_with_the_epoch_and_with_its_holder(clips: Clips) -> Non
     next(epoch)
     del epoch
     assert not ahead_threads()
+
+
+def test_memory_used_under_inference_mode_can_be_used_again_outside(clips: Clips) -> None:
+    """Evaluation reads batches under inference mode, training in between does not."""
+    running = loader(clips, workers=0)
+    with torch.inference_mode():
+        first = [batch.clips.clone() for batch in running.epoch(0)]
+    again = [batch.clips for batch in running.epoch(0)]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(batch.is_inference() for batch in again)
 
 
 def test_two_epochs_of_one_loader_at_a_time(clips: Clips) -> None:

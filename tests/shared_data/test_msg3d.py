@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from engine.parity.pipelines import examine
-from shared_data.alignment import turning
+from shared_data.batches.alignment import turning
+from shared_data.batches.prenormalise import frame_counts, prenormalise, prenormalised
 from shared_data.clips import Clips
 from shared_data.datasets import open_data
 from shared_data.errors import LabError
 from shared_data.pipelines import pipeline, rows_of
-from shared_data.prenormalise import frame_counts, prenormalise, prenormalised
 
 
 @pytest.fixture(scope="module")

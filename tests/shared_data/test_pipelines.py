@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from shared_data.augment import rotation_matrices
+from shared_data.batches.augment import rotation_matrices
+from shared_data.batches.upstream import UpstreamDraws, stream
 from shared_data.clips import Clips
 from shared_data.datasets import open_data
 from shared_data.errors import LabError
 from shared_data.formats.ragged import RaggedBuilder, in_memory
 from shared_data.pipelines import NtuDraws, UclaDraws, pipeline, rows_of
 from shared_data.skeletons import NTU25, UCLA20
-from shared_data.upstream import UpstreamDraws, stream
 
 LENGTHS = [1, 2, 20, 39, 40, 63, 64, 65, 100, 127, 299, 300]
 STREAMS = ["j", "b", "jm", "bm"]

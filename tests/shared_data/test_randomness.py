@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shared_data.randomness import AUGMENTATION, permutation, philox, sample_keys, uniforms, words
+from shared_data.batches.randomness import AUGMENTATION, permutation, philox, sample_keys, uniforms, words
 
 
 @pytest.mark.parametrize(

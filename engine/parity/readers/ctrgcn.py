@@ -8,8 +8,8 @@ import numpy as np
 
 from engine.parity.lines import Line
 from engine.parity.readers.contract import Arrays, Case, Group, Reader, differing
-from shared_data.augment import rotation_matrices
-from shared_data.frames import crop_length
+from shared_data.batches.augment import rotation_matrices
+from shared_data.batches.frames import crop_length
 from shared_data.pipelines import NtuDraws, pipeline
 from shared_data.subsets import semi_supervised
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from engine.parity.readers import ctrgcn
 from engine.parity.readers.contract import Case, Group, Limits, Reader
-from shared_data.augment import rotation_matrices
-from shared_data.frames import frames_after_gaps
+from shared_data.batches.augment import rotation_matrices
+from shared_data.batches.frames import frames_after_gaps
 from shared_data.pipelines import pipeline
 from shared_data.pipelines.hypergcn import HypergcnDraws
 

@@ -10,8 +10,8 @@ import torch
 
 from engine.parity.readers import views
 from engine.parity.readers.contract import Case, Group, Reader
+from shared_data.batches.representations import graph, sequence
 from shared_data.pipelines.views import Views
-from shared_data.representations import graph, sequence
 
 
 def shear_or_corruption(plain: Views, draws: Sequence[Group]) -> Views:

@@ -8,10 +8,10 @@ import numpy as np
 
 from engine.parity.lines import Line
 from engine.parity.readers.contract import Case, Limits, Reader, largest
+from shared_data.batches.prenormalise import prenormalised
 from shared_data.clips import Clips
 from shared_data.pipelines import pipeline
 from shared_data.pipelines.msg3d import Msg3dDraws
-from shared_data.prenormalise import prenormalised
 
 # The official code rounds intermediate steps of the normalisation to float32 (the fixtures' README).
 _NORMALISED = Limits(value=3e-6, wsum=2e-5, sum=1e-2)

@@ -11,7 +11,7 @@ import numpy as np
 from engine.parity.lines import Line
 from engine.parity.readers import views
 from engine.parity.readers.contract import Case, Group, Reader, differing
-from shared_data.frames import centre_crop
+from shared_data.batches.frames import centre_crop
 from shared_data.pipelines.scdnet import BLOCKS, joint_totals, rotations, spatial_mask
 from shared_data.pipelines.views import Views, only_cropped
 from shared_data.skeletons import NTU25

@@ -12,8 +12,8 @@ import torch
 from engine.parity.lines import Line
 from engine.parity.readers import ucla
 from engine.parity.readers.contract import Case, Group, Reader, differing
+from shared_data.batches.frames import crop_length, crop_resize, frames_after_gaps
 from shared_data.clips import Clips
-from shared_data.frames import crop_length, crop_resize, frames_after_gaps
 from shared_data.interaction import interaction_subset
 from shared_data.pipelines.contract import Positioned
 from shared_data.pipelines.skateformer import MODEL, ROOT, SkateformerNtu

@@ -9,8 +9,8 @@ from engine.parity.lines import Line
 from engine.parity.readers import views
 from engine.parity.readers.contract import Arrays, Case, Group, Reader, differing
 from engine.parity.readers.isc import shear_or_corruption
+from shared_data.batches.representations import REPRESENTATIONS
 from shared_data.pipelines.usdrl import background, detection_clips, detection_draws
-from shared_data.representations import REPRESENTATIONS
 
 
 def replay(case: Case) -> np.ndarray:

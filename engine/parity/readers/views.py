@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.parity.lines import Line
 from engine.parity.readers.contract import Case, Group, differing
-from shared_data.frames import crop_length
+from shared_data.batches.frames import crop_length
 from shared_data.pipelines import pipeline
 from shared_data.pipelines.downstream import Crops
 from shared_data.pipelines.views import Views, only_cropped

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from shared_data.augment import transform
+from shared_data.batches.augment import transform
+from shared_data.batches.frames import Frames, blended
+from shared_data.batches.kernel import fused
+from shared_data.batches.memory import scratch
 from shared_data.clips import Clips
-from shared_data.frames import Frames, blended
-from shared_data.kernel import fused
-from shared_data.memory import scratch
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from shared_data.memory import scratch
+from shared_data.batches.memory import scratch
 
 _LANES = 64  # more than the widest vector registers hold
 

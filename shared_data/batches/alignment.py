@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from shared_data.batches.frames import Frames
+from shared_data.batches.gather import Present, gather
 from shared_data.clips import Clips
-from shared_data.frames import Frames
-from shared_data.gather import Present, gather
 
 _LEAST = 1e-6  # of the turning axis (sum of absolute values) and of the angle: below, nothing is turned
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from shared_data.batches.randomness import permutation
 from shared_data.errors import LabError
 from shared_data.pipelines.lasa import every_second, motion_and_shape
-from shared_data.randomness import permutation
 from shared_data.sequences import Sequences
 
 PADDING = 255  # label of the frames that only fill a batch; losses ignore it

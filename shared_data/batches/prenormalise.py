@@ -16,12 +16,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from shared_data.alignment import first_frames, turning
-from shared_data.augment import transform
+from shared_data.batches.alignment import first_frames, turning
+from shared_data.batches.augment import transform
+from shared_data.batches.frames import NOTHING, Frames
+from shared_data.batches.gather import Present, channels, lay_out, present_people
 from shared_data.clips import Clips
 from shared_data.errors import UsageError
-from shared_data.frames import NOTHING, Frames
-from shared_data.gather import Present, channels, lay_out, present_people
 
 FRAMES = 300  # of the published files
 _CENTRE = 1  # joint 2

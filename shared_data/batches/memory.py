@@ -20,11 +20,12 @@ def scratch(purpose: str, shape: tuple[int, ...], device: torch.device) -> torch
     if device.type != "cpu":
         return torch.empty(shape, device=device)
     size = math.prod(shape)
-    buffer: torch.Tensor | None = getattr(_HERE, purpose, None)
-    if buffer is None or buffer.numel() < size:
-        buffer = torch.empty(size)
+    buffer: np.ndarray | None = getattr(_HERE, purpose, None)
+    if buffer is None or buffer.size < size:
+        buffer = np.empty(size, dtype=np.float32)
         setattr(_HERE, purpose, buffer)
-    return buffer[:size].view(shape)
+    # A new tensor each time: one made under torch.inference_mode must not be changed outside of it.
+    return torch.from_numpy(buffer)[:size].view(shape)
 
 
 class Recycled:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from shared_data.batches.memory import Recycled
+from shared_data.batches.randomness import permutation
+from shared_data.batches.upstream import UpstreamDraws, stream
 from shared_data.clips import Clips
 from shared_data.errors import LabError, UsageError
-from shared_data.memory import Recycled
 from shared_data.pipelines import Pipeline, Positioned, rows_of
-from shared_data.randomness import permutation
-from shared_data.upstream import UpstreamDraws, stream
 
 Plan = tuple[np.ndarray, object]  # positions in the split, draws (None at test time)
 _DRAWN_AHEAD = 2048  # clips whose random numbers are made at once; the numbers do not depend on it
