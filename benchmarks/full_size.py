@@ -94,8 +94,8 @@ def train(file: Path, batches: int, *, kernel: str = "off") -> dict[str, Any]:
     optional.fused(np.zeros((1, 3), np.float32))  # numba is an import like torch
 
     import shared_data.store  # noqa: F401  (HDF5's own import takes 0.1 s and is none of the file's)
-    from shared_data.batches.loader import Loader
     from shared_data.datasets import open_data
+    from shared_data.loader import Loader
     from shared_data.pipelines import pipeline
 
     torch.set_num_threads(1)

@@ -28,10 +28,10 @@ import torch
 
 from benchmarks import clip_by_clip
 from shared_data.batches import kernel
-from shared_data.batches.loader import Loader
 from shared_data.clips import Clips
 from shared_data.datasets import open_data
 from shared_data.errors import LabError
+from shared_data.loader import Loader
 from shared_data.pipelines import PIPELINES, pipeline
 from shared_data.synthetic import write_synthetic
 

@@ -15,11 +15,11 @@ from torch import nn
 from engine import models
 from engine.config import RunConfig
 from engine.errors import ConfigError
-from shared_data.batches.loader import Loader
 from shared_data.clips import Clips
 from shared_data.datasets import DataSet, honest, open_data
 from shared_data.errors import DataError, MissingInputError
 from shared_data.formats.source import ReadOptions
+from shared_data.loader import Loader
 from shared_data.pipelines import pipeline
 from shared_data.protocols import BENCHMARKS
 

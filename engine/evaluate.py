@@ -11,7 +11,7 @@ from torch import nn
 from engine.errors import DivergedError
 from engine.metrics import Scores
 from engine.step import Precision, autocast
-from shared_data.batches.loader import Loader
+from shared_data.loader import Loader
 
 
 def evaluate(

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from shared_data import inplace
-from shared_data.batches.loader import Loader
 from shared_data.check import check
 from shared_data.clips import Clips
 from shared_data.datasets import DataSet, honest, open_data
 from shared_data.errors import DataError
 from shared_data.formats import kaggle
 from shared_data.formats.source import ReadOptions
+from shared_data.loader import Loader
 from shared_data.pipelines import pipeline
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from shared_data.batches.loader import Batch, Loader
 from shared_data.batches.memory import Recycled
 from shared_data.clips import Clips
 from shared_data.errors import LabError
 from shared_data.formats.ragged import RaggedBuilder, in_memory
+from shared_data.loader import Batch, Loader
 from shared_data.pipelines import Pipeline, pipeline
 
 
@@ -113,7 +113,7 @@ def test_the_official_random_numbers_repeat_in_every_epoch_and_run(clips: Clips)
 def test_the_same_bits_from_any_start(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = list(loader(clips, repeat=3).epoch(2))
     for ahead in (4096, 8, 1):  # how far random numbers are made in advance must not matter either
-        monkeypatch.setattr("shared_data.batches.loader._DRAWN_AHEAD", ahead)
+        monkeypatch.setattr("shared_data.loader._DRAWN_AHEAD", ahead)
         for start in (0, 1, 7, len(whole) - 1, len(whole), len(whole) + 3):
             assert same(whole[start:], list(loader(clips, repeat=3).epoch(2, start)))
     with pytest.raises(LabError, match="cannot start at batch -1"):

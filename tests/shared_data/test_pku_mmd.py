@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared_data.batches.sequence_loader import SequenceLoader
 from shared_data.datasets import open_data
 from shared_data.errors import DataError, LabError, MissingInputError, UsageError
 from shared_data.findings import ERROR, Finding
@@ -22,6 +21,7 @@ from shared_data.formats.ragged import nowhere
 from shared_data.formats.reading import detect
 from shared_data.formats.source import Reading, ReadOptions, Source
 from shared_data.formats.untrimmed import open_sequences
+from shared_data.sequence_loader import SequenceLoader
 from shared_data.sequences import boundaries
 
 VIDEOS = ("A01N01-L", "A01N01-M", "A01N02-L", "A02N02-R", "A02N03-M", "A03N04-R")

@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared_data.batches.sequence_loader import PADDING, SequenceLoader
 from shared_data.errors import DataError, LabError
 from shared_data.formats.ragged import in_memory
 from shared_data.pipelines.lasa import every_second, lara, mcfs, motion_and_shape
+from shared_data.sequence_loader import PADDING, SequenceLoader
 from shared_data.sequences import SequenceBuilder, Sequences, boundaries, hold_out
 
 

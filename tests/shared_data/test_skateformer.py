@@ -12,12 +12,12 @@ import torch
 
 from engine.parity.pipelines import examine
 from shared_data.batches.frames import random_subset
-from shared_data.batches.loader import Loader
 from shared_data.clips import Clips
 from shared_data.datasets import open_data
 from shared_data.errors import LabError
 from shared_data.formats.ragged import RaggedBuilder, in_memory
 from shared_data.interaction import interaction_subset
+from shared_data.loader import Loader
 from shared_data.pipelines import pipeline, rows_of
 from shared_data.pipelines.skateformer import SkateformerNtu
 from shared_data.pipelines.skateformer_augment import gaussian_noise, rotation_about, shear_matrices, transfer_bone_lengths

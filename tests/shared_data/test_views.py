@@ -15,11 +15,11 @@ import torch
 from engine.parity.pipelines import examine
 from shared_data.batches.combinations import random_set
 from shared_data.batches.frames import centre_crop
-from shared_data.batches.loader import Loader
 from shared_data.batches.representations import graph, sequence, space, time
 from shared_data.clips import Clips
 from shared_data.errors import LabError, UsageError
 from shared_data.formats.ragged import RaggedBuilder, in_memory
+from shared_data.loader import Loader
 from shared_data.pipelines import pipeline, rows_of
 from shared_data.pipelines.scdnet import joint_totals, rotations, spatial_mask
 from shared_data.pipelines.usdrl import DetectionDraws, background, detection_clips, detection_draws, draw_detection

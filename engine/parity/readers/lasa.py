@@ -8,9 +8,9 @@ import numpy as np
 
 from engine.parity.lines import Line
 from engine.parity.readers.contract import Arrays, Case, Group, Limits, Reader, differing, largest
-from shared_data.batches.sequence_loader import SequenceLoader
 from shared_data.formats.ragged import in_memory
 from shared_data.pipelines.lasa import every_second, lara, mcfs, motion_and_shape
+from shared_data.sequence_loader import SequenceLoader
 from shared_data.sequences import SequenceBuilder, boundaries
 
 LIMITS = Limits()
