@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import dataclasses
 import json
 import os
 import platform
@@ -32,7 +31,7 @@ from shared_data.clips import Clips
 from shared_data.datasets import open_data
 from shared_data.errors import LabError
 from shared_data.loader import Loader
-from shared_data.pipelines import PIPELINES, pipeline
+from shared_data.pipelines import option_names, pipeline
 from shared_data.synthetic import write_synthetic
 
 SLICE = 0.25  # seconds
@@ -66,8 +65,8 @@ def measure(arguments: argparse.Namespace, file: Path) -> dict[str, Any]:
     data = open_data(file)
     name = arguments.pipeline or ("ctrgcn_ucla" if data.skeleton.name == "ucla20" else "ctrgcn_ntu")
     options = dict(word.split("=", 1) for word in arguments.option)
-    known = {field.name for field in dataclasses.fields(PIPELINES[name][0])} if name in PIPELINES else set()
-    options |= {key: getattr(arguments, key) for key in ("window", "stream") if key in known and getattr(arguments, key)}
+    known = option_names(name)
+    options |= {key: getattr(arguments, key) for key in ("window", "stream") if key in known}
     reader = pipeline(name, **{key: _value(value) for key, value in options.items()})
     loader = Loader(data.train, reader, batch_size=arguments.batch, train=True, workers=arguments.workers)
     batches = loader.epoch(0)

@@ -20,7 +20,7 @@ from shared_data.datasets import DataSet, honest, open_data
 from shared_data.errors import DataError, MissingInputError
 from shared_data.formats.source import ReadOptions
 from shared_data.loader import Loader
-from shared_data.pipelines import pipeline
+from shared_data.pipelines import option_names, pipeline
 from shared_data.protocols import BENCHMARKS
 
 DEBUG_CLIPS = 100
@@ -115,7 +115,14 @@ def _where(config: RunConfig, device: torch.device) -> dict[str, Any]:
 
 
 def _pipeline_options(arguments: dict[str, Any], window: int, config: RunConfig, data: DataSet) -> dict[str, Any]:
-    return {"window": window, "stream": config.stream, "skeleton": data.skeleton.name, **arguments}
+    """The pipeline's options: those that follow from the run, as far as it has them, and the feeder arguments."""
+    known = option_names(config.pipeline)
+    if config.stream != "j" and "stream" not in known:
+        raise ConfigError(
+            f"pipeline {config.pipeline} has no streams", where="--stream", expected="j; see docs/pipelines.md for its options"
+        )
+    run = {"window": window, "stream": config.stream, "skeleton": data.skeleton.name}
+    return {**{name: value for name, value in run.items() if name in known}, **arguments}
 
 
 def _as_test_options(options: dict[str, Any]) -> dict[str, Any]:

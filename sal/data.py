@@ -125,20 +125,33 @@ def info(file: Path) -> int:
     return 0
 
 
-def show(file: Path, clip: str, *, out: Path, split: str | None = None, frames: int | None = None, fps: float = 30.0) -> int:
+def show(
+    file: Path,
+    clip: str,
+    flags: FileFlags,
+    *,
+    out: Path,
+    part: str | None = None,
+    frames: int | None = None,
+    fps: float = 30.0,
+    turn: float = 0.0,
+) -> int:
     """Draw one clip as a page, a moving picture or a film strip.
 
     Args:
         file: data file of any known layout.
-        clip: id of the clip (train_17, a01_s01_e00_v01), or its row number with --split.
+        clip: id of the clip (train_17, a01_s01_e00_v01), or its row number with --part.
         out: file to write: .html, .gif or .png (the last two need Pillow: pip install '.[draw]').
-        split: train or test.
+        part: train or test.
         frames: pictures at most.
         fps: frames per second of the recording.
+        turn: degrees by which to turn the people about the vertical axis.
     """
+    from shared_data.datasets import open_data
     from shared_data.show import show as draw
 
-    print(draw(file, clip, out, split=split, frames=frames, fps=fps))
+    data = open_data(file, **flags.words())
+    print(draw(data, clip, out, split=part, frames=frames, fps=fps, turn=turn))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -44,10 +45,19 @@ PIPELINES: dict[str, tuple[type, Callable[[Any], Pipeline]]] = {
 
 def pipeline(name: str, **options: Any) -> Pipeline:
     """The pipeline called `name` with its options. Raises `UsageError` naming the nearest known pipeline or option."""
+    kind, build = _entry(name)
+    return build(options_of(kind, name, options))
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """The options that the pipeline called `name` has. Raises `UsageError` naming the nearest known pipeline."""
+    return tuple(field.name for field in dataclasses.fields(_entry(name)[0]))
+
+
+def _entry(name: str) -> tuple[type, Callable[[Any], Pipeline]]:
     if name not in PIPELINES:
         raise UsageError(f"unknown pipeline {name!r}{nearest(name, PIPELINES)}", expected=", ".join(PIPELINES))
-    kind, build = PIPELINES[name]
-    return build(options_of(kind, name, options))
+    return PIPELINES[name]
 
 
 __all__ = [
@@ -58,6 +68,7 @@ __all__ = [
     "Positioned",
     "UclaDraws",
     "UclaOptions",
+    "option_names",
     "pipeline",
     "rows_of",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from shared_data.clips import Clips
 from shared_data.datasets import open_data
 from shared_data.errors import LabError
 from shared_data.formats.ragged import RaggedBuilder, in_memory
-from shared_data.pipelines import NtuDraws, UclaDraws, pipeline, rows_of
+from shared_data.pipelines import PIPELINES, NtuDraws, UclaDraws, pipeline, rows_of
 from shared_data.skeletons import NTU25, UCLA20
 
 LENGTHS = [1, 2, 20, 39, 40, 63, 64, 65, 100, 127, 299, 300]
@@ -277,3 +278,10 @@ def test_official_draws_come_from_the_recorded_seeds() -> None:
 def test_mamps_reader_is_the_same_with_a_longer_window(ntu: tuple[list[np.ndarray], Clips]) -> None:
     index = np.arange(len(ntu[1]))
     assert torch.equal(pipeline("mamp_ntu").test(ntu[1], index), pipeline("ctrgcn_ntu", window=120).test(ntu[1], index))
+
+
+def test_every_pipeline_is_in_the_documentation() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "pipelines.md").read_text()
+    assert not [name for name in PIPELINES if f"`{name}`" not in page]
+    named = set(re.findall(r"`([a-z0-9]+_(?:ntu|ucla|pretrain|downstream))`", page))
+    assert named == set(PIPELINES)
