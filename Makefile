@@ -45,7 +45,7 @@ smoke: $(STAMP)  ## run every image's smoke test
 	$(BIN)/python smoke_test_all.py
 
 bench: $(STAMP)  ## what the tables in docs and README come from
-	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/loader_table.py
 
 clean:  ## remove .venv, built files and caches (not your runs in work_dir)
 	rm -rf $(VENV) .build .pytest_cache .mypy_cache .ruff_cache
