@@ -123,7 +123,7 @@ class Yardstick:
 
     def __init__(self, clips: Clips, arguments: argparse.Namespace) -> None:
         self._x = clip_by_clip.padded(clips, min(len(clips), 512))
-        self._shape = arguments.window or 64, clips.joints, clips.max_people
+        self._shape = arguments.window if arguments.window > 0 else 64, clips.joints, clips.max_people
         self._rng = np.random.default_rng(0)
         self._batch = arguments.batch
 
@@ -140,7 +140,8 @@ def import_kernel(wish: str) -> None:
     """Set what the loader may use; numba itself is an import like torch, so it comes before memory and time are taken."""
     os.environ["SAL_KERNEL"] = wish
     if wish == "now":
-        kernel.fused(np.zeros((1, 3), np.float32))
+        for which in (kernel.CHANNELS, kernel.VIEWS):
+            kernel.fused(np.zeros((1, 3), np.float32), which)
 
 
 def _value(word: Any) -> Any:

@@ -23,7 +23,7 @@ from shared_data.synthetic import write_synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIPS = (2_000, 120)  # train, test
-# What is measured, further words for loader.py, and the clips/s of the official reader on one core: recorded once with the official
+# What is measured, further words for loader.py, and the clips/s of the official reader on one core: recorded once with its own
 # code on a machine of this kind, where CTR-GCN's made 2,530. The clip-by-clip reader of a run says what this machine makes of it.
 ROWS: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("CTR-GCN, crop and rotation, window 64", (), 2_530),
@@ -54,7 +54,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="per run")
     parser.add_argument("--out", type=Path, help="file for the JSON lines")
     arguments = parser.parse_args()
-    lines = []
+    if arguments.out:
+        arguments.out.write_text("")
     print("| batch | official reader, recorded | torch alone | x clip by clip | compiled kernel | x clip by clip |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
@@ -64,12 +65,12 @@ def main() -> int:
             cells = []
             for kernel in ("off", "now"):
                 result = run(file, (*words, "--kernel", kernel), arguments.seconds)
-                lines.append(json.dumps({"row": title, **result}))
+                if arguments.out:
+                    with arguments.out.open("a") as lines:
+                        print(json.dumps({"row": title, **result}), file=lines)
                 rate = result["clips_per_s"] if "--workers" in words else result["clips_per_cpu_s_median"]
                 cells += [f"{rate:,}", f"{result['times_clip_by_clip']}"]
             print(f"| {title} | {official:,} | {' | '.join(cells)} |", flush=True)
-    if arguments.out:
-        arguments.out.write_text("\n".join(lines) + "\n")
     return 0
 
 

@@ -18,7 +18,7 @@ from engine.errors import ConfigError
 from shared_data.clips import Clips
 from shared_data.datasets import DataSet, honest, open_data
 from shared_data.errors import DataError, MissingInputError
-from shared_data.formats.source import ReadOptions
+from shared_data.formats.options import ReadOptions
 from shared_data.loader import Loader
 from shared_data.pipelines import option_names, pipeline
 from shared_data.protocols import BENCHMARKS
@@ -58,8 +58,7 @@ def load_data(config: RunConfig) -> DataSet:
     data = open_data(
         Path(config.data),
         layout=config.layout,
-        options=ReadOptions(expected.classes if expected else None, config.split or "auto"),
-        on_bad=config.on_bad,
+        options=ReadOptions(expected.classes if expected else None, config.split or "auto", on_bad=config.on_bad),
     )
     if expected and (data.num_classes, data.skeleton.name) != (expected.classes, expected.skeleton):
         raise DataError(

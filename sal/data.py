@@ -4,63 +4,32 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from engine.errors import ConfigError
 from sal import verbs
 from shared_data.errors import nearest
+from shared_data.formats.options import ReadOptions
 
 if TYPE_CHECKING:
     from shared_data.formats.source import Progress
 
 
-@dataclass(frozen=True)
-class FileFlags:
-    """What may be said about a data file.
-
-    Args:
-        layout: auto, or one of those in docs/your-data.md.
-        num_classes: number of classes the labels must fit in.
-        split: protocol that divides the clips of a file which is not divided yet (xsub, xview, xset ...).
-        skip_list: text file naming clips to leave out, one per line.
-        on_bad: refuse or drop clips with NaN, infinity or no content.
-        repair: undo a wrong order of the values (files of 25 joints written as joint, xyz, person).
-    """
-
-    layout: str = "auto"
-    num_classes: int | None = None
-    split: str = "auto"
-    skip_list: Path | None = None
-    on_bad: str = "refuse"
-    repair: bool = False
-
-    def words(self) -> dict[str, Any]:
-        """The keywords of the functions that read files. Raises `ConfigError` for what no file can be."""
-        from shared_data.formats.source import ReadOptions
-
-        if self.num_classes is not None and self.num_classes < 1:
-            raise ConfigError(f"--num-classes is {self.num_classes}", expected="1 or more")
-        if self.on_bad not in ("refuse", "drop"):
-            raise ConfigError(f"--on-bad is {self.on_bad!r}", expected="refuse or drop")
-        options = ReadOptions(self.num_classes, self.split, self.skip_list, self.repair)
-        return {"layout": self.layout, "options": options, "on_bad": self.on_bad}
-
-
-def check(file: Path, flags: FileFlags, json: bool = False) -> int:
+def check(file: Path, options: ReadOptions, layout: str = "auto", json: bool = False) -> int:
     """Say what a data file holds and whether it can be trusted; exit 65 if not.
 
     Args:
         file: file or folder of any known layout.
+        layout: auto, or one of those in docs/your-data.md.
         json: print one JSON object instead of tables.
     """
     from shared_data.check import check as examine
 
     with _bar("checking", shown=not json) as progress:
-        report = examine(file, **flags.words(), progress=progress)
+        report = examine(file, layout=layout, options=options, progress=progress)
     if json:
         verbs.print_json(report.as_dict())
     else:
@@ -68,26 +37,28 @@ def check(file: Path, flags: FileFlags, json: bool = False) -> int:
     return 0 if report.ok else 65
 
 
-def prepare(file: Path, flags: FileFlags, *, out: Path) -> int:
+def prepare(file: Path, options: ReadOptions, layout: str = "auto", *, out: Path) -> int:
     """Convert a data file to the store: ragged, checked, memory-mapped at use.
 
     Args:
         file: file or folder to convert.
+        layout: auto, or one of those in docs/your-data.md.
         out: the store to write, a .h5 file.
     """
     from shared_data.store import prepare as make_store
 
     with _bar("preparing") as progress:
-        made = make_store(file, out, **flags.words(), progress=progress)
+        made = make_store(file, out, layout=layout, options=options, progress=progress)
     print(made)
     return 0
 
 
-def convert(file: Path, flags: FileFlags, *, to: str, out: Path, frames: int | None = None) -> int:
+def convert(file: Path, options: ReadOptions, layout: str = "auto", *, to: str, out: Path, frames: int | None = None) -> int:
     """Write a data file in the format of another project, value for value.
 
     Args:
         file: file or folder of any known layout, or a store.
+        layout: auto, or one of those in docs/your-data.md.
         to: store, kaggle, skeleton5d or pyskl.
         out: file to write.
         frames: frames per clip of a padded format; default: as the source.
@@ -95,7 +66,7 @@ def convert(file: Path, flags: FileFlags, *, to: str, out: Path, frames: int | N
     from shared_data.convert import convert as write
 
     with _bar("converting") as progress:
-        made = write(file, out, to=to, frames=frames, **flags.words(), progress=progress)
+        made = write(file, out, to=to, frames=frames, layout=layout, options=options, progress=progress)
     print(made)
     return 0
 
@@ -108,9 +79,8 @@ def import_(folder: Path, *, out: Path, on_bad: str = "refuse") -> int:
         out: the store to write, a .h5 file.
         on_bad: refuse or drop clips with NaN, infinity or no content.
     """
-    flags = FileFlags("per_clip", on_bad=on_bad)
-    prepare(folder, flags, out=out)
-    return check(out, FileFlags())
+    prepare(folder, ReadOptions(on_bad=on_bad), "per_clip", out=out)
+    return check(out, ReadOptions())
 
 
 def info(file: Path) -> int:
@@ -128,7 +98,8 @@ def info(file: Path) -> int:
 def show(
     file: Path,
     clip: str,
-    flags: FileFlags,
+    options: ReadOptions,
+    layout: str = "auto",
     *,
     out: Path,
     part: str | None = None,
@@ -141,6 +112,7 @@ def show(
     Args:
         file: data file of any known layout.
         clip: id of the clip (train_17, a01_s01_e00_v01), or its row number with --part.
+        layout: auto, or one of those in docs/your-data.md.
         out: file to write: .html, .gif or .png (the last two need Pillow: pip install '.[draw]').
         part: train or test.
         frames: pictures at most.
@@ -150,7 +122,7 @@ def show(
     from shared_data.datasets import open_data
     from shared_data.show import show as draw
 
-    data = open_data(file, **flags.words())
+    data = open_data(file, layout=layout, options=options)
     print(draw(data, clip, out, split=part, frames=frames, fps=fps, turn=turn))
     return 0
 

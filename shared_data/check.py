@@ -12,9 +12,10 @@ from shared_data import inplace
 from shared_data.clips import Clips
 from shared_data.findings import ERROR, INFO, WARNING, Finding, errors_in, refuse_errors
 from shared_data.formats.duplicates import duplicates
+from shared_data.formats.options import ReadOptions
 from shared_data.formats.ragged import nowhere
 from shared_data.formats.reading import STORE, read_source, resolve, settle
-from shared_data.formats.source import Progress, Reading, ReadOptions, Split
+from shared_data.formats.source import Progress, Reading, Split
 from shared_data.protocols import nearly, recognise
 from shared_data.store import open_store, sha256, verify
 
@@ -136,7 +137,6 @@ def check(
     *,
     layout: str = "auto",
     options: ReadOptions = ReadOptions(),
-    on_bad: str = "refuse",
     progress: Progress | None = None,
 ) -> CheckReport:
     """Read `path` once, streaming and keeping no frames, and report. A good file that can be used in place then opens at once.
@@ -153,11 +153,11 @@ def check(
     in_place = layout == inplace.LAYOUT and inplace.suits(path, options)
     if in_place:
         source = inplace.placed(source)
-    clips, findings = settle(source, on_bad=on_bad)
+    clips, findings = settle(source, options)
     splits = {name: _split_report(clips[name], split, source.num_classes) for name, split in source.splits.items()}
     findings += duplicates(source.splits)
     if in_place and not errors_in(findings):
-        inplace.keep_index(path, options, on_bad=on_bad, source=source, clips=clips, findings=findings)
+        inplace.keep_index(path, options, source=source, clips=clips, findings=findings)
     protocol, more = _judge_counts(splits, source.class_names)
     return CheckReport(
         path, _size(path), sha256(path), layout, reason, source.skeleton.title, source.num_classes, source.class_names,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,10 @@ from shared_data.atomic import whole_file
 from shared_data.clips import Clips
 from shared_data.errors import DataError, LabError, UsageError, nearest
 from shared_data.findings import refuse_errors
+from shared_data.formats.options import ReadOptions
 from shared_data.formats.ragged import RowSink
 from shared_data.formats.reading import STORE, detect, read_source, resolve, settle
-from shared_data.formats.source import Progress, Reading, ReadOptions, refuse_options
+from shared_data.formats.source import Progress, Reading, ticker
 from shared_data.protocols import SPLIT_RULES, recognise
 from shared_data.skeletons import NTU25
 from shared_data.store import Stored, open_store, prepare
@@ -36,7 +38,6 @@ def convert(
     to: str,
     layout: str = "auto",
     options: ReadOptions = ReadOptions(),
-    on_bad: str = "refuse",
     frames: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -62,24 +63,22 @@ def convert(
     if source.resolve() in (target.resolve(), *target.resolve().parents):
         raise UsageError("the target is the source or lies in it", where=str(target), next_step="choose another place")
     if to == STORE:
-        return prepare(source, target, layout=layout, options=options, on_bad=on_bad, progress=progress)
+        return prepare(source, target, layout=layout, options=options, progress=progress)
     with whole_file(target, kind=f"{to} file", replaceable=lambda path: _is(path, to)) as file:
-        temporary = target.with_name(f"{target.name}.source.partial")
         passes = 2 if found == STORE else 3  # over all clips: into the store, into the file, and out of it to compare
-        try:
-            if found == STORE:
-                stored = _store(source, options)
-            else:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as room:
+            made = source
+            if found != STORE:
                 telling = _pass(progress, 0, passes)
-                made = prepare(source, temporary, layout=layout, options=options, on_bad=on_bad, progress=telling)
-                stored = open_store(made)
+                made = prepare(source, Path(room) / "source.h5", layout=layout, options=options, progress=telling)
+            stored = open_store(made)
+            if found == STORE:
+                stored.refuse(source, options)
             content = _content(source, stored, to, frames)
             count = sum(map(len, stored.clips.values()))
-            WRITERS[to](file, content, _ticker(_pass(progress, passes - 2, passes), count))
+            WRITERS[to](file, content, ticker(_pass(progress, passes - 2, passes), count))
             file.flush()
             _verify(Path(file.name), to, content, _pass(progress, passes - 1, passes))
-        finally:
-            temporary.unlink(missing_ok=True)
     return target
 
 
@@ -88,17 +87,6 @@ def _is(path: Path, layout: str) -> bool:
         return detect(path)[0] == layout
     except LabError:
         return False
-
-
-def _store(path: Path, options: ReadOptions) -> Stored:
-    """Open a store; options that cannot change it any more are refused."""
-    refuse_options(path, STORE, options, "split", "skip_list", "repair")
-    stored = open_store(path)
-    classes = len(stored.class_names)
-    if options.num_classes not in (None, classes):
-        what = f"{options.num_classes} classes were asked for"
-        raise DataError(what, where=str(path), expected=f"{classes}, as the store says")
-    return stored
 
 
 def _content(source: Path, stored: Stored, to: str, frames: int | None) -> Content:
@@ -145,18 +133,6 @@ def _pass(progress: Progress | None, number: int, passes: int) -> Progress | Non
     return lambda done, total: progress(number * total + done, passes * total)
 
 
-def _ticker(progress: Progress | None, total: int) -> Tick:
-    done = 0
-
-    def tick(clips: int) -> None:
-        nonlocal done
-        done += clips
-        if progress:
-            progress(done, total)
-
-    return tick
-
-
 class _Digest:
     """`RowSink` that keeps a checksum of the rows in their order; all-zero rows do not count, as padding may come and go."""
 
@@ -181,7 +157,7 @@ def _verify(path: Path, to: str, content: Content, progress: Progress | None) ->
 
     options = ReadOptions(num_classes=len(content.class_names))
     read = read_source(path, to, Reading(options, sinks=sink, progress=progress))
-    _, findings = settle(read, on_bad="refuse")
+    _, findings = settle(read, options)
     refuse_errors(findings, path)
     for split in SPLITS:
         meant, found = content.clips[split], read.splits[split].clips

@@ -14,9 +14,10 @@ from shared_data.errors import DataError
 from shared_data.findings import INFO, Finding, refuse_errors
 from shared_data.formats import nw_ucla
 from shared_data.formats.duplicates import duplicates
+from shared_data.formats.options import ReadOptions
 from shared_data.formats.ragged import nowhere
 from shared_data.formats.reading import STORE, read_source, resolve, settle
-from shared_data.formats.source import Progress, Reading, ReadOptions, Source
+from shared_data.formats.source import Progress, Reading, Source
 from shared_data.protocols import recognise
 from shared_data.skeletons import SKELETONS, Skeleton
 
@@ -28,7 +29,7 @@ TAIL = 0.1
 class DataSet:
     """A data set, ready to be sampled.
 
-    layout    "kaggle", "skeleton5d", "nw_ucla" or "store"
+    layout    a name of `formats.reading.LAYOUTS`
     reason    why that layout was recognised, one sentence
     findings  what was noticed; errors are never among them, they were refused
     """
@@ -50,35 +51,31 @@ def open_data(
     *,
     layout: str = "auto",
     options: ReadOptions = ReadOptions(),
-    on_bad: str = "refuse",
     progress: Progress | None = None,
 ) -> DataSet:
-    """Open `path`: a Kaggle or 5-D NPZ, a folder or zip of NW-UCLA JSON files, or a store.
+    """Open `path`, a file or folder of any layout in `LAYOUTS`.
 
     A store is memory-mapped, and so is a large Kaggle NPZ that is not compressed (`inplace`; its first opening reads it once).
     Any other file is streamed into the ragged form in memory: 10 GB of padded frames take about 1.5 GB.
-    options  classes, split and skip list, see `ReadOptions`; num_classes is needed for integer labels only if the largest
-             label does not occur, otherwise it is checked
-    on_bad       "refuse" raises for clips with NaN, inf or no frame, naming split and rows; "drop" leaves them out
+    options  classes, split, what to do with bad clips ..., see `ReadOptions`; num_classes is needed for integer labels only if
+             the largest label does not occur, otherwise it is checked
     Raises `DataError` (65) or `MissingInputError` (66).
     """
     path = Path(path)
     layout, reason = resolve(path, layout)
     if layout == STORE:
         return _from_store(path, reason, options)
-    if layout == inplace.LAYOUT and inplace.suits(path, options) and (data := _in_place(path, reason, options, on_bad, progress)):
+    if layout == inplace.LAYOUT and inplace.suits(path, options) and (data := _in_place(path, reason, options, progress)):
         return data
-    return _data_set(path, reason, *_read(path, layout, Reading(options, reason, progress=progress), on_bad))
+    return _data_set(path, reason, *_read(path, layout, Reading(options, reason, progress=progress)))
 
 
-def _read(
-    path: Path, layout: str, how: Reading, on_bad: str, *, in_place: bool = False
-) -> tuple[Source, dict[str, Clips], list[Finding]]:
-    """The source, its clips after the policy `on_bad`, and all findings. Raises `DataError` if one of these is an error."""
+def _read(path: Path, layout: str, how: Reading, *, in_place: bool = False) -> tuple[Source, dict[str, Clips], list[Finding]]:
+    """The source, its clips after the policy for bad ones, and all findings. Raises `DataError` if one of these is an error."""
     source = read_source(path, layout, how)
     if in_place:
         source = inplace.placed(source)
-    clips, findings = settle(source, on_bad=on_bad)
+    clips, findings = settle(source, how.options)
     refuse_errors(findings, path)
     return source, clips, findings + duplicates(source.splits)
 
@@ -90,12 +87,12 @@ def _data_set(path: Path, reason: str, source: Source, clips: dict[str, Clips], 
     )  # fmt: skip
 
 
-def _in_place(path: Path, reason: str, options: ReadOptions, on_bad: str, progress: Progress | None) -> DataSet | None:
+def _in_place(path: Path, reason: str, options: ReadOptions, progress: Progress | None) -> DataSet | None:
     """The data with its frames left in the file, which is read once unless its index is kept; None where that cannot be."""
-    index = inplace.load_index(path, options, on_bad)
+    index = inplace.load_index(path, options)
     if index is None:
-        source, parts, findings = _read(path, inplace.LAYOUT, Reading(options, reason, nowhere, progress), on_bad, in_place=True)
-        index = inplace.keep_index(path, options, on_bad=on_bad, source=source, clips=parts, findings=findings)
+        source, parts, findings = _read(path, inplace.LAYOUT, Reading(options, reason, nowhere, progress), in_place=True)
+        index = inplace.keep_index(path, options, source=source, clips=parts, findings=findings)
     skeleton = SKELETONS[index.skeleton]
     clips = inplace.mapped(path, index.clips, skeleton.joints)
     if clips is None:

@@ -25,7 +25,8 @@ from shared_data.clips import Clips
 from shared_data.errors import LabError
 from shared_data.findings import INFO, Finding, finding_from_dict
 from shared_data.formats.npz import Npz
-from shared_data.formats.source import ReadOptions, Source
+from shared_data.formats.options import ReadOptions
+from shared_data.formats.source import Source
 from shared_data.skeletons import SKELETONS
 
 SCHEMA = 1
@@ -87,25 +88,25 @@ def placed(source: Source) -> Source:
     return replace(source, splits=splits)
 
 
-def load_index(path: Path, options: ReadOptions, on_bad: str) -> Index | None:
+def load_index(path: Path, options: ReadOptions) -> Index | None:
     """The index kept for this file and these options, or None."""
     try:
-        index = _read(_kept(path, options, on_bad))
+        index = _read(_kept(path, options))
         return index if index and _fits(path, index) else None
     except (LabError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError):
         return None
 
 
 def keep_index(
-    path: Path, options: ReadOptions, *, on_bad: str, source: Source, clips: dict[str, Clips], findings: Iterable[Finding]
+    path: Path, options: ReadOptions, *, source: Source, clips: dict[str, Clips], findings: Iterable[Finding]
 ) -> Index:
     """The index of a `placed` source and its good `clips`, kept for the next opening if the cache folder can be written."""
     index = Index(clips, source.skeleton.name, source.class_names, (*findings, FINDING))
-    _write(path, options, on_bad, index)
+    _write(path, options, index)
     return index
 
 
-def _write(path: Path, options: ReadOptions, on_bad: str, index: Index) -> None:
+def _write(path: Path, options: ReadOptions, index: Index) -> None:
     arrays: dict[str, np.ndarray] = {}
     about: dict[str, Any] = {
         "skeleton": index.skeleton, "class_names": index.class_names,
@@ -117,7 +118,7 @@ def _write(path: Path, options: ReadOptions, on_bad: str, index: Index) -> None:
         arrays[f"{split}_ids"] = clips.ids
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     with contextlib.suppress(OSError, RuntimeError):  # no right to write, disk full, no home folder
-        target = _kept(path, options, on_bad)
+        target = _kept(path, options)
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle, name = tempfile.mkstemp(dir=target.parent, suffix=".partial")
         partial = Path(name)
@@ -148,12 +149,12 @@ def _read(file: Path) -> Index | None:
     return Index(clips, str(about["skeleton"]), tuple(map(str, about["class_names"])), findings)
 
 
-def _kept(path: Path, options: ReadOptions, on_bad: str) -> Path:
+def _kept(path: Path, options: ReadOptions) -> Path:
     """Where the index of `path` as it is now is kept."""
     state = path.stat()
     with Npz(path) as npz:
         members = [(m.key, m.info.CRC, m.info.header_offset, m.shape, m.dtype.str) for m in npz.members.values()]
-    about = (SCHEMA, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, members, options.num_classes, on_bad)
+    about = (SCHEMA, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, members, options.num_classes, options.on_bad)
     name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
     return cache_folder() / f"{name}.npz"
 

@@ -96,7 +96,7 @@ def find(data: DataSet, clip: str, split: str | None = None) -> Found:
     """The clip called `clip`, or number `clip` of `split`. Raises `UsageError` naming what is near or possible."""
     splits = {"train": data.train, "test": data.test}
     if split is not None and split not in splits:
-        raise UsageError(f"unknown split {split!r}{nearest(split, splits)}", expected=" or ".join(splits))
+        raise UsageError(f"unknown part {split!r}{nearest(split, splits)}", expected=" or ".join(splits))
     places = [
         Found(name, int(number), clips)
         for name, clips in splits.items()
@@ -107,21 +107,23 @@ def find(data: DataSet, clip: str, split: str | None = None) -> Found:
         return places[0]
     if places:
         where = ", ".join(f"{place.split} {place.number}" for place in places[:4])
-        raise UsageError(f"{len(places)} clips are called {clip}", where=where, expected="a row number together with the split")
+        raise UsageError(
+            f"{len(places)} clips are called {clip}", where=where, expected="a row number together with --part train or test"
+        )
     if clip.isascii() and clip.isdigit() and len(clip) < 16:
         return _numbered(data, clip, split, splits)
     known = [str(name) for part, clips in splits.items() if split in (None, part) for name in clips.ids]
     raise UsageError(
         f"no clip is called {clip!r}{nearest(clip, known)}",
         where=str(data.path),
-        expected=f"one of {len(known):,} ids like {known[0]}, or a row number with its split" if known else "a clip",
+        expected=f"one of {len(known):,} ids like {known[0]}, or a row number with --part" if known else "a clip",
     )
 
 
 def _numbered(data: DataSet, clip: str, split: str | None, splits: dict[str, Clips]) -> Found:
     ranges = ", ".join(f"{name} 0 to {len(clips) - 1}" for name, clips in splits.items())
     if split is None:
-        raise UsageError(f"clip number {clip} of which split?", where=str(data.path), expected=f"a split: {ranges}")
+        raise UsageError(f"clip number {clip} of which part?", where=str(data.path), expected=f"--part, one of: {ranges}")
     if int(clip) >= len(splits[split]):
         raise UsageError(f"{split} has no clip number {clip}", where=str(data.path), expected=ranges)
     return Found(split, int(clip), splits[split])

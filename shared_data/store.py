@@ -27,9 +27,10 @@ from shared_data.findings import Finding, finding_from_dict, refuse_errors
 from shared_data.formats.duplicates import duplicates
 from shared_data.formats.look import HDF5_START
 from shared_data.formats.npz import Npz
+from shared_data.formats.options import ReadOptions, refuse_options
 from shared_data.formats.ragged import FileRows, RowSink
 from shared_data.formats.reading import STORE, detect, read_source, resolve, settle
-from shared_data.formats.source import Progress, Reading, ReadOptions, Source, refuse_options
+from shared_data.formats.source import Progress, Reading, Source
 from shared_data.skeletons import SKELETONS, Skeleton
 
 SCHEMA = 1
@@ -67,7 +68,6 @@ def prepare(
     *,
     layout: str = "auto",
     options: ReadOptions = ReadOptions(),
-    on_bad: str = "refuse",
     progress: Progress | None = None,
 ) -> Path:
     """Convert `source` of any readable layout to a store at `target` and return `target`.
@@ -90,7 +90,7 @@ def prepare(
 
         digest = sha256(source)
         read = read_source(source, layout, Reading(options, reason, sink, progress))
-        clips, findings = settle(read, on_bad=on_bad)
+        clips, findings = settle(read, options)
         refuse_errors(findings, source)
         findings += duplicates(read.splits)
         # No libver bound: any HDF5 of the last decade reads the file. The lock is held by `whole_file`.

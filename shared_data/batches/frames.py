@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MOST_JOINTS = 32  # that the compiled kernel of views has room for; more take the torch path
 MINIMUM_CROP = 64  # fixed in the official readers, whatever the window
 _TABLE_LENGTHS = 512  # lengths kept in a table: NTU has 300; a longer clip is computed when it comes
 NOTHING = -1  # the number of a frame that is zero

@@ -27,10 +27,11 @@ from shared_data.formats.fingerprint import Fingerprint, array_orders, judge
 from shared_data.formats.fourkeys import MAX_FRAMES, MAX_LABEL_BYTES
 from shared_data.formats.look import Look
 from shared_data.formats.npy import Npy
+from shared_data.formats.options import refuse_options
 from shared_data.formats.pickles import read_pickle
 from shared_data.formats.ragged import RaggedBuilder
 from shared_data.formats.sample_names import file_names_in, name_findings, numbers_in, placed, row_names
-from shared_data.formats.source import Reading, Source, Split, refuse_options
+from shared_data.formats.source import Reading, Source, Split, ticker
 from shared_data.skeletons import NTU25
 
 PARTS = {"train": "train", "test": "val"}  # our split -> the files' word
@@ -66,7 +67,7 @@ def read(path: Path, how: Reading) -> Source:
     classes, found = label_rows.class_count(decoded, how.options.num_classes)
     findings += found
     splits: dict[str, Split] = {}
-    done, total = 0, sum(array.shape[0] for array in arrays.values())
+    tick = ticker(how.progress, sum(array.shape[0] for array in arrays.values()))
     orders = array_orders(NTU25.joints, people)
     if people > 2:
         orders = {order: orders[order] for order in list(orders)[:1]}  # only two-person vectors were ever scrambled
@@ -81,9 +82,7 @@ def read(path: Path, how: Reading) -> Source:
             builder.add(decode(block))
             fingerprint.add(start, block)
             wandering += (start + np.flatnonzero(block[:, :, :, ORIGIN_JOINT, 0].any((1, 2)))).tolist()
-            done += len(block)
-            if how.progress:
-                how.progress(done, total)
+            tick(len(block))
         count = array.shape[0]
         given = names[split]
         ids = np.array(given, dtype="U") if given else row_names(split, count)

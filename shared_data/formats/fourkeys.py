@@ -14,7 +14,7 @@ from shared_data.formats import labels as label_rows
 from shared_data.formats.fingerprint import Decode, Fingerprint, Verdict, judge, verdict
 from shared_data.formats.npz import Npz
 from shared_data.formats.ragged import RaggedBuilder
-from shared_data.formats.source import Reading, Source, Split
+from shared_data.formats.source import Reading, Source, Split, Tick, ticker
 from shared_data.skeletons import Skeleton
 
 SPLITS = ("train", "test")
@@ -55,10 +55,11 @@ def read_four_keys(
     findings += found
 
     splits: dict[str, Split] = {}
-    counter = _Counter(how, sum(npz.members[f"x_{split}"].shape[0] for split in SPLITS) * (2 if how.options.repair else 1))
+    passes = 2 if how.options.repair else 1
+    tick = ticker(how.progress, sum(npz.members[f"x_{split}"].shape[0] for split in SPLITS) * passes)
     order = next(iter(orders))
     if how.options.repair:
-        order, found = _order_of(npz, orders, skeleton, time_axis, counter)
+        order, found = _order_of(npz, orders, skeleton, time_axis, tick)
         findings += found
     for split in SPLITS:
         key = f"x_{split}"
@@ -69,7 +70,7 @@ def read_four_keys(
         for start, block in npz.blocks(key):
             builder.add(orders[order](block))
             fingerprint.add(start, block)
-            counter.add(len(block))
+            tick(len(block))
         ids = np.array([f"{split}_{n}" for n in range(shape[0])], dtype="U")
         labels = _fitted(decoded[f"y_{split}"][0], shape[0])
         clips = builder.finish(labels, ids, frames=shape[time_axis])
@@ -81,20 +82,8 @@ def read_four_keys(
     return Source(layout, how.reason, skeleton, classes, _names(npz, classes), splits, findings, _about(npz))
 
 
-class _Counter:
-    """Tells the caller how many clips are done."""
-
-    def __init__(self, how: Reading, total: int) -> None:
-        self._tell, self._done, self._total = how.progress, 0, total
-
-    def add(self, clips: int) -> None:
-        self._done += clips
-        if self._tell:
-            self._tell(self._done, self._total)
-
-
 def _order_of(
-    npz: Npz, orders: Mapping[str, Decode], skeleton: Skeleton, time_axis: int, counter: _Counter
+    npz: Npz, orders: Mapping[str, Decode], skeleton: Skeleton, time_axis: int, tick: Tick
 ) -> tuple[str, list[Finding]]:
     """Read everything once to learn in which of `orders` the values are: the order to decode by, and what to say about it.
 
@@ -106,7 +95,7 @@ def _order_of(
         fingerprint = Fingerprint(orders, skeleton, npz.members[key].shape[0], time_axis)
         for start, block in npz.blocks(key):
             fingerprint.add(start, block)
-            counter.add(len(block))
+            tick(len(block))
         measured = fingerprint.decodings()
         verdicts[key] = verdict(measured) if len(measured) > 1 else Verdict(None, "")
     found = {key: told.order for key, told in verdicts.items()}

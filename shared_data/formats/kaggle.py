@@ -13,7 +13,8 @@ from shared_data.formats.fingerprint import vector_orders
 from shared_data.formats.fourkeys import check_x, read_four_keys
 from shared_data.formats.look import Look
 from shared_data.formats.npz import Npz
-from shared_data.formats.source import Reading, Source, refuse_options
+from shared_data.formats.options import refuse_options
+from shared_data.formats.source import Reading, Source
 from shared_data.skeletons import NTU25
 
 EXPECTED = "(N, T, 150): two people, 25 joints, xyz; or (N, T, 75): one person"

@@ -20,10 +20,11 @@ from shared_data.findings import WARNING, Finding
 from shared_data.formats.listing import Listing, open_listing
 from shared_data.formats.look import Look
 from shared_data.formats.npy import read_array, read_header
+from shared_data.formats.options import refuse_options
 from shared_data.formats.pku_folder import KINDS, Notes, kind_by_name, split_kind, trained_on
 from shared_data.formats.pku_mmd import usable
 from shared_data.formats.pku_text import JOINTS, MAX_FRAMES, MAX_LIST_BYTES, MAX_VIDEO_BYTES, NUMBERS, PEOPLE
-from shared_data.formats.source import Reading, refuse_options
+from shared_data.formats.source import Reading, ticker
 from shared_data.sequences import SequenceBuilder, Sequences, SequenceSource, boundaries
 from shared_data.skeletons import NTU25
 
@@ -63,7 +64,7 @@ def read_sequences(path: Path, how: Reading) -> SequenceSource:
         if rest := [name for name in videos if name not in listed]:
             chosen["rest"] = rest
         splits: dict[str, Sequences] = {}
-        done = 0
+        tick = ticker(how.progress, len(videos))
         for split, members in chosen.items():
             same = next((other for other in splits if chosen[other] == members), None)
             if same:
@@ -76,9 +77,7 @@ def read_sequences(path: Path, how: Reading) -> SequenceSource:
                     video = _video(listing, [files[part].get(name) for part in files], len(names), notes)
                     if video:
                         builder.add(name, *video)
-                done += 1
-                if how.progress:
-                    how.progress(done, len(videos))
+                tick()
             splits[split] = builder.finish()
     findings = list(notes.findings()) + _overlaps(chosen)
     return SequenceSource(

@@ -72,15 +72,20 @@ def open_listing(path: Path, *, kind: str) -> Iterator[Listing]:
     Raises `MissingInputError` for what cannot be read, `DataError` for a damaged or hostile zip.
     """
     if path.is_dir():
-        names = []
-        for folder, _, files in os.walk(path, onerror=_cannot_list):
-            inside = Path(folder).relative_to(path)
-            names += [(inside / file).as_posix() for file in files]
-        yield Listing(path, tuple(sorted(names)))
+        yield Listing(path, files_below(path))
         return
     with open_zip(path, kind=kind) as archive:
         check_members(path, archive)
         yield Listing(path, tuple(sorted(info.filename for info in archive.infolist() if not info.is_dir())), archive)
+
+
+def files_below(path: Path) -> tuple[str, ...]:
+    """Names of all files below a folder, relative, with /, sorted. Raises `MissingInputError` if it cannot be listed."""
+    names = []
+    for folder, _, files in os.walk(path, onerror=_cannot_list):
+        inside = Path(folder).relative_to(path)
+        names += [(inside / file).as_posix() for file in files]
+    return tuple(sorted(names))
 
 
 def _cannot_list(error: OSError) -> None:

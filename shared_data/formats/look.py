@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from shared_data.errors import MissingInputError
+from shared_data.formats.listing import files_below
 from shared_data.formats.npz import Npz, open_zip
 
 HDF5_START = b"\x89HDF\r\n\x1a\n"
@@ -25,10 +25,6 @@ class Look:
     names: tuple[str, ...] = ()
     shapes: dict[str, tuple[int, ...]] | None = None
 
-    def ending(self, suffix: str) -> list[str]:
-        """The names that end in `suffix`."""
-        return [name for name in self.names if name.endswith(suffix)]
-
     def has_file(self, *names: str) -> bool:
         """Whether all of `names` are among the files, in whatever folder inside."""
         return set(names) <= {PurePosixPath(name).name for name in self.names}
@@ -39,11 +35,9 @@ def look(path: Path) -> Look:
     if not path.exists():
         raise MissingInputError("no such file or folder", where=str(path), next_step="check the path")
     if path.is_dir():
-        found = []
-        for folder, _, files in os.walk(path):
-            inside = Path(folder).relative_to(path)
-            found += [(inside / file).as_posix() for file in files]
-        return Look(path, "folder", tuple(sorted(found)))
+        return Look(path, "folder", files_below(path))
+    if not path.is_file():
+        raise MissingInputError("neither a file nor a folder", where=str(path), expected="a data file, not a pipe or a device")
     try:
         with path.open("rb") as file:
             start = file.read(8)

@@ -19,9 +19,10 @@ from shared_data.formats.listing import Listing, open_listing
 from shared_data.formats.look import Look
 from shared_data.formats.ntu_bodies import prepare
 from shared_data.formats.ntu_text import JOINTS, MAX_BYTES, parse
+from shared_data.formats.options import ReadOptions, refuse_options
 from shared_data.formats.ragged import RaggedBuilder
 from shared_data.formats.skip_list import read_skip_list
-from shared_data.formats.source import Reading, ReadOptions, Source, Split, refuse_options
+from shared_data.formats.source import Reading, Source, Split, ticker
 from shared_data.protocols import NtuName, SplitRule, ntu_name, split_rule
 from shared_data.skeletons import NTU25
 
@@ -88,7 +89,7 @@ def read(path: Path, how: Reading) -> Source:
         findings = _others(len(listing.names) - len(files))
         findings += _leave_out(samples, classes, rule, options)
         chosen = _divide(samples, rule)
-        aside, splits, done = _Aside(), {}, 0
+        aside, splits, tick = _Aside(), {}, ticker(how.progress, len(samples))
         for split, names in chosen.items():
             builder = RaggedBuilder(how.sinks(split, JOINTS, np.dtype(np.float32)), joints=JOINTS, max_people=2)
             kept = []
@@ -97,9 +98,7 @@ def read(path: Path, how: Reading) -> Source:
                 if clip is not None:
                     builder.add(clip[None])
                     kept.append(name)
-                done += 1
-                if how.progress:
-                    how.progress(done, len(samples))
+                tick()
             labels = np.array([samples[name].action - 1 for name in kept], np.int64)
             clips = builder.finish(labels, np.array(kept, dtype="U"), frames=FRAMES)
             splits[split] = Split(clips, (len(kept),), builder.scan)

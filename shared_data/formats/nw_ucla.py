@@ -17,8 +17,9 @@ from shared_data.errors import DataError
 from shared_data.findings import ERROR, WARNING, Finding
 from shared_data.formats.listing import Listing, open_listing
 from shared_data.formats.look import Look
+from shared_data.formats.options import refuse_options
 from shared_data.formats.ragged import RaggedBuilder
-from shared_data.formats.source import Reading, Source, Split, refuse_options
+from shared_data.formats.source import Reading, Source, Split, ticker
 from shared_data.skeletons import UCLA20
 
 NAME = re.compile(r"a(\d\d)_s(\d\d)_e(\d\d)_v(\d\d)")
@@ -50,7 +51,7 @@ def read(path: Path, how: Reading) -> Source:
             raise DataError("no NW-UCLA clips found", where=str(path), expected="files named like a01_s01_e00_v01.json")
         findings, chosen = _choose(sorted(files), len(listing.names) - len(files))
         splits: dict[str, Split] = {}
-        total, done = sum(len(names) for names in chosen.values()), 0
+        tick = ticker(how.progress, sum(len(names) for names in chosen.values()))
         for split, names in chosen.items():
             builder = RaggedBuilder(
                 how.sinks(split, JOINTS, np.dtype(np.float64)), joints=JOINTS, max_people=1, dtype=np.float64, padded=False
@@ -58,9 +59,7 @@ def read(path: Path, how: Reading) -> Source:
             for name in names:
                 clip = _parse(listing, files[name])
                 builder.add(clip[None, :, None])
-                done += 1
-                if how.progress:
-                    how.progress(done, total)
+                tick()
             labels = np.array([ACTIONS.index(int(name[1:3])) for name in names], np.int64)
             clips = builder.finish(labels, np.array(names, dtype="U"), frames=None)
             splits[split] = Split(clips, (len(names),), builder.scan)

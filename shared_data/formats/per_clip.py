@@ -26,8 +26,9 @@ from shared_data.formats.label_table import (
 )
 from shared_data.formats.listing import Listing, open_listing
 from shared_data.formats.look import Look
+from shared_data.formats.options import refuse_options
 from shared_data.formats.ragged import RaggedBuilder
-from shared_data.formats.source import Reading, Source, Split, refuse_options
+from shared_data.formats.source import Reading, Source, Split, ticker
 
 TEST_SHARE = 0.2
 _NAMED = 5  # files that a message spells out
@@ -61,7 +62,7 @@ def read(path: Path, how: Reading) -> Source:
         if described.per_metre != 1:
             text = f"all values were divided by {described.per_metre:g}: the description says that they are not metres"
             findings.append(Finding("unit-converted", INFO, text))
-        people, done = 1, 0
+        people, tick = 1, ticker(how.progress, len(entries))
         splits: dict[str, Split] = {}
         for split, numbers in chosen.items():
             sink = how.sinks(split, layout.joints, np.dtype(np.float32))
@@ -72,9 +73,7 @@ def read(path: Path, how: Reading) -> Source:
                 people = max(people, clip.shape[1])
                 with np.errstate(invalid="ignore"):  # NaN is judged later, with all clips
                     builder.add(clip[None] / described.per_metre)
-                done += 1
-                if how.progress:
-                    how.progress(done, len(entries))
+                tick()
             clips = builder.finish(ids[numbers], np.array([entries[n].file for n in numbers], "U"), frames=None)
             splits[split] = Split(clips, (len(numbers),), builder.scan)
         # How many people there are is known only after the last clip.

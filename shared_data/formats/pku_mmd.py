@@ -15,10 +15,11 @@ from shared_data.classes import class_names
 from shared_data.errors import DataError
 from shared_data.formats.listing import open_listing
 from shared_data.formats.look import Look
+from shared_data.formats.options import refuse_options
 from shared_data.formats.pku_folder import Folder, Notes, divide, open_folder, part_of
 from shared_data.formats.pku_text import ACTIONS, JOINTS, PEOPLE, Interval, broken_line, paint
 from shared_data.formats.ragged import RaggedBuilder
-from shared_data.formats.source import Reading, Source, Split, refuse_options
+from shared_data.formats.source import Reading, Source, Split, ticker
 from shared_data.sequences import SequenceBuilder, SequenceSource
 from shared_data.skeletons import NTU25
 
@@ -41,10 +42,11 @@ def read(path: Path, how: Reading) -> Source:
     line. Intervals outside their video, overlapping or without anybody in them are warnings.
     """
     _check(path, how)
-    notes, splits, done = Notes(), {}, 0
+    notes, splits = Notes(), {}
     with open_listing(path, kind="zip of PKU-MMD text files") as listing:
         folder = open_folder(listing)
         chosen, findings, about = divide(folder, how.options.split, notes)
+        tick = ticker(how.progress, len(folder.videos))
         for split, videos in chosen.items():
             builder = RaggedBuilder(how.sinks(split, JOINTS, np.dtype(np.float32)), joints=JOINTS, max_people=PEOPLE)
             labels, ids = [], []
@@ -53,9 +55,7 @@ def read(path: Path, how: Reading) -> Source:
                     builder.add(clip[None])
                     labels.append(interval.action - 1)
                     ids.append(_clip_id(video, interval))
-                done += 1
-                if how.progress:
-                    how.progress(done, len(folder.videos))
+                tick()
             clips = builder.finish(np.array(labels, np.int64), np.array(ids, dtype="U"), frames=FRAMES)
             splits[split] = Split(clips, (len(ids),), builder.scan)
     findings += notes.findings()
@@ -69,10 +69,11 @@ def read_sequences(path: Path, how: Reading) -> SequenceSource:
     findings and left out, and so are those in which nobody is ever seen (a warning).
     """
     _check(path, how)
-    notes, splits, done = Notes(), {}, 0
+    notes, splits = Notes(), {}
     with open_listing(path, kind="zip of PKU-MMD text files") as listing:
         folder = open_folder(listing)
         chosen, findings, about = divide(folder, how.options.split, notes)
+        tick = ticker(how.progress, len(folder.videos))
         for split, videos in chosen.items():
             sink = how.sinks(split, JOINTS, np.dtype(np.float32))
             builder = SequenceBuilder(sink, joints=JOINTS, max_people=PEOPLE)
@@ -80,9 +81,7 @@ def read_sequences(path: Path, how: Reading) -> SequenceSource:
                 frames = folder.read_frames(video, notes)
                 if frames is not None and usable(folder.frames[video], frames, notes):
                     builder.add(video, frames, paint(folder.read_intervals(video, len(frames), notes), len(frames)))
-                done += 1
-                if how.progress:
-                    how.progress(done, len(folder.videos))
+                tick()
             splits[split] = builder.finish()
     findings += notes.findings()
     return SequenceSource("pku_mmd", how.reason, NTU25, ("background", *class_names(ACTIONS)), splits, findings, about)

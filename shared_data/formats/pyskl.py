@@ -30,11 +30,12 @@ from shared_data.findings import ERROR, WARNING, Finding
 from shared_data.formats import labels as label_rows
 from shared_data.formats.fourkeys import MAX_FRAMES
 from shared_data.formats.look import Look
+from shared_data.formats.options import refuse_options
 from shared_data.formats.pickled_numpy import PickledArray
 from shared_data.formats.pickles import first_keys, read_pickle
 from shared_data.formats.ragged import RaggedBuilder
 from shared_data.formats.sample_names import MAX_NAME, name_findings, numbers_in, placed, texts_in
-from shared_data.formats.source import Reading, Source, Split, refuse_options
+from shared_data.formats.source import Reading, Source, Split, ticker
 from shared_data.skeletons import SKELETONS, Skeleton
 
 KEYS = ("split", "annotations")
@@ -99,7 +100,7 @@ def read(path: Path, how: Reading) -> Source:
     classes, found = label_rows.class_count(decoded, how.options.num_classes or _named_classes(content))
     findings += found
     people = max((clip.keypoint.shape[0] for part in chosen.values() for clip in part), default=1)
-    splits, done, total = {}, 0, sum(map(len, chosen.values()))
+    splits, tick = {}, ticker(how.progress, sum(map(len, chosen.values())))
     for split, part in chosen.items():
         sink = how.sinks(split, skeleton.joints, np.dtype(np.float32))
         builder = RaggedBuilder(sink, joints=skeleton.joints, max_people=people, padded=False)
@@ -108,9 +109,7 @@ def read(path: Path, how: Reading) -> Source:
                 builder.add(_rows(clip)[None])
             except DataError as error:
                 raise placed(error, path) from None
-            done += 1
-            if how.progress:
-                how.progress(done, total)
+            tick()
         ids = np.array([clip.name for clip in part], dtype="U")
         splits[split] = Split(builder.finish(decoded[pair[split]][0], ids, frames=None), (len(part),), builder.scan)
     about = content.get("about")

@@ -11,12 +11,13 @@ from typing import Protocol
 import numpy as np
 
 from shared_data.clips import Clips
-from shared_data.errors import DataError, LabError, MissingInputError, UsageError, nearest
+from shared_data.errors import DataError, UsageError, nearest
 from shared_data.findings import Finding
 from shared_data.formats import agcn, kaggle, ntu_raw, nw_ucla, per_clip, pku_mmd, pyskl, skeleton5d
 from shared_data.formats.fourkeys import KEYS
 from shared_data.formats.look import Look, look
 from shared_data.formats.npz import Npz, open_zip
+from shared_data.formats.options import ReadOptions
 from shared_data.formats.source import Reading, Source, clip_findings
 
 STORE = "store"
@@ -87,8 +88,7 @@ def resolve(path: Path, layout: str) -> tuple[str, str]:
         raise UsageError(f"unknown data layout {layout!r}{nearest(layout, LAYOUTS)}", expected=", ".join(LAYOUTS))
     if layout == "auto":
         return detect(path)
-    if not path.exists():
-        raise MissingInputError("no such file or folder", where=str(path), next_step="check the path")
+    look(path)  # whether it can be read at all
     return layout, "asked for"
 
 
@@ -97,18 +97,16 @@ def read_source(path: Path, layout: str, how: Reading) -> Source:
     return READERS[layout].read(path, how)
 
 
-def settle(source: Source, *, on_bad: str) -> tuple[dict[str, Clips], list[Finding]]:
+def settle(source: Source, options: ReadOptions) -> tuple[dict[str, Clips], list[Finding]]:
     """Clips of each split after the policy for NaN, inf and empty clips, with all findings.
 
-    on_bad  "refuse": such clips are error findings. "drop": they are left out and recorded; an empty split is an error.
+    Refused, such clips are error findings. Dropped, they are left out and recorded; an empty split is an error.
     """
-    if on_bad not in ("refuse", "drop"):
-        raise LabError(f"unknown policy on_bad={on_bad!r}", expected="refuse, drop")
     findings, clips = list(source.findings), {}
     for name, split in source.splits.items():
-        findings += clip_findings(name, split, drop=on_bad == "drop")
+        findings += clip_findings(name, split, drop=options.drop_bad)
         good = np.ones(len(split.clips), bool)
-        if on_bad == "drop":
+        if options.drop_bad:
             good[split.scan.unusable] = False
         clips[name] = split.clips if good.all() else split.clips.subset(np.flatnonzero(good))
     return clips, findings

@@ -12,7 +12,8 @@ from shared_data.formats.fingerprint import array_orders
 from shared_data.formats.fourkeys import check_x, read_four_keys
 from shared_data.formats.look import Look
 from shared_data.formats.npz import Npz
-from shared_data.formats.source import Reading, Source, refuse_options
+from shared_data.formats.options import refuse_options
+from shared_data.formats.source import Reading, Source
 from shared_data.skeletons import NTU25, with_joints
 
 EXPECTED = "(N, 3, T, V, M): clips, xyz, frames, 25, 20, 18 or 17 joints, people (M from 1 to 8)"

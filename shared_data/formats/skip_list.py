@@ -21,7 +21,11 @@ def read_skip_list(path: Path, is_name: Callable[[str], bool], *, suffix: str = 
         if not path.is_file():
             raise MissingInputError("no such skip list", where=str(path), next_step="check the path")
         size = path.stat().st_size
-        raw = path.read_bytes() if size <= MAX_LIST_BYTES else b""
+        if size > MAX_LIST_BYTES:
+            raise DataError(
+                "too large for a list of names", where=f"{path} ({size:,} bytes)", expected=f"{MAX_LIST_BYTES:,} at most"
+            )
+        raw = path.read_bytes()
     except OSError as error:
         raise MissingInputError(f"cannot read the skip list: {error.strerror}", where=str(path)) from None
     lines = [line.strip() for line in raw.decode("utf-8-sig", "replace").splitlines()]

@@ -4,36 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shared_data.clips import Clips
-from shared_data.errors import UsageError
 from shared_data.findings import ERROR, INFO, ROWS_NAMED, WARNING, Finding, rows_finding
+from shared_data.formats.options import ReadOptions
 from shared_data.formats.ragged import Scan, SinkMaker, in_memory
 from shared_data.skeletons import Skeleton
 
 Progress = Callable[[int, int], None]  # clips done, clips in all
+Tick = Callable[..., None]  # so many more clips are done; one, if not said
 FAR = 50.0  # a median |coordinate| beyond this is no distance in metres in front of a camera
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """What a user may say about a file. A layout that has no use for an option refuses it (`refuse_options`).
-
-    num_classes  classes the labels must fit in; None: as the file says
-    split        which published protocol divides the clips (xsub, xview, xset ...); "auto": the only one there is. A file
-                 that holds a train and a test part already is taken as it is
-    skip_list    text file naming clips to leave out, one per line (NTU's lists of incomplete samples)
-    repair       undo a wrong order of the values in a frame, if both splits prove to have the same wrong order
-    """
-
-    num_classes: int | None = None
-    split: str = "auto"
-    skip_list: Path | None = None
-    repair: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +27,19 @@ class Reading:
     reason: str = "asked for"
     sinks: SinkMaker = in_memory
     progress: Progress | None = None
+
+
+def ticker(progress: Progress | None, total: int) -> Tick:
+    """A function to be told how many more clips are done; it tells `progress`."""
+    done = 0
+
+    def tick(clips: int = 1) -> None:
+        nonlocal done
+        done += clips
+        if progress:
+            progress(done, total)
+
+    return tick
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ def clip_findings(name: str, split: Split, *, drop: bool) -> list[Finding]:
     if len(clips) == (len(scan.unusable) if drop else 0):
         findings.append(Finding("split-empty", ERROR, f"the {name} split holds no {'usable ' if drop else ''}clips", name))
     severity, dropped = (WARNING, " (dropped)") if drop else (ERROR, "")
-    policy = "" if drop else "repair or remove these clips, or leave them out with on_bad='drop' (--on-bad drop)"
+    policy = "" if drop else "repair or remove these clips, or leave them out with --on-bad drop"
     single = np.flatnonzero(clips.extent == 1).tolist()
     for code, level, what, rows in (
         ("clip-nan", severity, f"clips holding NaN{dropped}", scan.nan),
@@ -110,13 +106,3 @@ def clip_findings(name: str, split: Split, *, drop: bool) -> list[Finding]:
             )
         )  # fmt: skip
     return findings
-
-
-def refuse_options(path: Path, layout: str, options: ReadOptions, *unused: str) -> None:
-    """Raise `UsageError` if one of the `unused` options is set: a layout must not ignore what it is asked."""
-    for name in unused:
-        if getattr(options, name) != getattr(ReadOptions(), name):
-            raise UsageError(
-                f"--{name.replace('_', '-')} means nothing for a file of layout {layout}", where=str(path),
-                next_step="leave it out",
-            )  # fmt: skip

@@ -10,8 +10,9 @@ from shared_data.errors import DataError, UsageError, nearest
 from shared_data.findings import ERROR, WARNING, Finding, refuse_errors
 from shared_data.formats import lasa, pku_mmd
 from shared_data.formats.look import Look, look
+from shared_data.formats.options import ReadOptions
 from shared_data.formats.ragged import SinkMaker, in_memory
-from shared_data.formats.source import Progress, Reading, ReadOptions
+from shared_data.formats.source import Progress, Reading
 from shared_data.sequences import SequenceSource
 
 
@@ -35,18 +36,15 @@ def open_sequences(
     *,
     layout: str = "auto",
     options: ReadOptions = ReadOptions(),
-    on_bad: str = "refuse",
     sinks: SinkMaker = in_memory,
     progress: Progress | None = None,
 ) -> SequenceSource:
     """Untrimmed sequences ready for a `SequenceLoader`, split as `options.split` says.
 
-    on_bad  "refuse": raise `DataError` for the first error finding. "drop": what is wrong was left out and stays a warning
+    Raises `DataError` for the first error finding; with `options.on_bad` "drop", what is wrong was left out and stays a warning.
     Raises `MissingInputError`, `DataError` for what cannot be read at all, `UsageError` for options of no use.
     """
     path = Path(path)
-    if on_bad not in ("refuse", "drop"):
-        raise UsageError(f"unknown policy on_bad={on_bad!r}", expected="refuse, drop")
     if layout not in ("auto", *SEQUENCE_READERS):
         known = ("auto", *SEQUENCE_READERS)
         raise UsageError(f"unknown layout of sequences {layout!r}{nearest(layout, known)}", expected=", ".join(known))
@@ -62,7 +60,7 @@ def open_sequences(
     reason = reasons[name] if layout == "auto" else "asked for"
     source = SEQUENCE_READERS[name].read_sequences(path, Reading(options, str(reason), sinks, progress))
     findings = list(source.findings)
-    if on_bad == "drop":
+    if options.drop_bad:
         findings = [replace(each, severity=WARNING) if each.severity == ERROR else each for each in findings]
     for split in ("train", "test"):
         if split not in source.splits or not len(source.splits[split]):

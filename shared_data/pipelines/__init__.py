@@ -25,13 +25,13 @@ from shared_data.pipelines.views import ViewOptions
 # name -> (options dataclass, builder); a new pipeline is one line here
 PIPELINES: dict[str, tuple[type, Callable[[Any], Pipeline]]] = {
     "ctrgcn_ntu": (NtuOptions, CtrgcnNtu),
-    "freqmixformer_ntu": (NtuOptions, CtrgcnNtu),
-    "mamp_ntu": (MampOptions, CtrgcnNtu),
+    "freqmixformer_ntu": (NtuOptions, partial(CtrgcnNtu, name="freqmixformer_ntu")),
+    "mamp_ntu": (MampOptions, partial(CtrgcnNtu, name="mamp_ntu")),
     "hypergcn_ntu": (HypergcnOptions, HypergcnNtu),
     "skateformer_ntu": (SkateformerNtuOptions, SkateformerNtu),
     "msg3d_ntu": (Msg3dOptions, Msg3dNtu),
     "ctrgcn_ucla": (UclaOptions, CtrgcnUcla),
-    "freqmixformer_ucla": (UclaOptions, CtrgcnUcla),
+    "freqmixformer_ucla": (UclaOptions, partial(CtrgcnUcla, name="freqmixformer_ucla")),
     "hypergcn_ucla": (DroppingUclaOptions, partial(CtrgcnUcla, name="hypergcn_ucla")),
     "skateformer_ucla": (SkateformerUclaOptions, SkateformerUcla),
     "isc_pretrain": (ViewOptions, isc_pretrain),

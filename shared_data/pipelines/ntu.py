@@ -76,12 +76,10 @@ class MampOptions(NtuOptions):
 
 
 class CtrgcnNtu:
-    """Pipeline `ctrgcn_ntu`; see `contract.Pipeline`."""
+    """Pipeline `ctrgcn_ntu`, by this or another `name`; see `contract.Pipeline`."""
 
-    name = "ctrgcn_ntu"
-
-    def __init__(self, options: NtuOptions) -> None:
-        self.options = options
+    def __init__(self, options: NtuOptions, name: str = "ctrgcn_ntu") -> None:
+        self.options, self.name = options, name
         self.skeleton = skeleton(options.skeleton)
 
     def item(self, clips: Clips) -> tuple[int, ...]:

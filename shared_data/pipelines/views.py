@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from shared_data.batches.augment import stream_of
-from shared_data.batches.frames import crop_resize, random_crop
+from shared_data.batches.frames import MOST_JOINTS, crop_resize, random_crop
 from shared_data.batches.gather import channels, lay_out, present_people
+from shared_data.batches.kernel import VIEWS, Kernel, fused
 from shared_data.batches.memory import scratch
 from shared_data.batches.randomness import AUGMENTATION, sample_keys, uniforms
 from shared_data.clips import Clips
@@ -91,12 +92,32 @@ def make_views(
     """(B, K, 3, W, V, M) as `views` say, in `out` if given."""
     batch, count = views.start.shape
     result = contract.room((batch, count, 3, views.hidden.shape[-1], clips.joints, clips.max_people), clips, out)
+    fit = clips.joints == layout.joints == views.chosen.shape[-1] <= MOST_JOINTS
+    kernel = fused(clips.rows, VIEWS) if fit and representation == "joint" and clips.table is None else None
+    if kernel is not None:
+        _make_at_once(kernel, clips, index, views, result, layout=layout)
+        return result
     # All that a large batch of views passes through would not fit into a core's cache, and take twice the time.
     step = max(1, VIEWS_AT_ONCE // count) if clips.table is None else batch
     for begin in range(0, batch, step):
         rows = slice(begin, begin + step)
         _make_some(clips, index[rows], contract.rows_of(views, rows), result[rows], representation=representation, layout=layout)
     return result
+
+
+def _make_at_once(kernel: Kernel, clips: Clips, index: np.ndarray, views: Views, out: torch.Tensor, *, layout: Skeleton) -> None:
+    """What `_make_some` does for joints, by the compiled kernel."""
+    count, window = views.start.shape[1], views.hidden.shape[-1]
+    shown, person = np.repeat(index, count), np.arange(clips.max_people)
+    base = np.where(person < clips.people[shown, None], clips.person_start(shown[:, None], person), -1)
+    frames = crop_resize(views.start.reshape(-1), views.length.reshape(-1), window)
+    kernel(
+        clips.rows.reshape(len(clips.rows), -1), clips.zero, clips.frame_step, base, clips.extent[shown].astype(np.int64),
+        frames.number, frames.weight,
+        np.ascontiguousarray(views.swapped.reshape(-1)), np.array(layout.mirror), joint_matrices(views),
+        np.ascontiguousarray(views.hidden.reshape(-1, window)),
+        out.view(len(shown), 3, window, clips.joints * clips.max_people).numpy(),
+    )  # fmt: skip
 
 
 def _make_some(
@@ -111,8 +132,9 @@ def _make_some(
         parts = swap_sides(parts, rows, torch.tensor(layout.mirror, device=device))
     parts = transform_joints(parts, torch.from_numpy(joint_matrices(views)[who]).to(device))
     if views.hidden.any():
-        kept = (~views.hidden.reshape(-1, views.hidden.shape[-1])).astype(np.float32)
-        parts.mul_(torch.from_numpy(kept[who]).to(device)[:, None, :, None])
+        person, frame = np.nonzero(views.hidden.reshape(len(frames.number), -1)[who])
+        lines = (3 * person[:, None] + np.arange(3)) * parts.shape[2] + frame[:, None]
+        parts.view(-1, parts.shape[-1]).index_fill_(0, torch.from_numpy(lines.reshape(-1)).to(device), 0)
     lay_out(parts, present, out.flatten(0, 1))
 
 
@@ -127,16 +149,19 @@ def joint_matrices(views: Views) -> np.ndarray:
 def transform_joints(parts: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     """x' = matrix x with a matrix for each joint: (P, 3, W, V) and (P, 3, 3, V) -> (P, 3, W, V), in memory used again.
 
-    One pass per coordinate for whatever is done to joints: shear, rotation, corruption, masking.
+    For whatever is done to joints: shear, rotation, corruption, masking. Each product and each sum is rounded: torch's fused
+    addcmul_ saves a twentieth of the time, but rounds once or twice depending on the processor.
     """
     people, _, window, joints = parts.shape
     together = math.gcd(window, 4)  # frames: longer runs of numbers for the vector unit
     shape = (people, 3, window // together, together * joints)
     result = scratch("transformed joints", tuple(parts.shape), parts.device)
+    term = scratch("term of transformed joints", shape, parts.device)
     source, target, factors = parts.view(shape), result.view(shape), matrices.repeat(1, 1, 1, together)[:, :, :, None]
     torch.mul(factors[:, :, 0], source[:, 0:1], out=target)
     for axis in (1, 2):
-        target.addcmul_(factors[:, :, axis], source[:, axis : axis + 1])
+        torch.mul(factors[:, :, axis], source[:, axis : axis + 1], out=term)
+        target.add_(term)
     return result
 
 

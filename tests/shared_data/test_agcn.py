@@ -12,8 +12,8 @@ import pytest
 from shared_data.check import check
 from shared_data.datasets import open_data
 from shared_data.errors import DataError, LabError, MissingInputError, UsageError
+from shared_data.formats.options import ReadOptions
 from shared_data.formats.reading import detect
-from shared_data.formats.source import ReadOptions
 from shared_data.store import prepare
 
 FRAMES, CLASSES = 40, 4
@@ -217,7 +217,7 @@ def test_nan_and_unnormalised_clips_are_named(folder):
     np.save(folder / "train_data_joint.npy", x)
     found = codes(folder)
     assert found["clip-nan"].rows == (3,) and found["not-normalised"].rows == (6,)
-    assert len(open_data(folder, on_bad="drop").train) == 7
+    assert len(open_data(folder, options=ReadOptions(on_bad="drop")).train) == 7
 
 
 def test_scrambled_values_are_found(folder):

@@ -20,7 +20,7 @@ import pytest
 from shared_data.check import check
 from shared_data.datasets import open_data
 from shared_data.errors import DataError, LabError
-from shared_data.formats.source import ReadOptions
+from shared_data.formats.options import ReadOptions
 from shared_data.store import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,7 +119,7 @@ def test_bad_clips_can_be_dropped_and_labels_stay_with_their_clips(arrays, save)
     whole = open_data(save(arrays, "whole.npz"))
     arrays["x_train"][3, 0, 0] = np.nan
     arrays["x_train"][6] = 0
-    data = open_data(save(arrays), on_bad="drop")
+    data = open_data(save(arrays), options=ReadOptions(on_bad="drop"))
     good = np.delete(np.arange(40), [3, 6])
     assert data.train.ids.tolist() == [f"train_{n}" for n in good]
     np.testing.assert_array_equal(data.train.labels, whole.train.labels[good])
@@ -127,13 +127,13 @@ def test_bad_clips_can_be_dropped_and_labels_stay_with_their_clips(arrays, save)
         np.testing.assert_array_equal(data.train.clip(new), whole.train.clip(int(old)))
     told = {finding.code: finding for finding in data.findings}
     assert told["clip-nan"].severity == "warning" and told["clip-empty"].rows == (6,)
-    store = open_data(prepare(save(arrays), save(arrays).with_name("dropped.h5"), on_bad="drop"))
+    store = open_data(prepare(save(arrays), save(arrays).with_name("dropped.h5"), options=ReadOptions(on_bad="drop")))
     assert store.train.ids.tolist() == data.train.ids.tolist()
 
 
 def test_dropping_everything_is_an_error(arrays, save):
     arrays["x_test"][:] = 0
-    refused(save(arrays), "no usable clips", on_bad="drop")
+    refused(save(arrays), "no usable clips", options=ReadOptions(on_bad="drop"))
 
 
 # --- orders of the 150 numbers ------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from shared_data.check import check
 from shared_data.convert import TARGETS, convert
 from shared_data.datasets import open_data
 from shared_data.errors import DataError, LabError, UsageError
-from shared_data.formats.source import ReadOptions
+from shared_data.formats.options import ReadOptions
 from shared_data.store import open_store, prepare
 
 KEYS = ("x_train", "y_train", "x_test", "y_test", "about", "class_names")
@@ -165,7 +165,7 @@ def test_broken_clips_are_refused_or_dropped(kaggle, tmp_path, to):
     with pytest.raises(DataError, match="row 2"):
         convert(tmp_path / "broken.npz", tmp_path / "out", to=to)
     assert {file.name for file in tmp_path.iterdir()} == {"kaggle.npz", "broken.npz"}
-    dropped = open_data(convert(tmp_path / "broken.npz", tmp_path / "out", to=to, on_bad="drop"))
+    dropped = open_data(convert(tmp_path / "broken.npz", tmp_path / "out", to=to, options=ReadOptions(on_bad="drop")))
     kept = np.delete(np.arange(40), [2, 9])
     assert dropped.train.labels.tolist() == broken["y_train"].argmax(-1)[kept].tolist()
 
@@ -176,8 +176,8 @@ def test_a_store_converts_without_another_one(kaggle, tmp_path, monkeypatch):
     assert_same_file(kaggle, convert(store, tmp_path / "back.npz", to="kaggle"))
     with pytest.raises(DataError, match="7 classes were asked for"):
         convert(store, tmp_path / "b.npz", to="kaggle", options=ReadOptions(num_classes=7))
-    with pytest.raises(UsageError, match="--split means nothing"):
-        convert(store, tmp_path / "b.npz", to="kaggle", options=ReadOptions(split="xsub"))
+    with pytest.raises(UsageError, match="--repair means nothing"):
+        convert(store, tmp_path / "b.npz", to="kaggle", options=ReadOptions(repair=True))
 
 
 def test_a_file_without_a_description_says_where_it_comes_from(arrays, save, tmp_path):

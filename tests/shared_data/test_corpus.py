@@ -24,7 +24,7 @@ import pytest
 from sal.__main__ import main
 from shared_data.datasets import DataSet, open_data
 from shared_data.errors import DataError
-from shared_data.formats.source import ReadOptions
+from shared_data.formats.options import ReadOptions
 from shared_data.store import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -280,7 +280,7 @@ def made(request, arrays, tmp_path) -> Path:
 def options_of(flags: tuple[str, ...]) -> dict:
     """What a command line means, as arguments of `open_data` and `prepare`."""
     if flags == DROP:
-        return {"on_bad": "drop"}
+        return {"options": ReadOptions(on_bad="drop")}
     return {"options": ReadOptions(repair=True) if flags == REPAIR else ReadOptions(num_classes=int(flags[1]))}
 
 

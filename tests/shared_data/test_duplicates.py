@@ -8,7 +8,7 @@ import numpy as np
 
 from shared_data.check import check
 from shared_data.datasets import open_data
-from shared_data.formats.source import ReadOptions
+from shared_data.formats.options import ReadOptions
 from shared_data.store import prepare
 
 
@@ -38,7 +38,7 @@ def test_different_clips_and_empty_ones_are_no_duplicates(arrays, save):
     arrays["x_test"][0] = 0
     arrays["x_test"][1] = arrays["x_train"][7]
     arrays["x_test"][1, 10, 3] += np.float32(1e-6)
-    codes = {finding.code for finding in check(save(arrays), on_bad="drop").findings}
+    codes = {finding.code for finding in check(save(arrays), options=ReadOptions(on_bad="drop")).findings}
     assert not codes & {"clip-shared", "clip-repeated"}
 
 

@@ -15,7 +15,7 @@ from shared_data import inplace
 from shared_data.check import check
 from shared_data.datasets import open_data
 from shared_data.errors import LabError
-from shared_data.formats.source import ReadOptions
+from shared_data.formats.options import ReadOptions
 from shared_data.store import info, prepare
 
 RIGHT = np.random.default_rng(3).normal(size=(4, 5, 150)).astype(np.float32)
@@ -80,8 +80,8 @@ def assert_our_errors(file: Path) -> None:
     """Whatever is asked of `file`, only a `LabError` comes out."""
     store = file.with_name("again.h5")
     for use in (
-        info, check, lambda f: check(f, on_bad="drop"), open_data, lambda f: prepare(f, store),
-        lambda f: open_data(f, on_bad="drop", options=ReadOptions(repair=True)),
+        info, check, lambda f: check(f, options=ReadOptions(on_bad="drop")), open_data, lambda f: prepare(f, store),
+        lambda f: open_data(f, options=ReadOptions(repair=True, on_bad="drop")),
     ):  # fmt: skip
         with contextlib.suppress(LabError):
             use(file)

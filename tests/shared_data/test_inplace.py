@@ -15,7 +15,7 @@ from shared_data.clips import Clips
 from shared_data.datasets import DataSet, honest, open_data
 from shared_data.errors import DataError
 from shared_data.formats import kaggle
-from shared_data.formats.source import ReadOptions
+from shared_data.formats.options import ReadOptions
 from shared_data.loader import Loader
 from shared_data.pipelines import pipeline
 
@@ -225,9 +225,9 @@ def test_bad_clips_are_refused_or_dropped_as_ever(arrays, cache, save, monkeypat
     with pytest.raises(DataError, match="row 3"):
         open_data(file)
     for _ in range(2):  # read, then from the kept index
-        data = open_data(file, on_bad="drop")
+        data = open_data(file, options=ReadOptions(on_bad="drop"))
         assert_in_place(data)
-        assert_same_clips(data.train, in_memory(file, monkeypatch, on_bad="drop").train)
+        assert_same_clips(data.train, in_memory(file, monkeypatch, options=ReadOptions(on_bad="drop")).train)
     with pytest.raises(DataError, match="row 3"):
         open_data(file)
 

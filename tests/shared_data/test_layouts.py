@@ -14,8 +14,8 @@ from shared_data.classes import NTU60, NW_UCLA
 from shared_data.clips import Clips
 from shared_data.datasets import DataSet, honest, open_data
 from shared_data.errors import DataError, LabError, MissingInputError
+from shared_data.formats.options import ReadOptions
 from shared_data.formats.reading import detect
-from shared_data.formats.source import ReadOptions
 
 
 def padded(clips: Clips, frames: int) -> np.ndarray:
@@ -219,7 +219,7 @@ def test_honest_holds_two_subjects_of_nw_ucla_out(tmp_path, ucla_files):
 def test_honest_refuses_what_it_cannot_split(save, arrays):
     short = {key: value[:4] for key, value in arrays.items()}
     with pytest.raises(DataError, match="cannot hold"):
-        honest(open_data(save(short), on_bad="refuse"))
+        honest(open_data(save(short)))
 
 
 def real_nw_ucla() -> Path | None:

@@ -19,8 +19,8 @@ from shared_data.errors import DataError, LabError, MissingInputError, UsageErro
 from shared_data.formats import ntu_bodies
 from shared_data.formats.ntu_bodies import actors, denoise, prepare
 from shared_data.formats.ntu_text import parse
+from shared_data.formats.options import ReadOptions
 from shared_data.formats.reading import detect
-from shared_data.formats.source import ReadOptions
 
 A, B, C, D = 72057594037927941, 72057594037927942, 72057594037927943, 72057594037927944  # equal as float64
 Frame = list[tuple[int, np.ndarray]]
@@ -581,7 +581,7 @@ def test_damaged_files_are_collected(tmp_path, form):
     assert "skip list" in damaged.next_step and f"{NAMES_60[1]}.skeleton, line 2: the file ends" in damaged.message
     assert next(f for f in report.findings if f.code == "clip-trailing").count == 1
     with pytest.raises(DataError, match="damaged files"):
-        open_data(path, options=ReadOptions(split="xview"), on_bad="drop")
+        open_data(path, options=ReadOptions(split="xview", on_bad="drop"))
 
 
 def test_not_a_number_is_found_as_in_every_layout(tmp_path):
@@ -593,7 +593,7 @@ def test_not_a_number_is_found_as_in_every_layout(tmp_path):
         target.write_bytes(b"\n".join(single))
         with pytest.raises(DataError, match="clips holding"):
             open_data(tmp_path, options=ReadOptions(split="xview"))
-        data = open_data(tmp_path, options=ReadOptions(split="xview"), on_bad="drop")
+        data = open_data(tmp_path, options=ReadOptions(split="xview", on_bad="drop"))
         assert len(data.train) + len(data.test) == 7 and code in [f.code for f in data.findings]
 
 

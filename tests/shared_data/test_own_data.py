@@ -18,8 +18,8 @@ from shared_data.datasets import open_data
 from shared_data.errors import DataError, LabError, UsageError
 from shared_data.formats.clip_files import clip_of, parse, skeleton_of
 from shared_data.formats.label_table import read_description, read_labels
+from shared_data.formats.options import ReadOptions
 from shared_data.formats.reading import LAYOUTS, detect
-from shared_data.formats.source import ReadOptions
 from shared_data.skeletons import COCO17, KINETICS18, NTU25, SKELETONS, UCLA20
 
 RNG = np.random.default_rng(5)
@@ -116,7 +116,7 @@ def test_joints_that_were_not_seen_are_refused_or_dropped(own):
     folder = own.write()
     with pytest.raises(DataError, match=r"clips holding NaN.*a\.csv, b\.json, c\.npy"):
         open_data(folder)
-    assert open_data(folder, on_bad="drop").train.ids.tolist() == ["clap_1.npy", "wave_1.csv"]
+    assert open_data(folder, options=ReadOptions(on_bad="drop")).train.ids.tolist() == ["clap_1.npy", "wave_1.csv"]
 
 
 def test_millimetres_are_said_and_divided(own):
@@ -427,7 +427,7 @@ def test_the_store_holds_the_same(own, tmp_path):
 
     (own.folder / "dataset.toml").write_text('name = "Mine"')
     folder = own.write()
-    prepare(folder, tmp_path / "mine.h5", on_bad="refuse")
+    prepare(folder, tmp_path / "mine.h5")
     stored, same = open_data(tmp_path / "mine.h5"), open_data(folder)
     np.testing.assert_array_equal(stored.train.rows, same.train.rows)
     assert stored.class_names == ("clap", "wave") and stored.test.ids.tolist() == same.test.ids.tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from shared_data.datasets import open_data
 from shared_data.errors import DataError, LabError, MissingInputError, UsageError
 from shared_data.findings import ERROR, Finding
 from shared_data.formats import pku_mmd
+from shared_data.formats.options import ReadOptions
 from shared_data.formats.pku_text import parse_frames, parse_intervals, video_name
 from shared_data.formats.ragged import nowhere
 from shared_data.formats.reading import detect
-from shared_data.formats.source import Reading, ReadOptions, Source
+from shared_data.formats.source import Reading, Source
 from shared_data.formats.untrimmed import open_sequences
 from shared_data.sequence_loader import SequenceLoader
 from shared_data.sequences import boundaries
@@ -293,10 +295,10 @@ def test_values_that_are_no_coordinates_are_refused_or_dropped_with_their_clip(f
     assert "skeleton/A01N01-M.txt line 8" in codes(read(folder).findings)["line-nan"].message.replace(f"{folder}/", "")
     with pytest.raises(DataError, match="A01N01-M_02_5_12"):
         open_data(folder, options=BY_SUBJECT)
-    assert len(open_data(folder, options=BY_SUBJECT, on_bad="drop").train) == 6
+    assert len(open_data(folder, options=replace(BY_SUBJECT, on_bad="drop")).train) == 6
     with pytest.raises(DataError, match=r"A01N01-M.txt line 8"):
         open_sequences(folder, options=BY_SUBJECT)
-    assert len(open_sequences(folder, options=BY_SUBJECT, on_bad="drop").splits["train"]) == 2
+    assert len(open_sequences(folder, options=replace(BY_SUBJECT, on_bad="drop")).splits["train"]) == 2
     damage_line(8, lambda row: ["0"] * 150)(folder)
     damage_line(2, lambda row: [*row[:-1], value])(folder)
     assert len(open_data(folder, options=BY_SUBJECT).train) == 7, "outside all intervals it does not matter to clips"
@@ -336,8 +338,8 @@ def test_what_cannot_be_read_at_all_is_refused(folder, tmp_path):
         read(folder, ReadOptions(split="view", skip_list=Path("x")))
     with pytest.raises(UsageError, match="did you mean pku_mmd"):
         open_sequences(folder, layout="pku_mm")
-    with pytest.raises(UsageError, match="on_bad"):
-        open_sequences(folder, on_bad="ignore")
+    with pytest.raises(UsageError, match="on-bad"):
+        open_sequences(folder, options=ReadOptions(on_bad="ignore"))
 
 
 NOISE = st.text(alphabet="0123456789.,-+eE nN_a\n\r\t\x00ü", max_size=400).map(str.encode) | st.binary(max_size=200)
@@ -523,7 +525,7 @@ def test_no_package_makes_the_reader_fail_otherwise_than_told(tiny_package, mapp
         for head in (b"feature\nA01N01-L.npy\n", b""):
             (tiny_package / "train.csv").write_bytes(head + listed)
             try:
-                source = open_sequences(tiny_package, layout="lasa", on_bad="drop", sinks=nowhere)
+                source = open_sequences(tiny_package, layout="lasa", options=ReadOptions(on_bad="drop"), sinks=nowhere)
             except LabError:
                 continue
             assert source.splits["train"].labels(0).tolist() == [0, 0, 1, 1]

@@ -10,8 +10,8 @@ import pytest
 from shared_data.check import check
 from shared_data.datasets import open_data
 from shared_data.errors import DataError, LabError, UsageError
+from shared_data.formats.options import ReadOptions
 from shared_data.formats.reading import detect
-from shared_data.formats.source import ReadOptions
 from shared_data.skeletons import SKELETONS
 
 LENGTHS = (7, 12, 30, 9, 5, 21)

@@ -8,7 +8,7 @@ import pytest
 from shared_data.check import check
 from shared_data.datasets import open_data
 from shared_data.errors import DataError
-from shared_data.formats.source import ReadOptions
+from shared_data.formats.options import ReadOptions
 from shared_data.store import prepare
 
 ORDERS = {"joint, xyz, person": (25, 3, 2), "xyz, joint, person": (3, 25, 2), "person, xyz, joint": (2, 3, 25)}

@@ -111,7 +111,7 @@ def test_a_clip_is_found_by_number_in_its_split():
         ("walk_9", None, "did you mean walk_"),
         ("wlak_1", None, "did you mean walk_1"),
         ("walk_1", "test", "one of 2 ids like test_0"),
-        ("1", None, "of which split"),
+        ("1", None, "of which part"),
         ("3", "train", "train has no clip number 3"),
         ("-1", "train", "no clip is called '-1'"),
         ("²", "train", "no clip is called"),

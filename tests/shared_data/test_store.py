@@ -19,7 +19,7 @@ from shared_data.atomic import WriteError
 from shared_data.check import check
 from shared_data.datasets import honest, open_data
 from shared_data.errors import DataError, MissingInputError, UsageError
-from shared_data.formats.source import ReadOptions
+from shared_data.formats.options import ReadOptions
 from shared_data.store import info, prepare, sha256
 
 INDEX = ("rows", "offset", "extent", "valid", "people", "labels", "ids")
