@@ -104,7 +104,8 @@ class RunConfig:
         "cpu", "where batches are made; device keeps the training clips in GPU memory (1.5 GB for NTU-60)", volatile=True
     )
     upstream_seeding: int = _key(
-        0, "repeat the official random numbers of so many data workers in every epoch (a bug, for comparisons); 0: off"
+        0,
+        "repeat the official random numbers of so many workers in each epoch (their bug; NTU readers of CTR-GCN's kind); 0: off",
     )
     device: str = _key("auto", "auto, cpu, cuda, or a GPU's number", volatile=True)
     work_dir: str | None = _key(None, "folder of the run (default: work_dir/MODEL/RECIPE_STREAM)", volatile=True)

@@ -115,7 +115,9 @@ class Trainer:
             )
         self.folder.record(self.config)
         self.folder.cut_log(position["log_size"])
-        self.console.print(f"resuming {self.folder.path} at epoch {self.epoch + 1}, step {self.step}", highlight=False)
+        done = self.epoch >= self.config.num_epoch
+        where = "is finished; more epochs: --num-epoch" if done else f"goes on at epoch {self.epoch + 1}, step {self.step}"
+        self.console.print(f"resuming: {self.folder.path} {where}", highlight=False)
 
     def run(self) -> None:
         config, total = self.config, len(self.train_batches) * self.config.num_epoch

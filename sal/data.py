@@ -43,7 +43,7 @@ def prepare(file: Path, options: ReadOptions, layout: str = "auto", *, out: Path
     Args:
         file: file or folder to convert.
         layout: auto, or one of those in docs/your-data.md.
-        out: the store to write, a .h5 file.
+        out: the store to write (HDF5, by custom .h5); an older store of that name is replaced.
     """
     from shared_data.store import prepare as make_store
 
@@ -54,7 +54,7 @@ def prepare(file: Path, options: ReadOptions, layout: str = "auto", *, out: Path
 
 
 def convert(file: Path, options: ReadOptions, layout: str = "auto", *, to: str, out: Path, frames: int | None = None) -> int:
-    """Write a data file in the format of another project, value for value.
+    """Write a data file in the format of another project; only a store keeps float64 (NW-UCLA), the others hold float32.
 
     Args:
         file: file or folder of any known layout, or a store.

@@ -95,7 +95,10 @@ def parity(fixtures: list[Path]) -> int:
     failed = 0
     for fixture in fixtures:
         print(f"{fixture}")
-        for line in judge(fixture):
+        lines = judge(fixture)
+        if not lines:
+            print("  clips that other fixtures are about: nothing to judge")
+        for line in lines:
             failed += not line.ok
             print(f"  {'ok  ' if line.ok else 'FAIL'} {line.quantity:58} {line.error:9.2e}  limit {line.limit:.0e}")
     print(f"{failed} quantities out of limits" if failed else "all quantities within their limits")

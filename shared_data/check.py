@@ -115,7 +115,7 @@ class CheckReport:
         console.print(table)
 
         orders = [(name, order) for name, split in self.splits.items() for order in split.orders]
-        if orders:
+        if orders and any(finding.code in ("layout-scrambled", "layout-unconfirmed") for finding in self.findings):
             table = Table(title="order of the values: how clips look if decoded as ...", title_justify="left")
             for column in ("split", "order", "joint 2 at origin", "person 2 empty", "copied", "bone variation"):
                 table.add_column(column)
@@ -128,8 +128,13 @@ class CheckReport:
             console.print(f"[{_STYLE[finding.severity]}]{finding.severity:8}[/]{escape(where + finding.message)}")
             if finding.next_step and finding.severity != INFO:
                 console.print(f"        next: {escape(finding.next_step)}")
-        verdict = "[bold green]good: ready to train on[/]" if self.ok else "[bold red]not usable as it is[/]"
-        console.print(verdict)
+        warnings = sum(finding.severity == WARNING for finding in self.findings)
+        if not self.ok:
+            console.print("[bold red]not usable as it is[/]")
+        elif warnings:
+            console.print(f"[bold yellow]usable; read the {'warning' if warnings == 1 else f'{warnings} warnings'} first[/]")
+        else:
+            console.print("[bold green]good: ready to train on[/]")
 
 
 def check(

@@ -27,7 +27,7 @@ from shared_data.findings import Finding, finding_from_dict, refuse_errors
 from shared_data.formats.duplicates import duplicates
 from shared_data.formats.look import HDF5_START
 from shared_data.formats.npz import Npz
-from shared_data.formats.options import ReadOptions, refuse_options
+from shared_data.formats.options import ReadOptions, refuse_classes, refuse_options
 from shared_data.formats.ragged import FileRows, RowSink
 from shared_data.formats.reading import STORE, detect, read_source, resolve, settle
 from shared_data.formats.source import Progress, Reading, Source
@@ -55,11 +55,7 @@ class Stored:
     def refuse(self, path: Path, options: ReadOptions) -> None:
         """Raise for what cannot be asked of a store: `UsageError` for flags without a meaning, `DataError` for another K."""
         refuse_options(path, STORE, options, "skip_list", "repair")
-        if options.num_classes not in (None, len(self.class_names)):
-            raise DataError(
-                f"{options.num_classes} classes were asked for", where=str(path),
-                expected=f"{len(self.class_names)}, as the store says",
-            )  # fmt: skip
+        refuse_classes(path, options, len(self.class_names), "the store says")
 
 
 def prepare(

@@ -12,13 +12,15 @@ from shared_data.errors import LabError
 
 
 def judge(path: Path | str) -> list[Line]:
-    """One line per quantity of the fixture at `path`.
+    """One line per quantity of the fixture at `path`; none for a file of clips, which only lies beside fixtures.
 
     Metadata with `groups` is an input pipeline, with `steps` a training run, anything else one forward and backward pass. A file
     that cannot be used (no fixture, no such model, its sibling missing) raises `FixtureError`, exit code 2.
     """
     fixture = fixtures.load(path)
     try:
+        if {"x_train", "x_test"} <= set(fixture.arrays):
+            return []  # the clips that other fixtures are about
         if "groups" in fixture.meta:
             from engine.parity import pipelines
 

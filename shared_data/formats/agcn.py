@@ -164,5 +164,5 @@ def _normalised(wandering: list[int], where: str) -> Finding:
     if not wandering:
         text = "joint 2 of person 1 is the origin in every frame: normalised as this layout's generators do"
         return Finding("normalised", INFO, text, where)
-    text = "clips whose joint 2 of person 1 leaves the origin: not normalised frame by frame, as published results need"
+    text = "clips whose joint 2 leaves the origin after the first frame: not normalised frame by frame, as published results need"
     return rows_finding("not-normalised", WARNING, text, where=where, rows=wandering)

@@ -53,12 +53,11 @@ def _known(split: Split) -> tuple[np.ndarray, np.ndarray]:
 def _finding(
     code: str, what: str, these: tuple[str, Clips, np.ndarray], those: tuple[str, Clips, np.ndarray], step: str
 ) -> Finding:
-    (here, clips, rows), (there, twins, twin_rows) = these, those
-    pairs = [
-        f"{here} {a} = {there} {b}" for a, b in zip(rows[:ROWS_NAMED].tolist(), twin_rows[:ROWS_NAMED].tolist(), strict=True)
-    ]
+    (here, clips, rows), (_, twins, twin_rows) = these, those
+    named = slice(ROWS_NAMED)
+    pairs = [f"{a} = {b}" for a, b in zip(clips.ids[rows[named]], twins.ids[twin_rows[named]], strict=True)]
     more = f" and {len(rows) - ROWS_NAMED} more" if len(rows) > ROWS_NAMED else ""
     odd = int((clips.labels[rows] != twins.labels[twin_rows]).sum())
     told = f"; {odd} of them with another label" if odd else ""
     first = tuple(int(row) for row in rows[:ROWS_NAMED])
-    return Finding(code, WARNING, f"{what}: {', '.join(pairs)}{more}{told}", here, len(rows), first, step)
+    return Finding(code, WARNING, f"{len(rows)} {what}: {', '.join(pairs)}{more}{told}", here, len(rows), first, step)

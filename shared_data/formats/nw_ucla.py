@@ -17,7 +17,7 @@ from shared_data.errors import DataError
 from shared_data.findings import ERROR, WARNING, Finding
 from shared_data.formats.listing import Listing, open_listing
 from shared_data.formats.look import Look
-from shared_data.formats.options import refuse_options
+from shared_data.formats.options import refuse_classes, refuse_options
 from shared_data.formats.ragged import RaggedBuilder
 from shared_data.formats.source import Reading, Source, Split, ticker
 from shared_data.skeletons import UCLA20
@@ -41,10 +41,7 @@ def recognise(seen: Look) -> str | None:
 def read(path: Path, how: Reading) -> Source:
     """Read a folder or a zip; clips are ordered by name. Raises `DataError` naming the file for anything malformed."""
     refuse_options(path, "nw_ucla", how.options, "skip_list", "repair")
-    if how.options.num_classes not in (None, len(NW_UCLA)):
-        raise DataError(
-            f"{how.options.num_classes} classes were asked for", where=str(path), expected=f"{len(NW_UCLA)} for NW-UCLA"
-        )
+    refuse_classes(path, how.options, len(NW_UCLA), "NW-UCLA has")
     with open_listing(path, kind="zip of NW-UCLA JSON files") as listing:
         files = listing.clips(_clip_name)
         if not files:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared_data.errors import UsageError
+from shared_data.errors import DataError, UsageError
 
 ON_BAD = ("refuse", "drop")
 
@@ -38,6 +38,15 @@ class ReadOptions:
     def drop_bad(self) -> bool:
         """Whether clips that no pipeline can take are left out instead of refusing the file."""
         return self.on_bad == "drop"
+
+
+def refuse_classes(where: object, options: ReadOptions, known: int, says: str) -> None:
+    """Raise `DataError` if another number of classes was asked for than the `known` one, and say who knows it."""
+    if options.num_classes not in (None, known):
+        raise DataError(
+            f"{options.num_classes} classes were asked for", where=str(where), expected=f"{known}, as {says}",
+            next_step="leave --num-classes out; in training, --dataset auto takes classes, joints and people from the file",
+        )  # fmt: skip
 
 
 def refuse_options(path: Path, layout: str, options: ReadOptions, *unused: str) -> None:

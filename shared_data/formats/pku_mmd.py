@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from shared_data.classes import class_names
-from shared_data.errors import DataError
 from shared_data.formats.listing import open_listing
 from shared_data.formats.look import Look
-from shared_data.formats.options import refuse_options
+from shared_data.formats.options import refuse_classes, refuse_options
 from shared_data.formats.pku_folder import Folder, Notes, divide, open_folder, part_of
 from shared_data.formats.pku_text import ACTIONS, JOINTS, PEOPLE, Interval, broken_line, paint
 from shared_data.formats.ragged import RaggedBuilder
@@ -100,10 +99,7 @@ def usable(file: str, frames: np.ndarray, notes: Notes) -> bool:
 
 def _check(path: Path, how: Reading) -> None:
     refuse_options(path, "pku_mmd", how.options, "skip_list", "repair")
-    if how.options.num_classes not in (None, ACTIONS):
-        raise DataError(
-            f"{how.options.num_classes} classes were asked for", where=str(path), expected=f"{ACTIONS} for both phases of PKU-MMD"
-        )
+    refuse_classes(path, how.options, ACTIONS, "both phases of PKU-MMD have")
 
 
 def _clips(folder: Folder, video: str, notes: Notes) -> list[tuple[Interval, np.ndarray]]:

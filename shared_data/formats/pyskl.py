@@ -135,7 +135,7 @@ def _pair(splits: Any, wanted: str, path: Path) -> dict[str, str]:
     found = protocols_in(splits)
     if not found:
         raise DataError(f"no pair of splits, found: {_first(list(splits))}", expected="NAME_train and NAME_val")
-    if wanted == "auto" and len(found) == 1:
+    if len(found) == 1 and (wanted == "auto" or "train/val" in found or "train/test" in found):  # one nameless division
         return next(iter(found.values()))
     if wanted not in found:
         what = (

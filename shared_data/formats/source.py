@@ -102,7 +102,7 @@ def clip_findings(name: str, split: Split, *, drop: bool) -> list[Finding]:
         findings.append(
             Finding(
                 "unit", WARNING, f"median coordinate {scan.median_size:.0f}: these look like millimetres or pixels", name,
-                next_step="divide by 1000 if they are millimetres; everything here expects metres",
+                next_step="metres are expected: divide millimetres by 1000 (own clips: units = \"mm\" in dataset.toml)",
             )
         )  # fmt: skip
     return findings

@@ -27,8 +27,8 @@ def test_clips_in_both_splits_and_twice_in_one_are_named_with_both_rows(arrays, 
     assert report.ok, "warnings only"
     (shared,), (repeated,) = found(report.findings, "clip-shared"), found(report.findings, "clip-repeated")
     assert (shared.severity, shared.where, shared.count, shared.rows) == ("warning", "test", 2, (3, 5))
-    assert "test 3 = train 17, test 5 = train 2" in shared.message and "1 of them with another label" in shared.message
-    assert (repeated.where, repeated.rows) == ("train", (30, 31)) and "train 30 = train 4, train 31 = train 4" in repeated.message
+    assert "test_3 = train_17, test_5 = train_2" in shared.message and "1 of them with another label" in shared.message
+    assert (repeated.where, repeated.rows) == ("train", (30, 31)) and "train_30 = train_4, train 31 = train 4" in repeated.message
     for data in (open_data(file), open_data(prepare(file, tmp_path / "data.h5"))):
         assert found(data.findings, "clip-shared") == [shared] and found(data.findings, "clip-repeated") == [repeated]
 
