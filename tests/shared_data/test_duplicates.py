@@ -28,7 +28,7 @@ def test_clips_in_both_splits_and_twice_in_one_are_named_with_both_rows(arrays, 
     (shared,), (repeated,) = found(report.findings, "clip-shared"), found(report.findings, "clip-repeated")
     assert (shared.severity, shared.where, shared.count, shared.rows) == ("warning", "test", 2, (3, 5))
     assert "test_3 = train_17, test_5 = train_2" in shared.message and "1 of them with another label" in shared.message
-    assert (repeated.where, repeated.rows) == ("train", (30, 31)) and "train_30 = train_4, train 31 = train 4" in repeated.message
+    assert (repeated.where, repeated.rows) == ("train", (30, 31)) and "train_30 = train_4, train_31 = train_4" in repeated.message
     for data in (open_data(file), open_data(prepare(file, tmp_path / "data.h5"))):
         assert found(data.findings, "clip-shared") == [shared] and found(data.findings, "clip-repeated") == [repeated]
 
