@@ -22,13 +22,13 @@ class WriteError(LabError):
 def whole_file(target: Path, *, kind: str, replaceable: Callable[[Path], bool]) -> Iterator[IO[bytes]]:
     """An empty file open for writing that becomes `target` when the block ends without an error.
 
-    Until then it is ``<target>.partial`` (its ``name``), held under a lock that dies with the process; a killed run leaves it
-    and the next one overwrites it. It is flushed to the disk, then renamed. A file that is at `target` already is only
-    replaced if `replaceable` says that it is of the same `kind`. Raises `WriteError` (exit code 74).
+    Until then it is the hidden file ``.<target>.partial`` (its ``name``), held under a lock that dies with the process; a killed
+    run leaves it and the next one overwrites it. It is flushed to the disk, then renamed. A file that is at `target` already is
+    only replaced if `replaceable` says so. Raises `WriteError` (exit code 74).
     """
-    _check_target(target, kind, replaceable)
-    partial = target.with_name(f"{target.name}.partial")
     try:
+        _check_target(target, kind, replaceable)
+        partial = target.with_name(f".{target.name}.partial")
         with contextlib.ExitStack() as stack:
             # Left in reverse order: the partial file is removed while its lock is still held, never another run's.
             file = stack.enter_context(_locked(partial))
@@ -38,9 +38,11 @@ def whole_file(target: Path, *, kind: str, replaceable: Callable[[Path], bool]) 
             os.fsync(file.fileno())
             partial.replace(target)
             flush(target.parent)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        if isinstance(error, ValueError) and "\0" not in str(target):
+            raise
         raise WriteError(
-            f"could not write the {kind}: {error.strerror or error}",
+            f"could not write the {kind}: {getattr(error, 'strerror', None) or error}",
             where=str(target),
             next_step="free some space or choose another place, then run the same command again",
         ) from error
@@ -51,17 +53,25 @@ def _check_target(target: Path, kind: str, replaceable: Callable[[Path], bool]) 
         raise WriteError("the target is a folder", where=str(target), expected="the name of a file to write")
     if not target.parent.is_dir():
         raise WriteError("the target's folder does not exist", where=str(target.parent), next_step="create it first")
-    if target.exists() and not replaceable(target):
+    if target.exists() and not (target.is_file() and replaceable(target)):
         raise WriteError(
-            f"the target exists and is not a {kind}; it is left alone", where=str(target), next_step="choose another name"
+            f"the target exists and is no {kind} to be replaced; it is left alone",
+            where=str(target),
+            next_step="choose another name, or remove it first",
         )
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[IO[bytes]]:
-    """`path` open for writing and reading, emptied, locked. Not in append mode: a zip file goes back to its headers."""
-    path.touch()
-    with path.open("r+b") as file:
+    """`path` open for writing and reading, emptied, locked. Not in append mode: a zip file goes back to its headers.
+
+    A link of that name is not followed: what it points to belongs to somebody else.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+
+    with open(path, "r+b", opener=opener) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -12,11 +12,11 @@ import numpy as np
 
 from shared_data.atomic import whole_file
 from shared_data.clips import Clips
-from shared_data.errors import DataError, LabError, UsageError, nearest
+from shared_data.errors import DataError, UsageError, nearest
 from shared_data.findings import refuse_errors
 from shared_data.formats.options import ReadOptions
 from shared_data.formats.ragged import RowSink
-from shared_data.formats.reading import STORE, detect, read_source, resolve, settle
+from shared_data.formats.reading import STORE, read_source, resolve, settle
 from shared_data.formats.source import Progress, Reading, ticker
 from shared_data.protocols import SPLIT_RULES, recognise
 from shared_data.skeletons import NTU25
@@ -48,7 +48,7 @@ def convert(
 
     Memory does not grow with the file: a source that is no store becomes one beside the target first, which is removed in
     the end. The file is written beside the target, read back, compared with what was meant, flushed to the disk, and only then
-    gets its name. An older file of the same format is replaced, any other is not.
+    gets its name. An older store is replaced, any other file is left alone.
     What no file but a store can hold: recorded lengths of an ``agcn`` folder (`valid` is counted again), 64-bit coordinates
     (rounded to 32), and, in an NPZ, the names of the clips.
     Raises `UsageError` for what the format cannot hold, `DataError` / `MissingInputError` for the source, `WriteError`
@@ -64,7 +64,7 @@ def convert(
         raise UsageError("the target is the source or lies in it", where=str(target), next_step="choose another place")
     if to == STORE:
         return prepare(source, target, layout=layout, options=options, progress=progress)
-    with whole_file(target, kind=f"{to} file", replaceable=lambda path: _is(path, to)) as file:
+    with whole_file(target, kind=f"{to} file", replaceable=lambda path: False) as file:
         passes = 2 if found == STORE else 3  # over all clips: into the store, into the file, and out of it to compare
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as room:
             made = source
@@ -80,13 +80,6 @@ def convert(
             file.flush()
             _verify(Path(file.name), to, content, _pass(progress, passes - 1, passes))
     return target
-
-
-def _is(path: Path, layout: str) -> bool:
-    try:
-        return detect(path)[0] == layout
-    except LabError:
-        return False
 
 
 def _content(source: Path, stored: Stored, to: str, frames: int | None) -> Content:

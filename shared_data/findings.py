@@ -49,7 +49,11 @@ def finding_from_dict(values: dict[str, Any]) -> Finding:
     """Inverse of `Finding.as_dict`; unknown fields are ignored so that a newer writer can be read."""
     known = {name: values[name] for name in Finding.__dataclass_fields__ if name in values}
     known["rows"] = tuple(int(row) for row in known.get("rows", ()))
-    return Finding(**known)
+    finding = Finding(**known)
+    texts = (finding.code, finding.message, finding.where, finding.next_step)
+    if finding.severity not in (ERROR, WARNING, INFO) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"a finding of no known form: {str(values)[:100]}")
+    return finding
 
 
 def name_rows(rows: Sequence[int]) -> str:

@@ -76,7 +76,7 @@ def prepare(
     layout, reason = resolve(source, layout)
     if layout == STORE:
         raise DataError("the source is already a store", where=str(source), next_step="use it as it is, or copy it")
-    with whole_file(target, kind="store", replaceable=_is_hdf5) as partial, contextlib.ExitStack() as stack:
+    with whole_file(target, kind="store", replaceable=_is_store) as partial, contextlib.ExitStack() as stack:
         spills: dict[str, tuple[IO[bytes], int, np.dtype[Any]]] = {}
 
         def sink(split: str, joints: int, dtype: np.dtype[Any]) -> RowSink:
@@ -225,9 +225,13 @@ def _attributes(source: Path, read: Source, digest: str) -> dict[str, Any]:
     }
 
 
-def _is_hdf5(file: Path) -> bool:
-    with file.open("rb") as content:
-        return content.read(8) == HDF5_START
+def _is_store(path: Path) -> bool:
+    """Whether a file is a store, whatever its version; somebody's weights are HDF5 as well."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return bool(file.attrs.get("format") == FORMAT)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError):
+        return False
 
 
 def _write_split(group: h5py.Group, clips: Clips, spill: IO[bytes], joints: int, dtype: np.dtype[Any]) -> None:
@@ -266,6 +270,8 @@ def _dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     dataset = group[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual or dataset.dtype.hasobject:
         raise ValueError(f"{group.name}/{name} is not a plain dataset")
+    if dataset.size * dataset.dtype.itemsize > group.file.id.get_filesize():
+        raise ValueError(f"{group.name}/{name} claims more bytes than the file has")
     return dataset
 
 

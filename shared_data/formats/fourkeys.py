@@ -43,6 +43,9 @@ def read_four_keys(
     decoded: dict[str, tuple[np.ndarray, int | None]] = {}
     for split in SPLITS:
         key = f"y_{split}"
+        shape, count = npz.members[key].shape, npz.members[f"x_{split}"].shape[0]
+        if shape and shape[0] > 2 * count + 1000:  # not worth unpacking
+            raise DataError(f"{shape[0]:,} labels for {count:,} clips", where=f"{path}, key {key}", expected="one for each clip")
         try:
             ids, width, found = label_rows.decode(npz.read(key, limit=MAX_LABEL_BYTES), key, npz.members[f"x_{split}"].shape[0])
         except DataError as error:

@@ -17,6 +17,7 @@ from shared_data.errors import DataError, LabError, nearest
 from shared_data.findings import INFO, Finding
 from shared_data.formats import labels as label_rows
 from shared_data.formats.clip_files import delimiter_of, lines_of
+from shared_data.formats.options import MAX_CLASSES
 from shared_data.skeletons import Skeleton, skeleton
 
 if sys.version_info >= (3, 11):
@@ -125,7 +126,7 @@ def read_description(name: str, data: bytes, where: str) -> Description:
 
 
 def _different_names(value: object) -> bool:
-    if not isinstance(value, list) or not 1 <= len(value) <= label_rows.MAX_CLASSES:
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_CLASSES:
         return False
     names = [item.strip() if isinstance(item, str) else "" for item in value]
     return all(names) and len(set(names)) == len(names)
@@ -161,7 +162,7 @@ def class_ids(
     numbers = [bool(re.fullmatch(r"[+-]?\d+", entry.label)) for entry in entries]
     findings: list[Finding] = []
     if not names and all(numbers):
-        ids = np.array([_class_number(entry, label_rows.MAX_CLASSES, where) for entry in entries], np.int64)
+        ids = np.array([_class_number(entry, MAX_CLASSES, where) for entry in entries], np.int64)
         count, findings = label_rows.class_count({LABELS: (ids, None)}, given)
         return ids, class_names(count), findings
     if not names:

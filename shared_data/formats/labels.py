@@ -10,8 +10,8 @@ import numpy as np
 
 from shared_data.errors import DataError
 from shared_data.findings import ERROR, WARNING, Finding, rows_finding
+from shared_data.formats.options import MAX_CLASSES
 
-MAX_CLASSES = 10_000
 MANY_CLASSES = 1_000
 """Beyond this a confusion matrix takes megabytes and shows nothing; the largest skeleton data sets have a few hundred."""
 _KNOWN = (10, 51, 52, 60, 120)

@@ -32,8 +32,12 @@ class Look:
 
 def look(path: Path) -> Look:
     """Look at `path`. Raises `MissingInputError` if it cannot be read, `DataError` for a damaged or hostile zip."""
-    if not path.exists():
-        raise MissingInputError("no such file or folder", where=str(path), next_step="check the path")
+    try:
+        there = path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        there = False
+    if not there:
+        raise MissingInputError("no such file or folder", where=str(path)[:200], next_step="check the path")
     if path.is_dir():
         return Look(path, "folder", files_below(path))
     if not path.is_file():

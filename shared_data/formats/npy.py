@@ -138,11 +138,21 @@ def refuse_large(header: Header, where: str, limit: int) -> None:
         )
 
 
+def is_text(values: np.ndarray) -> bool:
+    """Whether the code points of an array of text (type U) all exist. Those that do not crash Python when they are shown."""
+    if not values.nbytes:
+        return True
+    points = values.reshape(-1).view(np.dtype("u4").newbyteorder(values.dtype.byteorder))
+    return not bool(((points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))).any())
+
+
 def read_array(stream: IO[bytes], header: Header) -> np.ndarray:
     """The whole array from a `stream` that stands behind the header. Raises `EOFError` or `ValueError` for a wrong size."""
     array = np.empty(header.nbytes, np.uint8)
     fill(stream, array.data)
     _finish(stream)
+    if header.dtype.kind == "U" and not is_text(array.view(header.dtype)):
+        raise ValueError("text with characters that do not exist")
     flat = array.view(header.dtype) if header.nbytes else np.empty(0, header.dtype)
     return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
 

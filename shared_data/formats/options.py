@@ -7,6 +7,7 @@ from pathlib import Path
 
 from shared_data.errors import DataError, UsageError
 
+MAX_CLASSES = 10_000
 ON_BAD = ("refuse", "drop")
 
 
@@ -29,8 +30,8 @@ class ReadOptions:
     on_bad: str = "refuse"
 
     def __post_init__(self) -> None:
-        if self.num_classes is not None and self.num_classes < 1:
-            raise UsageError(f"--num-classes is {self.num_classes}", expected="1 or more")
+        if self.num_classes is not None and not 1 <= self.num_classes <= MAX_CLASSES:
+            raise UsageError(f"--num-classes is {self.num_classes}", expected=f"1 or more, at most {MAX_CLASSES}")
         if self.on_bad not in ON_BAD:
             raise UsageError(f"--on-bad is {self.on_bad!r}", expected=" or ".join(ON_BAD))
 

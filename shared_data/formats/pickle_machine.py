@@ -66,7 +66,9 @@ class Machine:
             raise self._error(str(error), at) from None
         except (IndexError, struct.error):
             raise self._error("it ends too early or takes values that are not there", at) from None
-        except (ValueError, SyntaxError, MemoryError, RecursionError, OverflowError, LookupError) as error:
+        except DataError as error:
+            raise self._error(error.what, at) from None
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, OverflowError, LookupError) as error:
             raise self._error(f"an operation that cannot be read ({type(error).__name__})", at) from None
         if whole:
             raise self._error(f"more than {steps:,} operations", at)

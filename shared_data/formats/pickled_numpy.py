@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from shared_data.errors import DataError
-from shared_data.formats.npy import ELEMENT
+from shared_data.formats.npy import ELEMENT, is_text
 
 NAMES = {
     ("numpy", "ndarray"),
@@ -54,7 +54,10 @@ class ElementType:
             raise Refused("an array of Python objects")
         if not ELEMENT.fullmatch(text):
             raise Refused(f"an array of element type {text[:20]!r}")
-        return np.dtype(text)
+        try:
+            return np.dtype(text)
+        except TypeError:
+            raise Refused(f"an array of element type {text[:20]!r}") from None
 
 
 class PickledArray:
@@ -95,6 +98,8 @@ class PickledArray:
         except ValueError:
             raise DataError("a pickled array without content", expected="an array of numbers") from None
         flat = np.frombuffer(data, self._dtype) if len(data) else np.empty(0, self._dtype)
+        if self._dtype.kind == "U" and not is_text(flat):
+            raise DataError("a pickled array of text with characters that do not exist", expected="Unicode text")
         flat.flags.writeable = False
         return flat.reshape(self.shape, order="F" if self._fortran else "C")
 

@@ -30,7 +30,7 @@ from shared_data.findings import ERROR, WARNING, Finding
 from shared_data.formats import labels as label_rows
 from shared_data.formats.fourkeys import MAX_FRAMES
 from shared_data.formats.look import Look
-from shared_data.formats.options import refuse_options
+from shared_data.formats.options import MAX_CLASSES, refuse_options
 from shared_data.formats.pickled_numpy import PickledArray
 from shared_data.formats.pickles import first_keys, read_pickle
 from shared_data.formats.ragged import RaggedBuilder
@@ -232,7 +232,7 @@ def _of_split(names: list[str], clips: Mapping[str, _Clip], where: str) -> tuple
 
 def _named_classes(content: Mapping[str, Any]) -> int | None:
     names = content.get("class_names")
-    if not isinstance(names, list) or not 0 < len(names) <= label_rows.MAX_CLASSES:
+    if not isinstance(names, list) or not 0 < len(names) <= MAX_CLASSES:
         return None
     return len(names) if all(isinstance(name, str) for name in names) else None
 

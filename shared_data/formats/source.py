@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from shared_data.clips import Clips
+from shared_data.errors import DataError
 from shared_data.findings import ERROR, INFO, ROWS_NAMED, WARNING, Finding, rows_finding
 from shared_data.formats.options import ReadOptions
 from shared_data.formats.ragged import Scan, SinkMaker, in_memory
@@ -16,6 +17,7 @@ from shared_data.skeletons import Skeleton
 
 Progress = Callable[[int, int], None]  # clips done, clips in all
 Tick = Callable[..., None]  # so many more clips are done; one, if not said
+LONGEST_TEXT = 10_000  # characters of a name
 FAR = 50.0  # a median |coordinate| beyond this is no distance in metres in front of a camera
 
 
@@ -70,6 +72,27 @@ class Source:
     splits: dict[str, Split]  # "train" and "test"
     findings: list[Finding] = field(default_factory=list)
     about: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises `DataError` for names that cannot be written down, or are far too long."""
+        named = [("the description", [self.about]), ("a class name", list(self.class_names))]
+        named += [(f"a clip name of {name}", split.clips.ids.tolist()) for name, split in self.splits.items()]
+        for what, texts in named:
+            limit = LONGEST_TEXT if what != "a class name" else LONGEST_TEXT // 10
+            longest = max(map(len, texts), default=0)
+            if longest > limit or "\0" in "".join(texts) or not _encodable("".join(texts)):
+                raise DataError(
+                    f"{what} is no plain text, or has {longest:,} characters", where=self.layout,
+                    expected=f"Unicode text of at most {limit:,} characters, without NUL",
+                )  # fmt: skip
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def clip_findings(name: str, split: Split, *, drop: bool) -> list[Finding]:

@@ -86,7 +86,7 @@ def test_changed_array_is_refused(case, deflated, arrays, save):
     refused(file, *words)
     with pytest.raises(DataError):
         prepare(file, file.with_name("store.h5"))
-    assert not file.with_name("store.h5").exists() and not list(file.parent.glob("*partial*"))
+    assert not file.with_name("store.h5").exists() and not list(file.parent.glob(".*partial*"))
 
 
 def test_label_outside_the_classes_asked_for(arrays, save):
@@ -255,7 +255,7 @@ def test_damaged_or_hostile_file_is_refused(case, synthetic_file, tmp_path):
         check(file)
     with pytest.raises(LabError):
         prepare(file, tmp_path / "store.h5")
-    assert not list(tmp_path.glob("*.partial")) and not (tmp_path / "store.h5").exists()
+    assert not list(tmp_path.glob(".*partial*")) and not (tmp_path / "store.h5").exists()
 
 
 def test_members_that_lead_outside_are_ignored_and_named(synthetic_file, tmp_path):

@@ -319,7 +319,7 @@ def test_kind(made, name, tmp_path, synthetic_file, capsys):
         assert "Traceback" not in shown.err + shown.out
         with pytest.raises(DataError):
             prepare(made, store, **asked)
-        assert not store.exists() and not list(tmp_path.glob("*partial*"))
+        assert not store.exists() and not list(tmp_path.glob(".*partial*"))
         if kind.mend:
             data = open_data(made, **options_of(kind.mend))
             assert check_command(made, name, kind.mend) == 0

@@ -137,13 +137,13 @@ except LabError as error:
 
 def test_leftovers_of_a_killed_run_do_no_harm_and_two_runs_exclude_each_other(synthetic_file, tmp_path):
     target = tmp_path / "data.h5"
-    (tmp_path / "data.h5.partial").write_bytes(b"junk" * 1000)
+    (tmp_path / ".data.h5.partial").write_bytes(b"junk" * 1000)
     assert_same(open_data(prepare(synthetic_file, target)), open_data(synthetic_file))
-    with (tmp_path / "data.h5.partial").open("wb") as held:
+    with (tmp_path / ".data.h5.partial").open("wb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(WriteError, match="another command"):
             prepare(synthetic_file, target)
-        assert (tmp_path / "data.h5.partial").exists()
+        assert (tmp_path / ".data.h5.partial").exists()
 
 
 def test_damage_of_the_rows_is_found_by_check(synthetic_file, tmp_path):
@@ -246,3 +246,33 @@ def test_names_of_any_alphabet_survive(tmp_path):
     assert open_data(made).train.ids.tolist() == ["a01_s01_e00_v01"]
     np.testing.assert_array_equal(store._texts(np.array(["aé".encode(), b"b"])), ["aé", "b"])
     np.testing.assert_array_equal(store._texts(np.array([b"train_0", b"train_17"])), ["train_0", "train_17"])
+
+
+def test_files_of_the_user_beside_and_under_the_target_are_left_alone(synthetic_file, tmp_path):
+    """A file with a name like ours, a link in the place of ours, another HDF5 file, a pipe."""
+    (tmp_path / "v.h5.partial").write_text("mine")
+    thesis = tmp_path / "thesis"
+    thesis.write_text("mine")
+    (tmp_path / ".w.h5.partial").symlink_to(thesis)
+    prepare(synthetic_file, tmp_path / "v.h5")
+    assert (tmp_path / "v.h5.partial").read_text() == "mine"
+    with pytest.raises(WriteError):
+        prepare(synthetic_file, tmp_path / "w.h5")
+    assert thesis.read_text() == "mine"
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        file["w"] = [1, 2, 3]
+    os.mkfifo(tmp_path / "pipe.h5")
+    for name in ("weights.h5", "pipe.h5", "nul\0.h5", "x" * 300 + ".h5"):
+        with pytest.raises(WriteError):
+            prepare(synthetic_file, tmp_path / name)
+    with h5py.File(tmp_path / "weights.h5") as file:
+        assert file["w"][()].tolist() == [1, 2, 3]
+
+
+def test_a_store_that_claims_more_than_it_holds_is_refused(synthetic_file, tmp_path):
+    made = prepare(synthetic_file, tmp_path / "data.h5")
+    with h5py.File(made, "a") as file:
+        del file["findings"]
+        file.create_dataset("findings", shape=(10**12,), dtype="u1", chunks=(1 << 20,))
+    with pytest.raises(DataError, match="claims more bytes"):
+        open_data(made)
