@@ -341,3 +341,43 @@ def test_nw_ucla_action_outside_the_classes_and_doubled_clips(tmp_path):
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "a01_s01_e00_v01.json").write_text(GOOD)
     refused(tmp_path, "twice")
+
+
+# --- text that is none, and sizes that lie (found by trying to break it) ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "bad"),
+    [
+        *((key, bad) for key in ("about", "class_names") for bad in ("lone surrogate", "no such character")),
+        ("class_names", "far too long"),  # a description that is too long is not read at all
+    ],
+)
+def test_text_that_cannot_be_written_down_is_refused(key, bad, arrays, save):
+    text = {"lone surrogate": "\ud800", "far too long": "x" * 20_000}.get(bad, "x")
+    values = np.array(text if key == "about" else [text, "b", "c", "d", "e"])
+    if bad == "no such character":
+        values.reshape(-1).view("u4")[0] = 0x7FFFFFFF
+    arrays[key] = values
+    file = save(arrays)
+    for read in (open_data, check, lambda path: prepare(path, path.with_name("store.h5"))):
+        with pytest.raises(DataError):
+            read(file)
+
+
+def test_labels_without_clips_are_not_unpacked(arrays, save):
+    arrays["y_train"] = np.zeros(5_000, np.int64)
+    refused(save(arrays), "5,000 labels for 40 clips")
+
+
+def test_a_number_of_classes_that_nothing_has():
+    for number in (0, -1, 10**9):
+        with pytest.raises(LabError, match="num-classes"):
+            ReadOptions(num_classes=number)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    for layout in ("auto", "kaggle", "store"):
+        with pytest.raises(LabError, match="neither a file nor a folder"):
+            open_data(tmp_path / "pipe.npz", layout=layout)
