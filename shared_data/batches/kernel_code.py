@@ -38,7 +38,7 @@ fma: Any = intrinsic(_fused_multiply_add)
 
 
 def _blend(second: Any, share_second: Any, first: Any, share_first: Any) -> Any:
-    """Two neighbours by their shares, rounded as `gather.blend_exact` rounds. One number: a helper for whole rows is slower."""
+    """Two neighbours by their shares, rounded as `gather.blend_exact` rounds. One number: a function of whole rows is slower."""
     return fma(first, share_first, second * share_second)
 
 
