@@ -15,13 +15,16 @@ from torch import nn
 from engine import models
 from engine.config import RunConfig
 from engine.errors import ConfigError
+from engine.step import takes_positions
 from shared_data.clips import Clips
 from shared_data.datasets import DataSet, honest, open_data
 from shared_data.errors import DataError, MissingInputError
 from shared_data.formats.options import ReadOptions
+from shared_data.interaction import two_person_actions
 from shared_data.loader import Loader
-from shared_data.pipelines import option_names, pipeline
+from shared_data.pipelines import Pipeline, Positioned, option_names, pipeline
 from shared_data.protocols import BENCHMARKS
+from shared_data.skeletons import Skeleton
 
 DEBUG_CLIPS = 100
 
@@ -52,7 +55,8 @@ def load_data(config: RunConfig) -> DataSet:
             "no data file named", expected="--data NTU60_CS.npz, a 5-D NPZ, an NW-UCLA folder or zip, or a prepared store",
             next_step="see docs/your-data.md, or try `make demo`, which makes its own",
         )  # fmt: skip
-    expected = BENCHMARKS.get(config.dataset)
+    benchmark = BENCHMARKS.get(config.dataset)
+    expected = BENCHMARKS[benchmark.part_of] if benchmark and benchmark.part_of else benchmark
     if config.dataset != "auto" and expected is None:
         raise ConfigError(f"unknown dataset {config.dataset!r}", expected=", ".join(["auto", *BENCHMARKS]))
     data = open_data(
@@ -68,6 +72,8 @@ def load_data(config: RunConfig) -> DataSet:
             f"found {data.num_classes} classes on {data.skeleton.name}",
             next_step="choose the recipe of this data set, or --dataset auto to use this recipe's settings anyway",
         )
+    if benchmark and benchmark.part_of:
+        data = two_person_actions(data)
     if limit := config.max_clips or (DEBUG_CLIPS if config.debug else 0):
         data = dataclasses.replace(data, train=_thinned(data.train, limit), test=_thinned(data.test, limit))
     return data
@@ -89,17 +95,15 @@ def train_loader(data: DataSet, config: RunConfig, device: torch.device) -> Load
             f"the batch of {config.batch_size} is larger than the {len(data.train)} training clips",
             next_step=f"--batch-size {len(data.train)} or less",
         )
-    options = _pipeline_options(config.train_feeder_args, config.train_window_size, config, data)
     return Loader(
-        data.train, pipeline(config.pipeline, **options), batch_size=config.batch_size, train=True, seed=config.seed,
-        repeat=config.repeat, drop_last=True, upstream=config.upstream_seeding, **_where(config, device),
+        data.train, input_pipeline(config, data.skeleton.name, train=True), batch_size=config.batch_size, train=True,
+        seed=config.seed, repeat=config.repeat, drop_last=True, upstream=config.upstream_seeding, **_where(config, device),
     )  # fmt: skip
 
 
 def test_loader(data: DataSet, config: RunConfig, device: torch.device) -> Loader:
-    options = _as_test_options(_pipeline_options(config.test_feeder_args, config.test_window_size, config, data))
     return Loader(
-        data.test, pipeline(config.pipeline, **options), batch_size=config.test_batch_size, train=False,
+        data.test, input_pipeline(config, data.skeleton.name, train=False), batch_size=config.test_batch_size, train=False,
         **_where(config, device),
     )  # fmt: skip
 
@@ -113,22 +117,27 @@ def _where(config: RunConfig, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _pipeline_options(arguments: dict[str, Any], window: int, config: RunConfig, data: DataSet) -> dict[str, Any]:
-    """The pipeline's options: those that follow from the run, as far as it has them, and the feeder arguments."""
+def input_pipeline(config: RunConfig, skeleton: str, *, train: bool) -> Pipeline:
+    """The run's pipeline for clips of `skeleton`: options that follow from the run, then the feeder arguments."""
+    arguments = config.train_feeder_args if train else config.test_feeder_args
+    window = config.train_window_size if train else config.test_window_size
     known = option_names(config.pipeline)
     if config.stream != "j" and "stream" not in known:
         raise ConfigError(
             f"pipeline {config.pipeline} has no streams", where="--stream", expected="j; see docs/pipelines.md for its options"
         )
-    run = {"window": window, "stream": config.stream, "skeleton": data.skeleton.name}
-    return {**{name: value for name, value in run.items() if name in known}, **arguments}
-
-
-def _as_test_options(options: dict[str, Any]) -> dict[str, Any]:
-    """A test feeder's `p_interval` is its own crop, which a pipeline that has both calls `test_p_interval`."""
-    if "p_interval" in options:
+    run = {"window": window, "stream": config.stream, "skeleton": skeleton}
+    options = {**{name: value for name, value in run.items() if name in known}, **arguments}
+    if not train and "p_interval" in options:  # a test feeder's own crop, which a pipeline that has both calls so:
         options["test_p_interval"] = options.pop("p_interval")
-    return options
+    return pipeline(config.pipeline, **options)
+
+
+def clip_shape(config: RunConfig, skeleton: Skeleton, people: int, *, train: bool) -> tuple[int, ...]:
+    """(C, T, V, M): one clip of up to `people` people in the run's batches, without any data."""
+    none = np.zeros(0, np.int64)
+    clips = Clips(np.zeros((1, skeleton.joints, 3), np.float32), none, none, none, none, none, none.astype(str), people)
+    return input_pipeline(config, skeleton.name, train=train).item(clips)
 
 
 def build_model(config: RunConfig, data: DataSet, device: torch.device) -> nn.Module:
@@ -140,6 +149,11 @@ def build_model(config: RunConfig, data: DataSet, device: torch.device) -> nn.Mo
     network = models.build(
         card, num_classes=data.num_classes, skeleton=data.skeleton, people=data.train.max_people, **config.model_args
     )
+    if takes_positions(network) and not isinstance(input_pipeline(config, data.skeleton.name, train=True), Positioned):
+        raise ConfigError(
+            f"{config.model} reads where in its clip each frame lies, which pipeline {config.pipeline} does not tell",
+            where="--pipeline", expected="one that tells positions, such as skateformer_ntu or skateformer_ucla",
+        )  # fmt: skip
     return network.to(device)
 
 

@@ -27,10 +27,11 @@ from shared_data.errors import MissingInputError
 
 LARGE = float("inf")
 RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("num_epoch", "batch_size", "test_batch_size", "forward_batch_size", "train_window_size",
-                     "test_window_size", "eval_interval", "log_interval"), (1, LARGE)),
+    **dict.fromkeys(("num_epoch", "batch_size", "test_batch_size", "forward_batch_size", "eval_interval",
+                     "log_interval"), (1, LARGE)),
+    **dict.fromkeys(("train_window_size", "test_window_size"), (-1, LARGE)),
     **dict.fromkeys(("max_clips", "save_interval", "save_steps", "num_worker", "upstream_seeding", "warm_up_epoch", "base_lr",
-                     "min_lr", "weight_decay"), (0, LARGE)),
+                     "min_lr", "warm_up_lr", "weight_decay", "penalty_weight", "eval_from"), (0, LARGE)),
     "repeat": (1, 10_000),
     "seed": (0, 2**32 - 1),
     "clip_grad": (1e-12, LARGE),
@@ -59,7 +60,10 @@ class RunConfig:
     )
     layout: str = _key("auto", "how to read --data: auto, or a layout named in docs/your-data.md")
     on_bad: Literal["refuse", "drop"] = _key("refuse", "clips with NaN, infinity or no content: refuse the file, or drop")
-    dataset: str = _key("auto", "data set the recipe is for: ntu60, ntu120, nw_ucla, or auto")
+    dataset: str = _key(
+        "auto",
+        "data set the recipe is for: ntu60, ntu120, nw_ucla, kinetics, ntu60_inter or ntu120_inter (two people), or auto",
+    )
     split: str = _key(
         "", "official protocol of the recipe (xsub, xview, xset); divides the clips of data that is not divided yet"
     )
@@ -68,8 +72,8 @@ class RunConfig:
     )
     pipeline: str = _key("ctrgcn_ntu", "named input pipeline of shared_data")
     stream: Literal["j", "b", "jm", "bm"] = _key("j", "joint, bone, joint motion or bone motion")
-    train_window_size: int = _key(64, "frames per clip in training")
-    test_window_size: int = _key(64, "frames per clip in evaluation")
+    train_window_size: int = _key(64, "frames per clip in training; -1: whole clips, for pipelines that show them")
+    test_window_size: int = _key(64, "frames per clip in evaluation; -1: whole clips")
     train_feeder_args: dict[str, Any] = _key({}, "further options of the training pipeline; merged into the recipe's")
     test_feeder_args: dict[str, Any] = _key({}, "further options of the test pipeline; merged into the recipe's")
     repeat: int = _key(1, "times each training clip is drawn in an epoch")
@@ -86,17 +90,22 @@ class RunConfig:
     momentum: float = _key(0.9, "momentum of SGD")
     nesterov: bool = _key(True, "Nesterov momentum")
     weight_decay: float = _key(0.0004, "weight decay, on every parameter")
-    lr_schedule: Literal["step", "cosine"] = _key("step", "drops at the epochs in --step, or half a cosine")
+    lr_schedule: Literal["step", "cosine", "cosine_iteration"] = _key(
+        "step", "drops at the epochs in --step; half a cosine by epoch; SkateFormer's cosine by iteration"
+    )
     warm_up_epoch: int = _key(5, "epochs of linear warm-up")
+    warm_up_lr: float = _key(0.0, "learning rate of the first step (cosine_iteration)")
     step: list[int] = _key([35, 55], "epochs (from 0) at which the learning rate drops")
     lr_decay_rate: float = _key(0.1, "factor of each drop")
     min_lr: float = _key(0.0, "learning rate that the cosine falls towards")
     loss_type: LossName = _key("CE", "training loss")
     label_smoothing: float = _key(0.0, "share of the target spread over all classes")
+    penalty_weight: float = _key(0.0, "weight of the model's own penalty in the loss (Hyper-GCN: divergence of virtual joints)")
     clip_grad: float | None = _key(None, "largest L2 norm of the gradient")
     precision: Precision = _key("fp32", "arithmetic of the forward pass: fp32, or autocast to bf16 or fp16")
     seed: int = _key(1, "seed of initialisation, order and augmentation")
     eval_interval: int = _key(1, "evaluate every so many epochs (the last one always)")
+    eval_from: int = _key(0, "first epoch (from 0) to evaluate; the last one always is")
     save_interval: int = _key(0, "also keep the weights of every so many epochs (0: only last and best)", volatile=True)
     save_steps: int = _key(0, "also save the full state every so many steps inside an epoch (0: no)", volatile=True)
     num_worker: int = _key(1, "threads that make batches ahead; 0: the training thread makes them itself", volatile=True)
@@ -170,12 +179,7 @@ def parse(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = 
             raise ConfigError(f"{name} is empty (null)", where=str(config_file or "the command line"))
         if name in MERGED and not all(isinstance(key, str) for key in values[name]):
             raise ConfigError(f"{name} has a key that is no word", where=str(config_file or "the command line"))
-    for name in MERGED:
-        values[name] = {**written[name], **values[name]}
-    for split in ("train", "test"):  # the field's window_size is our window; the flag made for it wins
-        window = values[f"{split}_feeder_args"].pop("window_size", None)
-        if window is not None and values[f"{split}_window_size"] == written[f"{split}_window_size"]:
-            values[f"{split}_window_size"] = window
+    _merge(written, values)
     if model:
         if values["model"] not in ("", model):
             raise ConfigError(f"the settings are for {values['model']}, not for {model}", where=str(config_file or "--model"))
@@ -185,6 +189,19 @@ def parse(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = 
     if config_file and not values["recipe"]:
         values["recipe"] = config_file.stem
     return _checked(RunConfig(**values))
+
+
+def _merge(written: dict[str, Any], values: dict[str, Any]) -> None:
+    """Add the recipe's arguments to those of the command line; its feeder arguments are for its own pipeline only."""
+    for name in MERGED:
+        if name == "model_args" or values["pipeline"] == written["pipeline"]:
+            values[name] = {**written[name], **values[name]}
+        elif values[name] == written[name]:
+            values[name] = {}
+    for split in ("train", "test"):  # the field's window_size is our window; the flag made for it wins
+        window = values[f"{split}_feeder_args"].pop("window_size", None)
+        if window is not None and values[f"{split}_window_size"] == written[f"{split}_window_size"]:
+            values[f"{split}_window_size"] = window
 
 
 def _expand(argv: list[str]) -> list[str]:
@@ -247,7 +264,9 @@ def _checked(config: RunConfig) -> RunConfig:
         if value is not None and not least <= value <= most:
             raise ConfigError(f"{name} is {value}", expected=f"{least} to {most}" if most < LARGE else f"{least} or more")
     pieces = min(config.batch_size, config.forward_batch_size or config.batch_size)
-    if config.train_window_size * pieces < 2:
+    if config.train_window_size == 0 or config.test_window_size == 0:
+        raise ConfigError("a window of 0 frames", expected="1 or more, or -1 for whole clips")
+    if config.train_window_size * pieces in (0, 1):
         raise ConfigError("one frame of one clip at a time", expected="more, as BatchNorm needs more than one value")
     if config.optimizer == "SGD" and config.nesterov and config.momentum == 0:
         raise ConfigError("momentum is 0", expected="more than 0 with Nesterov momentum", next_step="--nesterov false")

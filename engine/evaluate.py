@@ -10,7 +10,7 @@ from torch import nn
 
 from engine.errors import DivergedError
 from engine.metrics import Scores
-from engine.step import Precision, autocast
+from engine.step import Precision, autocast, forward
 from shared_data.loader import Loader
 
 
@@ -28,7 +28,8 @@ def evaluate(
     with torch.inference_mode():
         for batch in loader.epoch(0):
             with autocast(precision, device):
-                output = model(batch.clips.to(device, non_blocking=True))
+                positions = None if batch.positions is None else batch.positions.to(device, non_blocking=True)
+                output = forward(model, batch.clips.to(device, non_blocking=True), positions)
             logits.append(output.float().cpu().numpy())
             labels.append(batch.labels.numpy())
             ids.append(batch.ids)

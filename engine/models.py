@@ -10,8 +10,9 @@ import inspect
 import os
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,10 @@ class ModelCard:
         """Recipe name -> its YAML file."""
         return {path.stem: path for path in sorted((self.folder / "recipes").glob("*.yaml"))}
 
+    def unused_parameters(self, names: Iterable[str]) -> set[str]:
+        """Those of `names` that the toml lists (fnmatch patterns) as parameters which never get a gradient."""
+        return {name for name in names for pattern in self.toml.get("unused_parameters", []) if fnmatch(name, pattern)}
+
     def recipe(self, name: str) -> Path:
         """The file of recipe `name`; raises `ConfigError` naming the nearest one."""
         recipes = self.recipes
@@ -100,6 +105,18 @@ def find(name: str) -> ModelCard:
             expected=", ".join(cards) or "a folder with a model.toml",
         )
     return cards[name]
+
+
+def find_official(name: str) -> tuple[ModelCard, dict[str, Any]]:
+    """The model that official numbers under `name` are of, and the model arguments that stand for that official class.
+
+    A model whose official code has several classes lists them in its toml: ``[official_variants] name = { size = "base" }``.
+    """
+    for card in discover().values():
+        variants = card.toml.get("official_variants", {})
+        if name in variants:
+            return card, dict(variants[name])
+    return find(name), {}
 
 
 def build(card: ModelCard, *, num_classes: int, skeleton: str | Skeleton, people: int, **model_args: Any) -> nn.Module:
@@ -138,7 +155,8 @@ def official_module(card: ModelCard) -> OfficialNames:
     from engine.official import OfficialNames
 
     module = import_module(card, "official")
-    return OfficialNames(card.title, module.table, module.constructor, tuple(getattr(module, "UNUSED", ())))
+    unused, allowance = tuple(getattr(module, "UNUSED", ())), getattr(module, "allowance", lambda arguments: None)
+    return OfficialNames(card.title, module.table, module.constructor, unused, allowance)
 
 
 def import_module(card: ModelCard, module: str) -> ModuleType:

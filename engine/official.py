@@ -18,28 +18,32 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import WeightsError
+from engine.parity.limits import Allowance
 
 SHOWN = 8  # names shown of each kind of mismatch
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One official entry: ``official value == ours[rows].reshape(shape)``.
+    """One official entry: ``official value == ours[rows].permute(order).reshape(shape)``.
 
     official  key in the official state dict
     ours      key in our state dict
     rows      part of ours along the leading axis (an index, or a slice such as ``slice(2, None, 3)``); None for all of it
     shape     official shape where it differs from that part's, e.g. the trailing (1, 1) of a 1x1 convolution
+    order     permutation of the part's dimensions where the official layout is another one
     """
 
     official: str
     ours: str
     rows: int | slice | None = None
     shape: tuple[int, ...] | None = None
+    order: tuple[int, ...] | None = None
 
     def part(self, tensor: Tensor) -> Tensor:
-        """The place of this entry in our `tensor`: a view, in our shape."""
-        return tensor if self.rows is None else tensor[self.rows]
+        """The place of this entry in our `tensor`: a view, its dimensions in official order."""
+        part = tensor if self.rows is None else tensor[self.rows]
+        return part if self.order is None else part.permute(self.order)
 
     @property
     def is_counter(self) -> bool:
@@ -54,12 +58,14 @@ class OfficialNames:
     table        our model -> its rows, in official order
     constructor  official constructor arguments -> ours, with the keywords of `engine.models.build`
     unused       official entries (fnmatch patterns) that the official model carries but never uses
+    allowance    official constructor arguments -> how far the recorded numbers are off by themselves, or None
     """
 
     title: str
     table: Callable[[nn.Module], Sequence[Entry]]
     constructor: Callable[[Mapping[str, Any]], dict[str, Any]]
     unused: tuple[str, ...] = ()
+    allowance: Callable[[Mapping[str, Any]], Allowance | None] = lambda arguments: None
 
     def from_official(self, state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
         """Our complete state dict from an official one; raises `WeightsError` with what does not fit."""

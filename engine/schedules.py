@@ -1,4 +1,4 @@
-"""Learning rate as a function of the epoch: the rule of the official trainers, set once at the start of each epoch."""
+"""Learning rate as a function of the epoch or of the step: the rules of the official trainers."""
 
 from __future__ import annotations
 
@@ -29,3 +29,25 @@ def cosine_learning_rate(epoch: int, *, base_lr: float, num_epoch: int, warm_up_
         return base_lr * (epoch + 1) / warm_up_epoch
     progress = (epoch - warm_up_epoch) / max(num_epoch - warm_up_epoch, 1)
     return min_lr + (base_lr - min_lr) * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def iteration_learning_rate(
+    iteration: int,
+    *,
+    base_lr: float,
+    iterations: int,
+    warm_up_iterations: int = 0,
+    warm_up_lr: float = 0.0,
+    min_lr: float = 0.0,
+) -> float:
+    """SkateFormer's rule, set before every step; `iteration` counts steps from 0 over the whole run of `iterations`.
+
+    Linear from `warm_up_lr` (the very first step runs at it), then half a cosine that has been falling since step 0: the
+    warm-up does not shift it, so the rate jumps a little where the warm-up ends. After the last step: `min_lr`.
+    Source: SkateFormer spec, section 6.
+    """
+    if iteration < warm_up_iterations:
+        return warm_up_lr + iteration * (base_lr - warm_up_lr) / warm_up_iterations
+    if iteration >= iterations:
+        return min_lr
+    return min_lr + 0.5 * (base_lr - min_lr) * (1.0 + math.cos(math.pi * iteration / iterations))

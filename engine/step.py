@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from engine.errors import ConfigError
 from engine.losses import Loss
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -18,7 +19,7 @@ AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class StepResult:
     """What one step did; tensors stay on the device so that a GPU is never waited for.
 
-    loss       () mean loss of the batch before the update
+    loss       () mean loss of the batch before the update, penalty included
     correct    () number of clips whose largest logit was the label
     grad_norm  () L2 norm over all gradients before clipping
     """
@@ -34,6 +35,17 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=precision in AUTOCAST_DTYPES)
 
 
+def forward(model: nn.Module, clips: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+    """Logits (N, K) of clips (N, C, T, V, M); `positions` (N, T) go to networks that read where in its clip each frame lies."""
+    logits: torch.Tensor = model(clips, positions) if takes_positions(model) else model(clips)
+    return logits
+
+
+def takes_positions(model: nn.Module) -> bool:
+    """Whether `model` says (``takes_positions = True``) that it reads frame positions."""
+    return bool(getattr(model, "takes_positions", False))
+
+
 class TrainStep:
     """Callable that trains `model` on one batch.
 
@@ -41,6 +53,7 @@ class TrainStep:
                   that BatchNorm sees the pieces (as in the official MS-G3D trainer)
     clip_grad     largest allowed L2 norm of the gradient, None for no clipping
     precision     fp32, or autocast to bf16, or to fp16 with a loss scaler
+    penalty       weight of the model's own ``penalty()`` in the loss; a model without one raises `ConfigError` if it is not 0
     """
 
     def __init__(
@@ -52,25 +65,32 @@ class TrainStep:
         precision: Precision = "fp32",
         clip_grad: float | None = None,
         micro_batch: int | None = None,
+        penalty: float = 0.0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.model, self.optimizer, self.loss = model, optimizer, loss
+        if penalty and not hasattr(model, "penalty"):
+            raise ConfigError(f"{type(model).__name__} has no penalty of its own", where="penalty_weight", expected="0")
+        self.model, self.optimizer, self.loss, self.penalty = model, optimizer, loss, penalty
         self.precision, self.clip_grad, self.micro_batch = precision, clip_grad, micro_batch
         self.device = torch.device(device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    def __call__(self, clips: torch.Tensor, labels: torch.Tensor) -> StepResult:
-        """Train on clips (N, C, T, V, M) with labels (N,), both on the model's device."""
+    def __call__(self, clips: torch.Tensor, labels: torch.Tensor, positions: torch.Tensor | None = None) -> StepResult:
+        """Train on clips (N, C, T, V, M) with labels (N,) and, where the model reads them, positions (N, T); on its device."""
         self.optimizer.zero_grad(set_to_none=True)
         size = self.micro_batch or len(clips)
         total = torch.zeros((), device=clips.device, dtype=torch.float64)
         correct = torch.zeros((), device=clips.device, dtype=torch.int64)
         for first in range(0, len(clips), size):
-            piece, truth = clips[first : first + size], labels[first : first + size]
+            rows = slice(first, first + size)
+            piece, truth = clips[rows], labels[rows]
             with autocast(self.precision, self.device):
-                logits = self.model(piece)
-                loss = self.loss(logits, truth) * (len(piece) / len(clips))
+                logits = forward(self.model, piece, None if positions is None else positions[rows])
+                loss = self.loss(logits, truth)
+                if self.penalty:
+                    loss = loss + self.penalty * self.model.penalty()  # type: ignore[operator]
+                loss = loss * (len(piece) / len(clips))
             self.scaler.scale(loss).backward()
             total += loss.detach()
             correct += (logits.detach().argmax(1) == truth).sum()

@@ -29,7 +29,7 @@ from engine.optimizers import build_optimizer, set_learning_rate
 from engine.progress import Display
 from engine.report import write_report
 from engine.runfolder import RunFolder
-from engine.schedules import cosine_learning_rate, epoch_learning_rate
+from engine.schedules import cosine_learning_rate, epoch_learning_rate, iteration_learning_rate
 from engine.signals import StopWish, stop_wish
 from engine.step import TrainStep
 from engine.tensorboard import Mirror
@@ -76,7 +76,7 @@ class Trainer:
         self.train_step = TrainStep(
             self.model, self.optimizer, build_loss(config.loss_type, label_smoothing=config.label_smoothing),
             precision=config.precision, clip_grad=config.clip_grad, micro_batch=config.forward_batch_size,
-            device=self.device,
+            penalty=config.penalty_weight, device=self.device,
         )  # fmt: skip
         self.mirror = Mirror(folder.path) if config.tensorboard else None
         self.epoch = self.step = self.global_step = 0
@@ -125,7 +125,8 @@ class Trainer:
             while self.epoch < config.num_epoch:
                 if self.step < len(self.train_batches):
                     self.train_epoch(display)
-                if (self.epoch + 1) % config.eval_interval == 0 or self.epoch + 1 == config.num_epoch:
+                due = self.epoch >= config.eval_from and (self.epoch + 1) % config.eval_interval == 0
+                if due or self.epoch + 1 == config.num_epoch:
                     self.evaluate_epoch(display)
                 self.close_epoch()
                 if self.epoch < config.num_epoch:
@@ -135,8 +136,6 @@ class Trainer:
     def train_epoch(self, display: Display) -> None:
         """The steps of the current epoch that are still to come."""
         config, began, seen_before = self.config, time.monotonic(), self.sums["seen"]
-        lr = self.learning_rate()
-        set_learning_rate(self.optimizer, lr)
         memory.reset_peak(self.device)
         self.model.train()
         pending: list[tuple[np.ndarray, torch.Tensor]] = []  # ids and what must be finite, of steps not yet looked at
@@ -144,8 +143,12 @@ class Trainer:
         correct = torch.tensor(self.sums["correct"], device=self.device)
         for batch in self.train_batches.epoch(self.epoch, start=self.step):
             torch.manual_seed((config.seed * 0x9E3779B97F4A7C15 + self.global_step) & MASK63)  # dropout, if any
+            lr = self.learning_rate()
+            set_learning_rate(self.optimizer, lr)
             clips = batch.clips.to(self.device, non_blocking=True)
-            result = self.train_step(clips, batch.labels.to(self.device, non_blocking=True))
+            labels = batch.labels.to(self.device, non_blocking=True)
+            positions = None if batch.positions is None else batch.positions.to(self.device, non_blocking=True)
+            result = self.train_step(clips, labels, positions)
             loss_sum += result.loss * len(batch.ids)
             correct += result.correct
             # A loss scaler meets infinite gradients as a matter of course and skips their update.
@@ -173,7 +176,8 @@ class Trainer:
         seen, seconds = self.sums["seen"], time.monotonic() - began
         self.log(
             "epoch", epoch=self.epoch, loss=self.sums["loss"] / max(seen, 1), top1=self.sums["correct"] / max(seen, 1),
-            lr=lr, seconds=seconds, clips_per_s=(seen - seen_before) / max(seconds, 1e-9), **memory.peaks(self.device),
+            lr=self.optimizer.param_groups[0]["lr"], seconds=seconds,
+            clips_per_s=(seen - seen_before) / max(seconds, 1e-9), **memory.peaks(self.device),
         )  # fmt: skip
 
     def evaluate_epoch(self, display: Display) -> None:
@@ -238,7 +242,14 @@ class Trainer:
         return self.seconds_before + time.monotonic() - self.began
 
     def learning_rate(self) -> float:
+        """That of the step to come."""
         c = self.config
+        if c.lr_schedule == "cosine_iteration":
+            steps = len(self.train_batches)
+            return iteration_learning_rate(
+                self.global_step, base_lr=c.base_lr, iterations=c.num_epoch * steps, warm_up_iterations=c.warm_up_epoch * steps,
+                warm_up_lr=c.warm_up_lr, min_lr=c.min_lr,
+            )  # fmt: skip
         if c.lr_schedule == "cosine":
             return cosine_learning_rate(
                 self.epoch, base_lr=c.base_lr, num_epoch=c.num_epoch, warm_up_epoch=c.warm_up_epoch, min_lr=c.min_lr

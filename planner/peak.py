@@ -122,7 +122,7 @@ class Law:
 
 def predict(
     build: Callable[[], nn.Module],
-    clip_shape: tuple[int, int, int, int],
+    clip_shape: tuple[int, ...],
     num_classes: int,
     *,
     optimizer: str = "SGD",
@@ -222,7 +222,7 @@ class _Bench:
     def __init__(
         self,
         model: nn.Module,
-        clip_shape: tuple[int, int, int, int],
+        clip_shape: tuple[int, ...],
         num_classes: int,
         *,
         optimizer: str,

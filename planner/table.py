@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.text import Text
 from torch import nn
 
 from engine import models as registry
+from engine.assembly import clip_shape
 from engine.config import RunConfig, parse
 from engine.models import ModelCard
 from planner.peak import Law, predict
@@ -66,8 +67,7 @@ def plan(
     laws: dict[str, Law] = {}
 
     def verdict_of(card: ModelCard, config: RunConfig) -> tuple[Verdict, Law, Law]:
-        law = _law(card, config, config.train_window_size, laws)
-        eval_law = _law(card, config, config.test_window_size, laws)
+        law, eval_law = _law(card, config, laws, train=True), _law(card, config, laws, train=False)
         verdict = judge(
             law, vram_gib, batch=config.batch_size, test_batch=config.test_batch_size,
             forward_batch=config.forward_batch_size, eval_law=eval_law, allowance=allowance,
@@ -97,17 +97,19 @@ def _row(
     return Row(*row, verdict, law.linear and eval_law.linear, law.approximate)
 
 
-def _law(card: ModelCard, config: RunConfig, window: int, laws: dict[str, Law]) -> Law:
-    """The law of a recipe's network; recipes that differ only in what memory does not see share one."""
+def _law(card: ModelCard, config: RunConfig, laws: dict[str, Law], *, train: bool) -> Law:
+    """The law of a recipe's network on its training or test clips; recipes that memory cannot tell apart share one."""
     dataset = "ntu60" if config.dataset == "auto" else config.dataset  # a recipe for whatever comes is judged as NTU-60
     if dataset not in BENCHMARKS:
         raise LabError(f"no clip shape known for data set {dataset!r}", expected=", ".join(BENCHMARKS))
-    classes, layout, people = astuple(BENCHMARKS[dataset])
-    key = repr((card.name, classes, layout, people, window, config.optimizer, config.precision, config.model_args))
+    benchmark = BENCHMARKS[dataset]
+    classes, layout, people = benchmark.classes, benchmark.skeleton, benchmark.people
+    clip = clip_shape(config, skeleton(layout), people, train=train)
+    key = repr((card.name, classes, layout, people, clip, config.optimizer, config.precision, config.model_args))
     if key not in laws:
         laws[key] = predict(
             lambda: _network(card, classes, layout, people, config.model_args),
-            (3, window, skeleton(layout).joints, people),
+            clip,
             classes,
             optimizer=config.optimizer,
             precision=config.precision,

@@ -24,11 +24,15 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a recipe written for a data set may count on: K classes, a joint layout, M people."""
+    """What a recipe written for a data set may count on: K classes, a joint layout, M people.
+
+    part_of  the data set of which it is the two-person actions (`interaction.two_person_actions`), "" if it is a whole one
+    """
 
     classes: int
     skeleton: str
     people: int
+    part_of: str = ""
 
 
 BENCHMARKS = {
@@ -36,6 +40,9 @@ BENCHMARKS = {
     "ntu120": Benchmark(120, "ntu25", 2),
     "nw_ucla": Benchmark(10, "ucla20", 1),
     "pku_mmd": Benchmark(51, "ntu25", 2),
+    "kinetics": Benchmark(400, "kinetics18", 2),
+    "ntu60_inter": Benchmark(11, "ntu25", 2, part_of="ntu60"),
+    "ntu120_inter": Benchmark(26, "ntu25", 2, part_of="ntu120"),
 }
 """By the names that recipes use; `auto` in a recipe stands for whatever the file holds."""
 

@@ -95,6 +95,8 @@ def check_network(card: ModelCard, spec: Smoke, device: str, folder: Path) -> tu
     from safetensors.torch import load_file, save_file
     from torch.nn.functional import cross_entropy
 
+    from engine.assembly import clip_shape
+    from engine.config import parse
     from shared_data.skeletons import skeleton
     from smoke_tests import fingerprint
 
@@ -106,7 +108,11 @@ def check_network(card: ModelCard, spec: Smoke, device: str, folder: Path) -> tu
     holds["parameter_count"] = count == spec.parameters
 
     fingerprint.fill(model)
-    clips = fingerprint.clips(spec.batch, spec.window, skeleton(spec.skeleton).joints, spec.people).to(device)
+    recipe = dataclasses.replace(
+        parse(["--config", str(card.recipe(spec.recipe))], model=card.name), train_window_size=spec.window
+    )
+    _, window, joints, _ = clip_shape(recipe, skeleton(spec.skeleton), spec.people, train=True)  # a pipeline may drop joints
+    clips = fingerprint.clips(spec.batch, window, joints, spec.people).to(device)
     labels = fingerprint.labels(spec.batch, spec.classes).to(device)
     model.eval()
     with torch.no_grad():
@@ -124,7 +130,9 @@ def check_network(card: ModelCard, spec: Smoke, device: str, folder: Path) -> tu
         step_loss = cross_entropy(model(clips), labels)
         step_loss.backward()
         if not losses:
-            gradients = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
+            learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+            unused = card.unused_parameters(learned)
+            gradients = [parameter.grad for name, parameter in learned.items() if name not in unused]
             holds["backward"] = all(g is not None and bool(torch.isfinite(g).all()) for g in gradients)
         optimizer.step()
         losses.append(step_loss.item())

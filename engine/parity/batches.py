@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,11 +29,19 @@ def skeletons(rng: np.random.Generator, shape: tuple[int, int, int, int, int], *
     return clips.astype(np.float16).astype(np.float32)
 
 
-def skeleton_batches(trajectory: Fixture) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """(clips, labels) of every step; raises `FixtureError` for batches of another kind or another checksum."""
+class Drawn(NamedTuple):
+    """The batch of one step: clips (N, C, T, V, M) float32, labels (N,) int64, positions (N, T) float32 if read."""
+
+    clips: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    positions: NDArray[np.float32] | None = None
+
+
+def skeleton_batches(trajectory: Fixture) -> list[Drawn]:
+    """The batch of every step; raises `FixtureError` for batches of another kind or another checksum."""
     spec = trajectory.need("batch")
     plain = spec.get("kind") == "skeleton" and len(spec.get("views", ())) == 1 and spec.get("classes")
-    if not plain or spec.get("index_t") or spec.get("mask_tokens"):
+    if not plain or spec.get("mask_tokens"):
         raise FixtureError(
             "this trajectory has batches that the judge does not know",
             where=f"{trajectory.path}: {spec}",
@@ -42,7 +52,12 @@ def skeleton_batches(trajectory: Fixture) -> list[tuple[NDArray[np.float32], NDA
         rng = np.random.default_rng([trajectory.need("seed"), FIRST_STREAM + step])
         shape = (spec["N"], spec["C"], spec["T"], spec["V"], spec["M"])
         clips = skeletons(rng, shape, empty=spec.get("empty", True))
-        batches.append((clips, rng.integers(0, spec["classes"], spec["N"])))
-    drawn = {f"{step} {i}": value for step, batch in enumerate(batches) for i, value in enumerate(batch)}
+        labels = rng.integers(0, spec["classes"], spec["N"])
+        positions = None
+        if spec.get("index_t"):
+            frames = np.sort(rng.random((spec["N"], spec["T"])), axis=1)
+            positions = (2.0 * frames - 1.0).astype(np.float16).astype(np.float32)
+        batches.append(Drawn(clips, labels, positions))
+    drawn = {f"{step} {i}": value for step, batch in enumerate(batches) for i, value in enumerate(batch) if value is not None}
     require_checksum(trajectory, drawn, trajectory.meta.get("batches_crc32"))
     return batches

@@ -20,13 +20,13 @@ def build(fixture: Fixture, weights: Mapping[str, Tensor]) -> tuple[nn.Module, O
     Dropout and drop path get rate 0, as in the recorded runs. Raises `FixtureError` if there is no such model.
     """
     try:
-        card = models.find(str(fixture.need("model")))
+        card, variant = models.find_official(str(fixture.need("model")))
     except ConfigError as error:
         raise FixtureError(
             f"this fixture is of a model that is not here: {fixture.meta['model']}", where=str(fixture.path), expected=str(error)
         ) from error
     names = models.official_module(card)
-    arguments = names.constructor(fixture.need("constructor_args"))
+    arguments = {**names.constructor(fixture.need("constructor_args")), **variant}
     network = models.build(card, **arguments)
     network.load_state_dict(names.from_official(weights, network))
     for module in network.modules():

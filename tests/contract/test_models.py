@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from engine import models
+from engine.assembly import clip_shape
 from engine.config import RunConfig, parse
-from shared_data.pipelines import pipeline
+from engine.errors import ConfigError
+from engine.export import export_onnx
+from engine.step import forward, takes_positions
 from shared_data.protocols import BENCHMARKS
 from shared_data.skeletons import skeleton
 
-SIZES = {name: astuple(benchmark) for name, benchmark in BENCHMARKS.items()}
+SIZES = {name: (b.classes, b.skeleton, b.people) for name, b in BENCHMARKS.items()}
 SIZES["auto"] = SIZES["ntu60"]
 CARDS = models.discover()
 RECIPES = [(name, recipe) for name, card in CARDS.items() for recipe in card.recipes]
@@ -34,14 +39,21 @@ def built(name: str, size: Size, **model_args: Any) -> nn.Module:
     return models.build(CARDS[name], num_classes=size[0], skeleton=size[1], people=size[2], **model_args)
 
 
-def size_of(name: str) -> tuple[Size, int]:
-    """The first expected size of a model and its window."""
+def shape_of(name: str, row: dict[str, Any]) -> tuple[int, ...]:
+    """(3, T, V, M) of an expected size: as the pipeline of the model's first recipe for such people and joints makes it."""
+    for recipe in CARDS[name].recipes:
+        config = config_of(name, recipe)
+        if SIZES[config.dataset][1:] == (row["skeleton"], row["people"]):
+            config = replace(config, train_window_size=row["window"])
+            return clip_shape(config, skeleton(row["skeleton"]), row["people"], train=True)
+    return 3, row["window"], skeleton(row["skeleton"]).joints, row["people"]
+
+
+def sample(name: str, n: int = 2, **model_args: Any) -> tuple[nn.Module, Tensor]:
+    """The model of the first expected size, and n clips for it."""
     row = CARDS[name].toml["expect"][0]
-    return (row["classes"], row["skeleton"], row["people"]), row["window"]
-
-
-def clips_of(size: Size, window: int, n: int = 2) -> Tensor:
-    return torch.randn(n, 3, window, skeleton(size[1]).joints, size[2], generator=torch.Generator().manual_seed(1))
+    network = built(name, (row["classes"], row["skeleton"], row["people"]), **row.get("model_args", {}), **model_args)
+    return network, torch.randn(n, *shape_of(name, row), generator=torch.Generator().manual_seed(1))
 
 
 def every_model(test: Any) -> Any:
@@ -74,8 +86,22 @@ def test_main_knows_its_model(name: str) -> None:
 @every_model
 def test_parameter_counts(name: str) -> None:
     for row in CARDS[name].toml["expect"]:
-        network = built(name, (row["classes"], row["skeleton"], row["people"]))
+        network = built(name, (row["classes"], row["skeleton"], row["people"]), **row.get("model_args", {}))
         assert sum(p.numel() for p in network.parameters()) == row["parameters"], row
+
+
+@every_model
+def test_flops_per_clip(name: str) -> None:
+    """GFLOPs of one clip forward, two per multiply-add, to the three digits of the card."""
+    rows = [row for row in CARDS[name].toml["expect"] if "gflops" in row]
+    assert rows, "no expected size tells gflops"
+    for row in rows:
+        with torch.device("meta"):
+            network = built(name, (row["classes"], row["skeleton"], row["people"]), **row.get("model_args", {})).eval()
+            clip = torch.empty(1, *shape_of(name, row))
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(clip)
+        assert counter.get_total_flops() / 1e9 == pytest.approx(row["gflops"], rel=5e-3), row
 
 
 @pytest.mark.parametrize(("name", "recipe"), RECIPES)
@@ -84,8 +110,9 @@ def test_every_recipe_builds_and_runs(name: str, recipe: str) -> None:
     size = SIZES[config.dataset]
     with torch.device("meta"):
         network = built(name, size, **config.model_args)
-        clips = torch.empty(2, 3, config.train_window_size, skeleton(size[1]).joints, size[2])
-        assert network(clips).shape == (2, size[0])
+        for train in (True, False):
+            clips = torch.empty(2, *clip_shape(config, skeleton(size[1]), size[2], train=train))
+            assert network(clips).shape == (2, size[0])
 
 
 @pytest.mark.parametrize(("name", "recipe"), RECIPES)
@@ -97,41 +124,29 @@ def test_every_recipe_is_flat_and_says_how_to_run_it(name: str, recipe: str) -> 
     assert {key: getattr(config, key) for key in settings} == settings
 
 
-@pytest.mark.parametrize(("name", "recipe"), RECIPES)
-def test_every_recipe_names_a_pipeline_that_takes_its_options(name: str, recipe: str) -> None:
-    config = config_of(name, recipe)
-    for window, options in (
-        (config.train_window_size, config.train_feeder_args),
-        (config.test_window_size, config.test_feeder_args),
-    ):
-        made = pipeline(config.pipeline, stream=config.stream, window=window, **options)
-        assert made.options.window == window
-
-
 @every_model
 def test_gradients_reach_every_parameter(name: str) -> None:
-    size, window = size_of(name)
-    network = built(name, size).train()
-    logits = network(clips_of(size, window))
-    assert logits.shape == (2, size[0]) and torch.isfinite(logits).all()
+    """Every parameter gets one, but those that the card lists as unused; what is listed must be unused."""
+    network, clips = sample(name)
+    logits = network.train()(clips)
+    assert logits.shape == (2, CARDS[name].toml["expect"][0]["classes"]) and torch.isfinite(logits).all()
     nn.functional.cross_entropy(logits, torch.tensor([0, 1])).backward()
     untouched = {k for k, p in network.named_parameters() if p.requires_grad and p.grad is None}
-    assert untouched == set(CARDS[name].toml.get("unused_parameters", []))
+    assert untouched == CARDS[name].unused_parameters(dict(network.named_parameters()))
     assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
 
 
 @every_model
 def test_building_is_deterministic(name: str) -> None:
-    size, window = size_of(name)
-    one, two = built(name, size).eval(), built(name, size).eval()
-    clips = clips_of(size, window)
+    (one, clips), (two, _) = sample(name), sample(name)
+    one, two = one.eval(), two.eval()
     assert torch.equal(one(clips), two(clips)) and torch.equal(one(clips), one(clips))
 
 
 @every_model
 def test_evaluation_does_not_depend_on_the_batch(name: str) -> None:
-    size, window = size_of(name)
-    network, clips = built(name, size).eval().double(), clips_of(size, window, 3).double()
+    network, clips = sample(name, 3)
+    network, clips = network.eval().double(), clips.double()
     with torch.no_grad():
         together, alone = network(clips), torch.cat([network(clip[None]) for clip in clips])
     torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-9)
@@ -140,8 +155,8 @@ def test_evaluation_does_not_depend_on_the_batch(name: str) -> None:
 
 @every_model
 def test_absent_people_are_harmless(name: str) -> None:
-    size, window = size_of(name)
-    network, clips = built(name, size).train(), clips_of(size, window)
+    network, clips = sample(name)
+    network.train()
     clips[..., -1] = 0.0
     logits = network(clips)
     logits.square().sum().backward()
@@ -152,21 +167,21 @@ def test_absent_people_are_harmless(name: str) -> None:
 
 @every_model
 def test_input_is_not_changed(name: str) -> None:
-    size, window = size_of(name)
-    clips = clips_of(size, window)
+    network, clips = sample(name)
     before = clips.clone()
-    built(name, size).train()(clips).sum().backward()
+    network.train()(clips).sum().backward()
     assert torch.equal(clips, before)
 
 
 @every_model
 def test_weights_survive_safetensors(name: str, tmp_path: Path) -> None:
-    size, window = size_of(name)
-    network, clips = built(name, size), clips_of(size, window)
+    network, clips = sample(name)
     network.train()(clips)
     save_file(network.state_dict(), tmp_path / "w.safetensors")
-    torch.manual_seed(9)
-    other = models.build(CARDS[name], num_classes=size[0], skeleton=size[1], people=size[2])
+    other, _ = sample(name)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
     other.load_state_dict(load_file(tmp_path / "w.safetensors"))
     assert torch.equal(network.eval()(clips), other.eval()(clips))
 
@@ -174,10 +189,9 @@ def test_weights_survive_safetensors(name: str, tmp_path: Path) -> None:
 @every_model
 def test_autocast(name: str) -> None:
     """bf16 stays near fp32, forward and backward; parameters and their gradients stay fp32."""
-    size, window = size_of(name)
-    network, clips = built(name, size).eval(), clips_of(size, window)
+    network, clips = sample(name)
     with torch.no_grad():
-        exact = network(clips)
+        exact = network.eval()(clips)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = network(clips)
         nn.functional.cross_entropy(rounded, torch.tensor([0, 1])).backward()
@@ -187,12 +201,66 @@ def test_autocast(name: str) -> None:
 
 
 @every_model
+def test_half_precision_weights(name: str) -> None:
+    """Evaluation with the weights themselves in bf16 (half the memory) stays near fp32."""
+    network, clips = sample(name)
+    with torch.no_grad():
+        exact = network.eval()(clips)
+        rounded = network.bfloat16()(clips.bfloat16())
+    assert rounded.dtype == torch.bfloat16 and torch.isfinite(rounded).all()
+    assert float((rounded.float() - exact).norm() / exact.norm()) < 0.2
+
+
+@every_model
+def test_people_are_exchangeable_as_the_card_says(name: str) -> None:
+    """`person_order`: "free" (a fresh model gives the same logits for people in another order) or "matters"."""
+    network, clips = sample(name)
+    network, clips = network.eval().double(), clips.double()
+    with torch.no_grad():
+        same = torch.allclose(network(clips), network(clips.flip(-1)), rtol=1e-9, atol=1e-9)
+    assert same == (CARDS[name].toml["input"]["person_order"] == "free")
+
+
+@every_model
+def test_absent_people_and_empty_clips_make_a_difference(name: str) -> None:
+    network, clips = sample(name)
+    present, absent, empty = clips.clone(), clips.clone(), torch.zeros_like(clips)
+    absent[..., -1] = 0.0
+    with torch.no_grad():
+        one, two, none = (network.eval()(x) for x in (present, absent, empty))
+    assert torch.isfinite(torch.stack([one, two, none])).all()
+    assert not torch.allclose(one, two) and not torch.allclose(two, none)
+
+
+@pytest.mark.slow
+@every_model
+def test_onnx(name: str, tmp_path: Path) -> None:
+    """The file gives the network's logits for another number of clips; where a card says why it cannot be written, it cannot."""
+    network, _ = sample(name)
+    row = CARDS[name].toml["expect"][0]
+    shape = shape_of(name, row)
+    reason = CARDS[name].toml.get("onnx", "")
+    if reason:
+        with pytest.raises(ConfigError, match="cannot be written"):
+            export_onnx(network, shape, tmp_path / "model.onnx")
+        return
+    session = onnxruntime.InferenceSession(str(export_onnx(network, shape, tmp_path / "model.onnx")))
+    inputs = {"clips": torch.randn(3, *shape)}
+    if takes_positions(network):
+        inputs["positions"] = torch.linspace(-1, 0.9, shape[1]).expand(3, -1).contiguous()
+    with torch.no_grad():
+        ours = forward(network, inputs["clips"], inputs.get("positions"))
+    (theirs,) = session.run(None, {key: value.numpy() for key, value in inputs.items()})
+    assert float((torch.from_numpy(theirs) - ours).norm() / ours.norm()) < 1e-4
+
+
+@every_model
 def test_official_names_cover_the_model(name: str) -> None:
     """Every entry of ours has an official name (but what is named as ours alone), and the way there and back changes nothing."""
     if CARDS[name].status != "verified":
         assert not (CARDS[name].folder / "official.py").exists()
         return
-    network = built(name, size_of(name)[0])
+    network, _ = sample(name)
     names = models.official_module(CARDS[name])
     official = names.to_official(network.state_dict(), network)
     back = names.from_official(official, network)

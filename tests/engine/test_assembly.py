@@ -12,6 +12,7 @@ from engine import assembly
 from engine.config import parse
 from engine.errors import ConfigError
 from shared_data.errors import MissingInputError
+from shared_data.skeletons import NTU25
 
 CPU = torch.device("cpu")
 
@@ -64,3 +65,52 @@ def test_no_data_named() -> None:
 def test_a_device_that_is_not_there(name: str) -> None:
     with pytest.raises(ConfigError):
         assembly.choose_device(name)
+
+
+def test_the_shape_of_a_clip_is_the_pipelines() -> None:
+    run = config()
+    assert assembly.clip_shape(run, NTU25, 2, train=True) == (3, 16, 25, 2)
+    whole = parse(["--pipeline", "msg3d_ntu", "--train-window-size=-1", "--test-window-size=64"], model="ctrgcn")
+    assert assembly.clip_shape(whole, NTU25, 2, train=True) == (3, 300, 25, 2)
+    by_part = parse(["--pipeline", "skateformer_ntu", "--train-window-size=64"], model="ctrgcn")
+    assert assembly.clip_shape(by_part, NTU25, 2, train=True) == (3, 64, 24, 2)
+    with pytest.raises(ConfigError, match="window of 0 frames"):
+        config("--test-window-size=0")
+
+
+def test_the_batches_have_that_shape(tiny_data: Path) -> None:
+    for pipeline in ("ctrgcn_ntu", "skateformer_ntu", "msg3d_ntu"):
+        run = config("--data", str(tiny_data), "--pipeline", pipeline)
+        data = assembly.load_data(run)
+        for train, loader in ((True, assembly.train_loader), (False, assembly.test_loader)):
+            batch = next(loader(data, run, CPU).epoch(0))
+            assert batch.clips.shape[1:] == assembly.clip_shape(run, data.skeleton, data.train.max_people, train=train)
+
+
+def test_two_person_actions_are_a_data_set_of_their_own(tmp_path: Path) -> None:
+    from shared_data.synthetic import write_synthetic
+
+    file = write_synthetic(tmp_path / "synthetic.npz", classes=60, train_per_class=2, test_per_class=1, frames=40)
+    run = config("--data", str(file), "--dataset", "ntu60_inter")
+    whole, data = assembly.load_data(config("--data", str(file), "--dataset", "ntu60")), assembly.load_data(run)
+    assert (data.num_classes, len(data.train), len(data.test)) == (11, 22, 11)
+    assert sorted(set(data.train.labels.tolist())) == list(range(11))
+    first = data.train.ids[data.train.labels == 0]
+    assert sorted(first) == sorted(whole.train.ids[whole.train.labels == 49])
+    assert data.class_names == whole.class_names[49:]
+
+
+class ReadsPositions(torch.nn.Module):
+    takes_positions = True
+
+    def __init__(self, num_classes: int, *, skeleton: object, people: int) -> None:
+        super().__init__()
+
+
+def test_positions_that_no_pipeline_tells_are_refused(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assembly.models, "entry_class", lambda card: ReadsPositions)
+    run = config("--data", str(tiny_data))
+    with pytest.raises(ConfigError, match="ctrgcn_ntu does not tell"):
+        assembly.build_model(run, assembly.load_data(run), CPU)
+    told = config("--data", str(tiny_data), "--pipeline", "skateformer_ntu")
+    assert isinstance(assembly.build_model(told, assembly.load_data(told), CPU), ReadsPositions)

@@ -101,3 +101,25 @@ def test_a_table_with_a_gap_is_refused() -> None:
 )
 def test_prefix(key: str, bare: str) -> None:
     assert strip_prefix(key) == bare
+
+
+def test_an_entry_may_lie_in_another_order_of_dimensions() -> None:
+    """Official (out, in, time, 1) is our (time, out, in), in rows 1 to 3 of a larger tensor."""
+
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(4, 2, 3))
+
+    def turned(model: nn.Module) -> list[Entry]:
+        return [
+            Entry("first", "weight", 0),
+            Entry("rest", "weight", slice(1, None), (2, 3, 3, 1), (1, 2, 0)),
+        ]
+
+    names, model = OfficialNames("turned", turned, dict), Turned()
+    official = {"first": torch.arange(6.0).view(2, 3), "rest": torch.arange(18.0).view(2, 3, 3, 1)}
+    model.load_state_dict(names.from_official(official, model))
+    assert model.weight[2, 1, 0] == official["rest"][1, 0, 1, 0]
+    back = names.to_official(model.state_dict(), model)
+    assert all(torch.equal(back[key], value) for key, value in official.items())
