@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -10,11 +11,32 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from engine import checkpoint, models
+from engine.assembly import clip_shape
+from engine.config import parse
 from engine.errors import ConfigError
 from engine.step import takes_positions
+from engine.weights import load_weights
 from shared_data.atomic import whole_file
+from shared_data.errors import MissingInputError
+from shared_data.skeletons import skeleton
 
 NEEDED = ("onnx", "onnxscript")
+
+
+def export_run(run: Path, target: Path) -> Path:
+    """Write the best weights of the run folder `run` as ONNX, for clips as its test pipeline makes them; see `export_onnx`."""
+    settings = run / "config.yaml"
+    if not settings.is_file():
+        raise MissingInputError("this is no run folder", where=str(run), expected="a folder with config.yaml and checkpoints/")
+    config, best = parse(["--config", str(settings)]), run / "checkpoints" / "best.safetensors"
+    about = json.loads(checkpoint.read(best)[1]["about"])
+    layout = skeleton(about["skeleton"])
+    network = models.build(
+        models.find(config.model), num_classes=about["num_classes"], skeleton=layout, people=about["people"], **config.model_args
+    )
+    load_weights(best, network, config.model)
+    return export_onnx(network, clip_shape(config, layout, about["people"], train=False), target)
 
 
 def export_onnx(network: nn.Module, clip_shape: tuple[int, ...], target: Path) -> Path:

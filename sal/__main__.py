@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from engine import models
 from engine.launch import guarded, launch
 from sal import data, verbs
+from sal.export import export
+from sal.models import list_models
 from shared_data.errors import UsageError, nearest
 
 Verb = Callable[[list[str]], int]
@@ -31,10 +33,11 @@ VERBS: dict[str, tuple[Verb, str]] = {
     "test": (_run("test"), "score weights: sal test ctrgcn --recipe ntu60_xsub --data F --weights W"),
     "demo": (verbs.typed(verbs.demo), "the whole way from a file to a report, in minutes"),
     "data": (data.run, "check | prepare | convert | import | info | show: look at a data file, convert it, draw a clip"),
-    "models": (verbs.typed(verbs.list_models), "the models, their recipes and published accuracies"),
+    "models": (verbs.typed(list_models), "the models: paper, size, operations, streams, published accuracies, recipes"),
     "plan": (verbs.typed(verbs.plan), "which models and recipes fit a GPU's memory"),
     "doctor": (verbs.typed(verbs.doctor), "what this machine is and what is wrong with it"),
     "parity": (verbs.typed(verbs.parity), "compare with numbers recorded from the official code"),
+    "export": (verbs.typed(export), "write a trained network as ONNX"),
     "report": (verbs.typed(verbs.report), "write the HTML report of a run folder again"),
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 MODEL = "ctrgcn"
-RECIPE = "demo"
+RECIPE = "tiny_cpu"
 CPU_CLIPS = 400  # clips of a real file that two CPU cores can train on while one waits
 
 

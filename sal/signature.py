@@ -1,6 +1,7 @@
 """A function's signature as its command line.
 
-Required parameters are words, those after ``*`` required flags, the others flags; a bool is a switch.
+Required parameters are words, those after ``*`` required flags, the others flags; a bool is a switch. A parameter before ``/``
+that has a default is a word that may be left out.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ def call(function: Callable[..., int], argv: list[str], prog: str) -> int:
     for name, hint in _parameters(function).items():
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             given[name] = hint(**{field.name: given.pop(field.name) for field in dataclasses.fields(hint)})
-    return function(**given)
+    optional = [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.POSITIONAL_ONLY]
+    words = [given.pop(name) for name in optional]
+    return function(*words, **given)
 
 
 def parser(function: Callable[..., int], prog: str) -> LabParser:
@@ -35,6 +38,8 @@ def parser(function: Callable[..., int], prog: str) -> LabParser:
             shared = get_type_hints(hints[name])
             for field in dataclasses.fields(hints[name]):
                 _add(result, field.name, shared[field.name], field.default, _said(hints[name])[field.name])
+        elif parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            result.add_argument(name, type=hints[name], nargs="?", default=parameter.default, help=_said(function)[name])
         elif parameter.default is not inspect.Parameter.empty:
             _add(result, name, hints[name], parameter.default, _said(function)[name])
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:

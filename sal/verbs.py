@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from engine import models
 from sal import signature
+from sal.printing import print_json
 
 
 def typed(function: Callable[..., int], word: str = "") -> Callable[[list[str]], int]:
@@ -23,36 +21,12 @@ def _word(function: Callable[..., int]) -> str:
     return function.__name__.removeprefix("list_").replace("_", " ")
 
 
-def list_models(json: bool = False) -> int:
-    """List the models, their recipes and published accuracies.
-
-    Args:
-        json: print one JSON object instead of tables.
-    """
-    cards = models.discover()
-    if json:
-        print_json({name: {**card.toml, "recipes": sorted(card.recipes)} for name, card in cards.items()})
-        return 0
-    table = Table("model", "paper", "status", "recipes", "published top-1 (source in model.toml)")
-    for card in cards.values():
-        table.add_row(
-            card.name, f"{card.toml['title']}, {card.toml['paper']['venue']} {card.toml['paper']['year']}",
-            card.toml["status"], "\n".join(sorted(card.recipes)), "\n".join(_published(card.toml)),
-        )  # fmt: skip
-    Console().print(table)
-    return 0
-
-
-def _published(toml: Mapping[str, Any]) -> list[str]:
-    return [f"{r['dataset']} {r['protocol']} {r['stream']}: {r['top1']}" for r in toml.get("published", [])]
-
-
-def plan(vram: float = 8.0, model: str | None = None) -> int:
+def plan(model: str | None = None, /, *, vram: float = 8.0) -> int:
     """Which models and recipes fit into a GPU's memory; needs no GPU.
 
     Args:
-        vram: memory of the GPU in GiB.
         model: one model only.
+        vram: memory of the GPU in GiB.
     """
     from planner.table import plan as make_plan
     from planner.table import render
@@ -128,8 +102,3 @@ def demo(data: Path | None = None, work_dir: Path = Path("work_dir/demo"), epoch
     from sal.demo import run
 
     return run(data, work_dir, epochs)
-
-
-def print_json(value: Any) -> None:
-    """The form in which verbs speak to programs."""
-    print(json.dumps(value, indent=1, default=str))

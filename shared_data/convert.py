@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -46,9 +46,9 @@ def convert(
     to      "store", "kaggle", "skeleton5d" or "pyskl"
     frames  T of a padded format; None: T of the source, or the longest clip where the source is ragged
 
-    Memory does not grow with the file: a source that is no store becomes one beside the target first, which is removed in
-    the end. The file is written beside the target, read back, compared with what was meant, flushed to the disk, and only then
-    gets its name. An older store is replaced, any other file is left alone.
+    Memory does not grow with the file: a source that is no store becomes one beside the target first, the hidden
+    ``.<target>.converting``, which is removed in the end. The file is written beside the target, read back, compared with what
+    was meant, flushed to the disk, and only then gets its name. An older store is replaced, any other file is left alone.
     What no file but a store can hold: recorded lengths of an ``agcn`` folder (`valid` is counted again), 64-bit coordinates
     (rounded to 32), and, in an NPZ, the names of the clips.
     Raises `UsageError` for what the format cannot hold, `DataError` / `MissingInputError` for the source, `WriteError`
@@ -66,11 +66,13 @@ def convert(
         return prepare(source, target, layout=layout, options=options, progress=progress)
     with whole_file(target, kind=f"{to} file", replaceable=lambda path: False) as file:
         passes = 2 if found == STORE else 3  # over all clips: into the store, into the file, and out of it to compare
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as room:
+        with contextlib.ExitStack() as stack:
             made = source
             if found != STORE:
-                telling = _pass(progress, 0, passes)
-                made = prepare(source, Path(room) / "source.h5", layout=layout, options=options, progress=telling)
+                # A fixed name, under the lock of the target: the next run replaces what a killed one left, then removes it.
+                made = target.with_name(f".{target.name}.converting")
+                prepare(source, made, layout=layout, options=options, progress=_pass(progress, 0, passes))
+                stack.callback(made.unlink, missing_ok=True)
             stored = open_store(made)
             if found == STORE:
                 stored.refuse(source, options)

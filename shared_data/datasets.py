@@ -89,7 +89,7 @@ def _data_set(path: Path, reason: str, source: Source, clips: dict[str, Clips], 
 
 def _in_place(path: Path, reason: str, options: ReadOptions, progress: Progress | None) -> DataSet | None:
     """The data with its frames left in the file, which is read once unless its index is kept; None where that cannot be."""
-    index = inplace.load_index(path, options)
+    index, told = inplace.load_index(path, options)
     if index is None:
         source, parts, findings = _read(path, inplace.LAYOUT, Reading(options, reason, nowhere, progress), in_place=True)
         index = inplace.keep_index(path, options, source=source, clips=parts, findings=findings)
@@ -99,7 +99,7 @@ def _in_place(path: Path, reason: str, options: ReadOptions, progress: Progress 
         return None
     return DataSet(
         path.stem, path, inplace.LAYOUT, reason, skeleton, len(index.class_names), index.class_names,
-        clips["train"], clips["test"], index.findings,
+        clips["train"], clips["test"], (*index.findings, *told),
     )  # fmt: skip
 
 

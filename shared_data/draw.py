@@ -16,6 +16,7 @@ from shared_data.skeletons import Skeleton
 # (left, middle, right) shades of each person, told apart also by brightness alone.
 SHADES = (("#7fb3ff", "#2f6fd0", "#123a7a"), ("#ffb27a", "#d9691f", "#7a3408"))
 SIDES = ("left", "middle", "right")
+MADE_BY = "sal data show"  # what pictures say about their origin
 LINE, DOT = 2.5, 5.0  # thickness of a bone, diameter of a joint
 CAPTION = 14  # room for the frame number below a picture of a film strip
 _MARGIN = 6.0

@@ -1,8 +1,9 @@
 """A stored Kaggle-layout NPZ used where it lies: its frames are memory-mapped inside the zip, never copied.
 
 What must be known beforehand (which frames and people exist, labels, findings) takes one pass over the file. Its result, the
-index, is kept in the user's cache folder, so later openings take milliseconds. It belongs to one file as it is now: size, time
-of change, inode and the checksums in the zip directory are part of its name. Without a cache folder the pass is made every time.
+index, is kept in the user's cache folder, so later openings take milliseconds. It belongs to one file as it is now: size, times
+of modification and of change (only the first can be set back), inode and the checksums in the zip directory are part of its
+name. An index that does not have its own checksum or does not fit the file is made again; without a cache folder all are.
 
 Memory: the index alone. The pages of the file are the system's to give and take.
 """
@@ -14,7 +15,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,14 @@ from typing import Any
 import numpy as np
 
 from shared_data.clips import Clips
-from shared_data.errors import LabError
+from shared_data.errors import LabError, MissingInputError
 from shared_data.findings import INFO, Finding, finding_from_dict
 from shared_data.formats.npz import Npz
 from shared_data.formats.options import ReadOptions
 from shared_data.formats.source import Source
 from shared_data.skeletons import SKELETONS
 
-SCHEMA = 1
+SCHEMA = 2
 LAYOUT = "kaggle"  # the only layout whose rows are contiguous in the file
 SMALLEST = 64 << 20  # bytes of x from which on the copy of the ragged rows is worth avoiding
 CACHE_BYTES = 40 << 20  # what all kept indexes may take together
@@ -39,6 +40,10 @@ _TRIES = 1000  # clips looked at for an all-zero row
 FINDING = Finding(
     "in-place", INFO, "the file is used in place, without a copy; a store made of it is read faster (sal data prepare FILE)"
 )
+REMADE = Finding("index-remade", INFO, "what was kept from an earlier pass over the file was damaged: it was read once more")
+_DAMAGE = (
+    LabError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,13 +93,23 @@ def placed(source: Source) -> Source:
     return replace(source, splits=splits)
 
 
-def load_index(path: Path, options: ReadOptions) -> Index | None:
-    """The index kept for this file and these options, or None."""
+def load_index(path: Path, options: ReadOptions) -> tuple[Index | None, tuple[Finding, ...]]:
+    """The index kept for this file and these options, or None; and `REMADE` if there is one that is of no use."""
     try:
-        index = _read(_kept(path, options))
-        return index if index and _fits(path, index) else None
-    except (LabError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError):
-        return None
+        kept = _kept(path, options)
+        if not kept.is_file():
+            return None, ()
+    except _DAMAGE:  # of the file itself, which its reader will tell; or there is no home folder
+        return None, ()
+    try:
+        index = _read(kept)
+        if _fits(path, index):
+            return index, ()
+    except (OSError, MissingInputError):  # no right to read it, or another process has just removed it
+        return None, ()
+    except _DAMAGE:
+        pass
+    return None, (REMADE,)
 
 
 def keep_index(
@@ -117,6 +132,7 @@ def _write(path: Path, options: ReadOptions, index: Index) -> None:
         arrays |= {f"{split}_{name}": getattr(clips, name).astype(f"<{kind}") for name, kind in _COLUMNS.items()}
         arrays[f"{split}_ids"] = clips.ids
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    arrays["digest"] = _digest(arrays)
     with contextlib.suppress(OSError, RuntimeError):  # no right to write, disk full, no home folder
         target = _kept(path, options)
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -131,21 +147,35 @@ def _write(path: Path, options: ReadOptions, index: Index) -> None:
         _make_room(target.parent)
 
 
-def _read(file: Path) -> Index | None:
-    if not file.is_file():
-        return None
-    with Npz(file) as npz:  # the zip layer verifies the checksum of every member
-        about = json.loads(npz.read("about").tobytes())
-        clips = {}
-        for split in SPLITS:
-            columns: dict[str, Any] = {name: npz.read(f"{split}_{name}").astype(kind) for name, kind in _COLUMNS.items()}
-            people, frames = int(about[split]["max_people"]), int(about[split]["frames"])
-            clips[split] = Clips(
-                rows=np.zeros((0, 1, 3), np.float32), ids=npz.read(f"{split}_ids"), max_people=people, frames=frames,
-                frame_step=people, **columns,
-            )  # fmt: skip
+def _digest(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """SHA-256 (32,) uint8 over names, types, shapes and values; the zip's own checksums are of each member alone."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode() + array.tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)
+
+
+def _read(file: Path) -> Index:
+    """The index in `file`. Raises one of `_DAMAGE`."""
+    with Npz(file) as npz:
+        arrays = {key: npz.read(key) for key in npz.members}
+    digest = arrays.pop("digest")
+    if not np.array_equal(digest, _digest(arrays)):
+        raise ValueError("the index differs from what was written")
+    about = json.loads(arrays["about"].tobytes())
+    clips = {}
+    for split in SPLITS:
+        columns: dict[str, Any] = {name: arrays[f"{split}_{name}"] for name in _COLUMNS}
+        if any(columns[name].dtype != np.dtype(f"<{kind}") for name, kind in _COLUMNS.items()):
+            raise ValueError("index arrays of a wrong type")
+        people, frames = int(about[split]["max_people"]), int(about[split]["frames"])
+        clips[split] = Clips(
+            rows=np.zeros((0, 1, 3), np.float32), ids=arrays[f"{split}_ids"], max_people=people, frames=frames,
+            frame_step=people, **columns,
+        )  # fmt: skip
     findings = tuple(finding_from_dict(finding) for finding in about["findings"])
-    os.utime(file)  # the last used ones stay
+    with contextlib.suppress(OSError):  # a folder that may only be read
+        os.utime(file)  # the last used ones stay
     return Index(clips, str(about["skeleton"]), tuple(map(str, about["class_names"])), findings)
 
 
@@ -154,7 +184,8 @@ def _kept(path: Path, options: ReadOptions) -> Path:
     state = path.stat()
     with Npz(path) as npz:
         members = [(m.key, m.info.CRC, m.info.header_offset, m.shape, m.dtype.str) for m in npz.members.values()]
-    about = (SCHEMA, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, members, options.num_classes, options.on_bad)
+    version = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    about = (SCHEMA, version, members, options.num_classes, options.on_bad)
     name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
     return cache_folder() / f"{name}.npz"
 
@@ -181,12 +212,20 @@ def _fits(path: Path, index: Index) -> bool:
     """Whether every clip lies inside the rows of its split, with a known label: a wrong index would show other clips' frames."""
     joints, classes = SKELETONS[index.skeleton].joints, len(index.class_names)
     with Npz(path) as npz:
-        counts = [npz.members[f"x_{split}"].nbytes // (12 * joints) for split in index.clips]
-    for part, count in zip(index.clips.values(), counts, strict=True):
-        end = part.offset + (part.extent.astype(np.int64) - 1) * part.frame_step + part.people
-        inside = (part.offset >= 0) & (part.extent >= 1) & (end <= count) & (part.people >= 1) & (part.people <= part.max_people)
+        shapes = {split: npz.members[f"x_{split}"].shape for split in SPLITS}
+    for split, (clips, frames, width) in shapes.items():
+        part = index.clips[split]
+        columns = [getattr(part, name) for name in (*_COLUMNS, "ids")]
+        if any(column.shape != (len(part),) for column in columns) or part.ids.dtype.kind != "U" or not 1 <= len(part) <= clips:
+            return False
+        if part.frames != frames or part.max_people * joints * 3 != width:
+            return False
+        count = clips * frames * part.max_people
+        inside = (part.offset >= 0) & (part.offset < count) & (part.extent >= 1) & (part.extent <= frames)
+        inside &= (part.people >= 1) & (part.people <= part.max_people)
+        inside &= part.offset + (part.extent.astype(np.int64) - 1) * part.frame_step + part.people <= count
         inside &= (part.valid >= 0) & (part.valid <= part.extent) & (part.labels >= 0) & (part.labels < classes)
-        if not (len(part) and len(part.ids) == len(part) and inside.all()):
+        if not inside.all():
             return False
     return True
 

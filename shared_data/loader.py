@@ -6,10 +6,12 @@ them run at the same time. How many there are changes nothing in the batches.
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -74,11 +76,10 @@ class Loader:
         device: torch.device | None = None,
         upstream: int = 0,
     ) -> None:
-        for name, value, least in (
-            ("batch_size", batch_size, 1), ("repeat", repeat, 1), ("workers", workers, 0), ("prefetch", prefetch, 1),
-        ):  # fmt: skip
-            if value < least:
-                raise LabError(f"{name} is {value}", where="loader", expected=f"{least} or more")
+        batch_size = whole_number(batch_size, "batch_size", "loader", least=1)
+        repeat = whole_number(repeat, "repeat", "loader", least=1)
+        workers = whole_number(workers, "workers", "loader", least=0)
+        prefetch = whole_number(prefetch, "prefetch", "loader", least=1)
         if len(clips) == 0:
             raise LabError("there are no clips to load", where="loader", expected="a split with at least one clip")
         if repeat != 1 and not train:
@@ -116,14 +117,17 @@ class Loader:
 
     def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions in the split and repeat numbers, (N * repeat,) int64 each, in the order `epoch` shows them."""
-        shown = len(self.clips) * self.repeat
+        epoch, shown = epoch_number(epoch, "loader"), len(self.clips) * self.repeat
         places = permutation(self.seed, epoch, shown) if self.train else np.arange(shown)
         return places % len(self.clips), places // len(self.clips)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` from number `start` on: the same bits as if it had run from 0."""
-        if start < 0:
-            raise LabError(f"an epoch cannot start at batch {start}", where="loader", expected="0 or more")
+        """The batches of `epoch` from number `start` on: the same bits as if it had run from 0.
+
+        Raises `LabError` for an epoch or a start that there cannot be.
+        """
+        epoch = epoch_number(epoch, "loader")
+        start = whole_number(start, "the first batch", "loader", least=0)
         plans = self._upstream_plans(epoch, start) if self.train and self.upstream else self._plans(epoch, start)
         if not self.workers:
             return (self._batch(index, draws) for index, draws in plans)
@@ -168,6 +172,22 @@ class Loader:
         if self.pin_memory and self.device is None:
             clips, labels = clips.pin_memory(), labels.pin_memory()
         return Batch(clips, labels, self.clips.ids[index], index, positions)
+
+
+def whole_number(value: object, name: str, where: str, *, least: int, most: int | None = None) -> int:
+    """`value` as an int. Raises `LabError` saying what `name` is unless it is a whole number from `least` to `most`."""
+    expected = f"a whole number, {least} or more" if most is None else f"a whole number from {least} to {most}"
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise LabError(f"{name} is {str(value)[:40]!r}, of type {type(value).__name__}", where=where, expected=expected)
+    number = operator.index(value)
+    if number < least or (most is not None and number > most):
+        raise LabError(f"{name} is {number}", where=where, expected=expected)
+    return number
+
+
+def epoch_number(value: object, where: str) -> int:
+    """`value` as an epoch, which is one word of what random numbers are made from. Raises `LabError`."""
+    return whole_number(value, "epoch", where, least=0, most=2**32 - 1)
 
 
 def _ahead(plans: Iterator[Plan], make: Callable[[np.ndarray, object], Batch], workers: int, depth: int) -> Iterator[Batch]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shared_data.draw import CAPTION, DOT, LINE, Strokes, clean, fit, spread, strokes, thinned
+from shared_data.draw import CAPTION, DOT, LINE, MADE_BY, Strokes, clean, fit, spread, strokes, thinned
 from shared_data.errors import LabError
 from shared_data.skeletons import Skeleton
 
@@ -24,6 +24,7 @@ def clip_png(clip: np.ndarray, skeleton: Skeleton, *, frames: int = 8, height: i
     """A film strip of `frames` frames, evenly spaced over the `clip` (T, M, V, 3), the frame's number below each."""
     image_module = _pillow()
     from PIL import ImageDraw
+    from PIL.PngImagePlugin import PngInfo
 
     clip = clean(clip)
     view, width = fit(clip, height)
@@ -36,8 +37,9 @@ def clip_png(clip: np.ndarray, skeleton: Skeleton, *, frames: int = 8, height: i
         pen.text((left + width / 2, height + CAPTION / 2), str(frame), fill="#777", anchor="mm")
         if cell:
             pen.line((left, 0, left, strip.height), fill="#ddd")
-    file = BytesIO()
-    strip.save(file, "PNG")
+    file, about = BytesIO(), PngInfo()
+    about.add_text("Software", MADE_BY)
+    strip.save(file, "PNG", pnginfo=about)
     return file.getvalue()
 
 
@@ -51,7 +53,9 @@ def clip_gif(clip: np.ndarray, skeleton: Skeleton, *, fps: float = 30.0, frames:
         pictures = [_picture([], width, height).quantize(2)]
     file = BytesIO()
     durations = _durations(len(clip) / fps, len(pictures))
-    pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, disposal=2)
+    pictures[0].save(
+        file, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, disposal=2, comment=MADE_BY
+    )
     return file.getvalue()
 
 

@@ -10,6 +10,7 @@ import torch
 
 from shared_data.batches.randomness import permutation
 from shared_data.errors import LabError
+from shared_data.loader import epoch_number, whole_number
 from shared_data.pipelines.lasa import every_second, motion_and_shape
 from shared_data.sequences import Sequences
 
@@ -58,8 +59,7 @@ class SequenceLoader:
         half_rate: bool = False,
         features: Features = motion_and_shape,
     ) -> None:
-        if batch_size < 1:
-            raise LabError(f"batch_size is {batch_size}", where="sequence loader", expected="1 or more")
+        batch_size = whole_number(batch_size, "batch_size", "sequence loader", least=1)
         if len(sequences) == 0:
             raise LabError(
                 "there are no sequences to load", where="sequence loader", expected="a split with at least one sequence"
@@ -73,13 +73,16 @@ class SequenceLoader:
 
     def order(self, epoch: int) -> np.ndarray:
         """(N,) int64 positions in the split, in the order `epoch` shows them."""
-        count = len(self.sequences)
+        epoch, count = epoch_number(epoch, "sequence loader"), len(self.sequences)
         return permutation(self.seed, epoch, count) if self.train else np.arange(count)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[SequenceBatch]:
-        """The batches of `epoch` from number `start` on: the same bits as if it had run from 0."""
-        if start < 0:
-            raise LabError(f"an epoch cannot start at batch {start}", where="sequence loader", expected="0 or more")
+        """The batches of `epoch` from number `start` on: the same bits as if it had run from 0.
+
+        Raises `LabError` for an epoch or a start that there cannot be.
+        """
+        epoch = epoch_number(epoch, "sequence loader")
+        start = whole_number(start, "the first batch", "sequence loader", least=0)
         order = self.order(epoch)
         return (
             self.batch(order[first : first + self.batch_size])

@@ -8,14 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from shared_data.atomic import WriteError
+from shared_data.atomic import whole_file
 from shared_data.clips import Clips
 from shared_data.datasets import DataSet, open_data
-from shared_data.draw import SHADES, SIDES, animated_svg, clip_svg, embedded, turned
+from shared_data.draw import MADE_BY, SHADES, SIDES, animated_svg, clip_svg, embedded, turned
 from shared_data.errors import UsageError, nearest
 from shared_data.formats.source import FAR
 
 ENDINGS = (".html", ".gif", ".png")
+_HEAD = f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="generator" content="{MADE_BY}">'
+# How a picture of each kind begins, and what in its first bytes says that `show` drew it.
+_OWN = {
+    ".html": (_HEAD.encode(), _HEAD.encode()),
+    ".gif": (b"GIF8", b"\x21\xfe" + bytes([len(MADE_BY)]) + MADE_BY.encode() + b"\0"),
+    ".png": (b"\x89PNG\r\n\x1a\n", b"tEXtSoftware\0" + MADE_BY.encode()),
+}
+_START = 4096  # bytes
 STRIP_FRAMES, MOVING_FRAMES = 10, 120
 MAX_FRAMES = 1_000  # pictures that are ever drawn
 MAX_FPS = 1_000.0
@@ -46,7 +54,8 @@ def show(
     fps: float = 30.0,
     turn: float = 0.0,
 ) -> Path:
-    """Draw one clip into the file `out` (.html, .gif or .png) and return its path.
+    """Draw one clip into the file `out` (.html, .gif or .png) and return its path. Of existing files, only pictures that were
+    drawn here are replaced.
 
     data    an open data set or the path of a data file
     clip    its id (``a01_s01_e00_v01``, ``train_17``), or its row number together with `split`
@@ -77,7 +86,8 @@ def show(
         points = turned(points, turn)
     content: bytes
     if ending == ".html":
-        content = page(data, found, points, frames=frames, fps=fps).encode()
+        text = page(data, found, points, frames=frames, fps=fps)
+        content = text.encode("utf-8", "replace")  # the name of a file need not be text
     else:
         from shared_data import raster  # Pillow is only loaded where it is needed
 
@@ -85,11 +95,17 @@ def show(
             content = raster.clip_png(points, data.skeleton, frames=frames or STRIP_FRAMES)
         else:
             content = raster.clip_gif(points, data.skeleton, fps=fps, frames=frames or MOVING_FRAMES)
-    try:
-        out.write_bytes(content)
-    except OSError as error:
-        raise WriteError(f"could not write the picture: {error.strerror or error}", where=str(out)) from None
+    with whole_file(out, kind=f"picture drawn by `{MADE_BY}`", replaceable=is_own) as file:
+        file.write(content)
     return out
+
+
+def is_own(path: Path) -> bool:
+    """Whether the file is a picture that `show` drew, by its ending and its first bytes."""
+    start, mark = _OWN[path.suffix.lower()]
+    with path.open("rb") as file:
+        seen = file.read(_START)
+    return seen.startswith(start) and mark in seen
 
 
 def find(data: DataSet, clip: str, split: str | None = None) -> Found:
@@ -168,7 +184,7 @@ def page(data: DataSet, found: Found, points: np.ndarray, *, frames: int | None,
     moving = animated_svg(points, data.skeleton, fps=fps, frames=MOVING_FRAMES, height=320, title=f"{title}, moving", joints=True)
     strip = clip_svg(points, data.skeleton, frames=frames or STRIP_FRAMES, height=200, title=f"{title}, film strip", joints=True)
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"{_HEAD}<title>{escape(title)}</title>"
         f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1><table>{rows}</table><p>{key}</p>"
         f"<figure>{embedded(moving)}<figcaption>at the true speed</figcaption></figure>"
         f"<figure>{embedded(strip)}<figcaption>evenly spaced frames; point at a joint to read its name</figcaption></figure>"

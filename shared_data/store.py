@@ -2,6 +2,8 @@
 
 Per split a group with one contiguous uncompressed dataset ``rows`` (R, V, 3) and the index arrays of `Clips`; provenance as
 attributes of the file. Raggedness is the compression (about 6.5 times); codecs would cost 3 to 80 times the latency.
+Opening verifies the index by its checksum and that the row of zeros, which stands for all padding, is zero. The other rows are
+too many to read then; `verify` (``sal data check``) compares them with theirs.
 `prepare` streams: its memory does not grow with the source, and its result appears under its name only when complete.
 """
 
@@ -13,6 +15,7 @@ import json
 import os
 import tempfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -90,13 +93,38 @@ def prepare(
         refuse_errors(findings, source)
         findings += duplicates(read.splits)
         # No libver bound: any HDF5 of the last decade reads the file. The lock is held by `whole_file`.
-        with h5py.File(partial.name, "w", alignment_threshold=_ALIGN, alignment_interval=_ALIGN, locking=False) as file:
+        with (
+            _hdf5_as_os_error(),
+            h5py.File(partial.name, "w", alignment_threshold=_ALIGN, alignment_interval=_ALIGN, locking=False) as file,
+        ):
             file.attrs.update(_attributes(source, read, digest))
             file["class_names"] = np.array([name.encode() for name in read.class_names])
             file["findings"] = np.frombuffer(json.dumps([f.as_dict() for f in findings]).encode(), np.uint8)
             for split in SPLITS:
                 _write_split(file.create_group(split), clips[split], *spills[split])
+        _refuse_unreadable(Path(partial.name), source)
     return target
+
+
+@contextlib.contextmanager
+def _hdf5_as_os_error() -> Iterator[None]:
+    """A full disk is an `OSError` when HDF5 writes, but a `RuntimeError` when it closes a file or an object in it."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"HDF5: {str(error)[:200]}") from error
+
+
+def _refuse_unreadable(made: Path, source: Path) -> None:
+    """Raise `DataError` about the source if the store made of it could not be opened: none such gets its name."""
+    try:
+        open_store(made)
+    except DataError as error:
+        raise DataError(
+            f"the store made of this could not be opened: {error.what}", where=str(source),
+            expected="clips that each have a name of their own",
+            next_step="look at the names of the clips, then run the same command again",
+        ) from error  # fmt: skip
 
 
 def open_store(path: Path) -> Stored:
@@ -111,7 +139,7 @@ def open_store(path: Path) -> Stored:
     if start != HDF5_START:
         raise DataError("not a store (not even HDF5)", where=str(path), next_step="make one with: sal data prepare")
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:  # stores are replaced, never changed
             attributes = {key: _plain(file.attrs[key]) for key in file.attrs}
             if attributes.get("format") != FORMAT:
                 raise DataError("an HDF5 file, but not a store of this lab", where=str(path), expected=f"format={FORMAT!r}")
@@ -308,10 +336,15 @@ def _map_split(path: Path, file: h5py.File, split: str, skeleton: Skeleton, size
 def _check_index(path: Path, split: str, clips: Clips, classes: int) -> None:
     """No index may lead outside the rows: a wrong one would hand out another clip's frames or crash later."""
     people, extent = clips.people.astype(np.int64), clips.extent.astype(np.int64)
-    inside = (clips.offset >= 0) & (people >= 1) & (people <= clips.max_people) & (extent >= 1)
+    inside = (clips.offset >= 0) & (clips.offset < len(clips.rows)) & (people >= 1) & (people <= clips.max_people) & (extent >= 1)
     inside &= clips.offset + people * extent <= len(clips.rows)
     inside &= (clips.valid >= 0) & (clips.valid <= extent)
     bad = np.flatnonzero(~inside | (clips.labels < 0) | (clips.labels >= classes))
+    if len(clips.rows) and any(clips.rows[clips.zero].tobytes()):
+        raise DataError(
+            "a damaged store: the row that stands for absent frames and people is not zero", where=f"{path}, split {split}",
+            next_step="prepare it again from its source",
+        )  # fmt: skip
     if len(bad) or not len(clips) or len(set(clips.ids.tolist())) != len(clips):
         what = f"clip {bad[0]} points outside the rows or the classes" if len(bad) else "no clips, or two of the same name"
         raise DataError(f"a damaged store: {what}", where=f"{path}, split {split}", next_step="prepare it again")

@@ -17,6 +17,7 @@ import numpy as np
 
 from shared_data.atomic import whole_file
 from shared_data.errors import LabError
+from shared_data.formats.npz import Npz
 from shared_data.writers import npz_member
 
 ACTIONS = (
@@ -89,6 +90,7 @@ def write_synthetic(
 
     Rows are ordered performer by performer like the real files. 30 to `frames` frames per clip (gamma, mean about 83), about
     one clip in ten has a bystander as second person. Labels are one-hot float64. Memory does not grow with the clips.
+    An older file that this function has written is replaced, any other is left alone.
     Raises `LabError` if the file name does not contain "synthetic", or for impossible numbers, `WriteError`
     if the file cannot be written.
     """
@@ -107,7 +109,7 @@ def write_synthetic(
         path.parent.mkdir(parents=True, exist_ok=True)
     compression = zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED
     with (
-        whole_file(path, kind="synthetic file", replaceable=lambda old: True) as file,
+        whole_file(path, kind="synthetic file", replaceable=_is_synthetic) as file,
         zipfile.ZipFile(file, "w", compression, compresslevel=1) as archive,
     ):
         for number, (split, count) in enumerate(zip(("train", "test"), counts, strict=True)):
@@ -125,6 +127,17 @@ def write_synthetic(
             with npz_member(archive, key, text.shape, text.dtype.newbyteorder("<").str) as stream:
                 stream.write(text.tobytes())
     return path
+
+
+def _is_synthetic(path: Path) -> bool:
+    """Whether a file says that `write_synthetic` made it."""
+    try:
+        with Npz(path) as npz:
+            about = npz.members.get("about")
+            written = about is not None and about.dtype.kind == "U" and about.shape == ()
+            return written and str(npz.read("about", limit=1 << 16)).startswith(ABOUT.partition(" ")[0])
+    except LabError:
+        return False
 
 
 def names(classes: int) -> tuple[str, ...]:

@@ -38,5 +38,5 @@ def run_main() -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture(scope="session")
 def quick() -> list[str]:
     """Flags of a run that takes seconds: 2 epochs of 6 steps on 16 frames."""
-    return ["--recipe", "demo", "--num-epoch", "2", "--batch-size", "4", "--test-batch-size", "12", "--device", "cpu",
+    return ["--recipe", "tiny_cpu", "--num-epoch", "2", "--batch-size", "4", "--test-batch-size", "12", "--device", "cpu",
             "--train-window-size", "16", "--test-window-size", "16", "--log-interval", "2"]  # fmt: skip

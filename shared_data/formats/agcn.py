@@ -30,7 +30,15 @@ from shared_data.formats.npy import Npy
 from shared_data.formats.options import refuse_options
 from shared_data.formats.pickles import read_pickle
 from shared_data.formats.ragged import RaggedBuilder
-from shared_data.formats.sample_names import file_names_in, name_findings, numbers_in, placed, row_names
+from shared_data.formats.sample_names import (
+    file_names_in,
+    name_findings,
+    names_by_action,
+    numbers_in,
+    placed,
+    renumbered,
+    row_names,
+)
 from shared_data.formats.source import Reading, Source, Split, ticker
 from shared_data.skeletons import NTU25
 
@@ -65,6 +73,10 @@ def read(path: Path, how: Reading) -> Source:
         decoded[f"{part}_label"] = labels, width
         findings += found
     classes, found = label_rows.class_count(decoded, how.options.num_classes)
+    named = {key: names[split] or [] for split, key in zip(PARTS, decoded, strict=True)}
+    anew = renumbered((named[key], labels) for key, (labels, _) in decoded.items())
+    for key, (labels, _) in decoded.items():
+        findings += name_findings(named[key], labels, f"{key}.pkl", anew=bool(anew))
     findings += found
     splits: dict[str, Split] = {}
     tick = ticker(how.progress, sum(array.shape[0] for array in arrays.values()))
@@ -85,7 +97,7 @@ def read(path: Path, how: Reading) -> Source:
             tick(len(block))
         count = array.shape[0]
         given = names[split]
-        ids = np.array(given, dtype="U") if given else row_names(split, count)
+        ids = np.array(given, dtype="U") if given and len(given) == count else row_names(split, count)
         labels = decoded[f"{part}_label"][0][:count]
         labels = np.concatenate([labels, np.full(count - len(labels), -1, np.int64)])
         clips = builder.finish(labels, ids, frames=array.shape[2])
@@ -95,7 +107,8 @@ def read(path: Path, how: Reading) -> Source:
         findings += [*found, *([told] if told else []), _normalised(wandering, where)]
         clips = clips if recorded is None else replace(clips, valid=recorded)
         splits[split] = Split(clips, array.shape, builder.scan, tuple(d.as_dict() for d in measured))
-    return Source("agcn", how.reason, NTU25, classes, class_names(classes), splits, findings)
+    known = names_by_action(anew, classes) if anew else class_names(classes)
+    return Source("agcn", how.reason, NTU25, classes, known, splits, findings)
 
 
 def _joints(path: Path, part: str) -> Npy:
@@ -116,7 +129,7 @@ def _joints(path: Path, part: str) -> Npy:
 
 
 def _labels(path: Path, part: str, clips: int) -> tuple[list[str] | None, np.ndarray, int | None, list[Finding]]:
-    """Names (None if there are none for each clip), labels, one-hot width (None for integers), and findings."""
+    """Names (None if the file has none), labels, one-hot width (None for integers), and findings."""
     pickled, plain = path / f"{part}_label.pkl", path / f"{part}_label.npy"
     file = pickled if pickled.exists() else plain
     if not file.exists():
@@ -134,11 +147,9 @@ def _labels(path: Path, part: str, clips: int) -> tuple[list[str] | None, np.nda
         labels, width, findings = label_rows.decode(numbers_in(content[1], "labels"), file.name, clips)
     except DataError as error:
         raise placed(error, file) from None
-    findings += name_findings(names, labels, file.name)
     if len(names) != clips:
         text, step = f"{len(names)} names for {clips} clips", "every clip needs its own name"
         findings.append(Finding("name-count", ERROR, text, file.name, abs(len(names) - clips), next_step=step))
-        return None, labels, width, findings
     return names, labels, width, findings
 
 

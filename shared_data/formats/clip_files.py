@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from io import BytesIO
+from itertools import chain
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +19,10 @@ SUFFIXES = (".csv", ".npy", ".json")
 MAX_CLIP_BYTES = 64 << 20
 MAX_FRAMES = 20_000
 MAX_PEOPLE = 8
+MAX_LINE = 1 << 16  # characters of a line of a CSV; 8 people of 25 joints have 600 numbers
+_MISSING = ("", "na", "n/a", "#n/a", "none", "null", "nil", "missing", "-", "--", "?", ".")  # how tables write "no value"
 _JSON_KEYS = ("skeletons", "keypoints")
+_LINE_END = re.compile(r"\r\n|\n|\r")
 _ARRAY = "frames x joints x 3, or frames x people x joints x 3"
 
 
@@ -94,20 +99,45 @@ def delimiter_of(line: str) -> str | None:
     return best if best in line else None
 
 
-def lines_of(data: bytes, where: str) -> list[str]:
-    """Text without its last line ends. Raises `DataError` unless it is UTF-8."""
+def lines_of(data: bytes, where: str, *, most: int = 0) -> list[str]:
+    """Text without its last line ends. Raises `DataError` unless it is UTF-8.
+
+    most  lines to divide it into, the last one holding all the rest; 0: as many as there are
+    """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"byte {error.start} is not UTF-8 text", where=where, expected="a text file in UTF-8") from None
-    return re.split(r"\r\n|\n|\r", text.rstrip())
+    return _LINE_END.split(text.rstrip(), maxsplit=max(0, most - 1))
+
+
+def header_of(name: str, data: bytes) -> str:
+    """The first line of the file `name` if `parse` leaves it out as a header, else ""."""
+    if PurePosixPath(name).suffix.lower() != ".csv":
+        return ""
+    start = data[: 4 * (MAX_LINE + 1)]  # a character has at most four bytes
+    line = _LINE_END.split(start.decode("utf-8-sig", "replace"), maxsplit=1)[0]
+    return line if _is_header(line, delimiter_of(line)) else ""
+
+
+def _is_header(line: str, delimiter: str | None) -> bool:
+    """Whether it names columns: it holds a word, and nothing that may be a frame (a number, or only missing values)."""
+    cells = line.split(delimiter)
+    words = (cell.strip(" \t\"'").lower() for cell in cells)
+    return any(word not in _MISSING for word in words) and not any(map(_is_number, cells))
 
 
 def _csv(data: bytes, where: str) -> np.ndarray:
-    """(T, n): one line per frame. A first line without any number is a header and left out."""
-    lines = lines_of(data, where)
+    """(T, n): one line per frame. A first line that names columns is a header and left out."""
+    lines = lines_of(data, where, most=MAX_FRAMES + 2)  # a header, the frames, and what there is too much
+    long = next((number for number, line in enumerate(lines, 1) if len(line) > MAX_LINE), 0)
+    if len(lines) > MAX_FRAMES + 1:
+        raise DataError("too many lines", where=where, expected=f"at most {MAX_FRAMES:,} frames, one line each")
+    if long:
+        found = f"a line of {len(lines[long - 1]):,} characters"
+        raise DataError(found, where=f"{where}, line {long}", expected=f"at most {MAX_LINE:,}: one frame per line")
     delimiter = delimiter_of(lines[0])
-    first = 0 if any(_is_number(cell) for cell in lines[0].split(delimiter)) else 1
+    first = int(_is_header(lines[0], delimiter))
     if not any(line.strip() for line in lines[first:]):
         raise DataError("no frames", where=where, expected="one line of numbers per frame")
     rows = lines[first:]
@@ -129,6 +159,8 @@ def _bad_line(rows: list[str], number: int, delimiter: str | None, where: str) -
             return DataError("an empty line", where=at, expected="one line of numbers per frame; zeros for absent people")
         if len(cells) != width:
             return DataError(f"{len(cells)} numbers", where=at, expected=f"{width}, as in line {number}")
+        if _all_numbers(cells):
+            continue
         for column, cell in enumerate(cells, 1):
             if not _is_number(cell):
                 return DataError(
@@ -139,10 +171,14 @@ def _bad_line(rows: list[str], number: int, delimiter: str | None, where: str) -
 
 
 def _is_number(cell: str) -> bool:
-    if "_" in cell:  # Python would take 1_0 for 10
+    return _all_numbers([cell])
+
+
+def _all_numbers(cells: list[str]) -> bool:
+    if any("_" in cell for cell in cells):  # Python would take 1_0 for 10
         return False
     try:
-        float(cell)
+        list(map(float, cells))
     except ValueError:
         return False
     return True
@@ -158,32 +194,70 @@ def _npy(data: bytes, where: str) -> np.ndarray:
 
 
 def _json(data: bytes, where: str) -> np.ndarray:
-    """A nested list, or an object that has one under "skeletons" or "keypoints"; null is a missing value, as NaN is."""
+    """A nested list, or an object that has one under "skeletons" or "keypoints"; null is a missing value, as NaN is.
+
+    A key that occurs twice, both keys, and values that only look like numbers ("1.5", true) are refused: which of them is
+    meant cannot be told.
+    """
     expected = f"nested lists {_ARRAY}, or an object that has them under {' or '.join(_JSON_KEYS)}"
     try:
-        values = json.loads(data)
+        values = json.loads(data, object_pairs_hook=_object)
+    except _TwiceError as error:
+        raise DataError(f"the key {error.args[0]!r} occurs twice in an object", where=where, expected="each key once") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"not valid JSON: {str(error)[:120]}", where=where, expected=expected) from None
     if isinstance(values, dict):
-        key = next((key for key in _JSON_KEYS if key in values), None)
-        if key is None:
+        keys = [key for key in _JSON_KEYS if key in values]
+        if len(keys) > 1:
+            raise DataError(f"both keys, {' and '.join(keys)}", where=where, expected=expected)
+        if not keys:
             found = ", ".join(name[:40] for name in list(values)[:8])
             raise DataError(f"an object without the key {' or '.join(_JSON_KEYS)}: {found}", where=where, expected=expected)
-        values = values[key]
+        values = values[keys[0]]
+    if _types_in(values) & {str, bool, dict}:
+        raise DataError(_odd_frame(values), where=where, expected=expected)
     try:
         return np.array(values, np.float64)
     except (TypeError, ValueError, OverflowError, RecursionError):
         raise DataError(_odd_frame(values), where=where, expected=expected) from None
 
 
+class _TwiceError(Exception):
+    """The key that occurs twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises `_TwiceError`."""
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise _TwiceError(key[:40])
+        made[key] = value
+    return made
+
+
+def _types_in(values: object) -> set[type]:
+    """The types of everything in nested lists but the lists."""
+    found: set[type] = set()
+    level = [values]
+    while level:  # one pass per depth, without a Python step for each number
+        found |= set(map(type, level))
+        level = list(chain.from_iterable(value for value in level if type(value) is list))
+    return found - {list}
+
+
 def _odd_frame(values: object) -> str:
     """Which frame cannot be read or differs from the first."""
     shapes = []
     for number, frame in enumerate(values if isinstance(values, list) else []):
+        types = _types_in(frame)
+        for kind, what in ((str, "text"), (bool, "true or false"), (dict, "an object")):
+            if kind in types:
+                return f"frame {number} holds {what}, not only numbers"
         try:
             shapes.append(np.array(frame, np.float64).shape)
         except (TypeError, ValueError, OverflowError, RecursionError):
-            return f"frame {number} holds text or joints of unequal length"
+            return f"frame {number} holds joints of unequal length"
         if shapes[-1] != shapes[0]:
             return f"frame {number} has shape {shapes[-1]}, the first has {shapes[0]}"
     return "values that are not numbers"

@@ -1,8 +1,9 @@
-"""Is a vector of 150 numbers really person, joint, xyz? Three other orders exist, and mixing them up raises nothing.
+"""Is a vector of 150 numbers really person, joint, xyz? Five other orders exist, and mixing them up raises nothing.
 
 A sample of clips is decoded in every order. In the right one bones have human proportions and keep their length over time, and,
 in files centred by the NTU scripts, joint 2 of person 1 is exactly 0 in the first frame that has person 1.
 No single sign condemns a file: an absent person, a still one or a clip of one frame takes a sign away or feigns one.
+Seen from the front, people look human without their depth too; so an order in which bodies are flat is none.
 Source: ``loader.md`` section 6.2.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ from shared_data.skeletons import Skeleton
 
 SAMPLED_CLIPS = 600
 SAMPLED_FRAMES = 17
-RIGHT = "person, joint, xyz"
+AXES = ("person", "joint", "xyz")
+RIGHT = ", ".join(AXES)
 ORIGIN_JOINT = 1
 # usual bone lengths of an adult in metres, child -> parent, as a Kinect places the joints; hands, feet and fingers vary too much
 PROPORTIONS = {
@@ -31,42 +34,38 @@ NO_BONE = 3.0  # the |log ratio| that a bone without length counts as
 CENTRED = 0.9  # share of clips from which a file counts as centred
 HUMAN = 0.35  # the largest misfit that real bodies may have; wrong orders have 0.4 and more
 CLEARLY = 0.75  # an order is favoured if its measure is below this share of every other's
+FLAT = 0.05  # the share of frames in which bodies may be flat
 Decode = Callable[[np.ndarray], np.ndarray]  # block as the file holds it -> (B, T, M, V, 3)
 
 
 def vector_orders(joints: int, people: int) -> dict[str, Decode]:
-    """The orders in which (B, T, people * joints * 3) vectors are met; the right one first."""
-    v, m = joints, people
+    """Every order that (B, T, people * joints * 3) vectors can have; the right one first."""
+    size = {"person": people, "joint": joints, "xyz": 3}
 
-    def order(shape: tuple[int, ...], axes: tuple[int, ...]) -> Decode:
-        return lambda x: x.reshape(*x.shape[:2], *shape).transpose(0, 1, *(a + 2 for a in axes))
+    def decoder(order: tuple[str, ...]) -> Decode:
+        shape, axes = [size[name] for name in order], [2 + order.index(name) for name in AXES]
+        return lambda x: x.reshape(*x.shape[:2], *shape).transpose(0, 1, *axes)
 
-    if m == 1:
-        return {"joint, xyz": order((v, 3, 1), (2, 0, 1)), "xyz, joint": order((3, v, 1), (2, 1, 0))}
-    return {
-        RIGHT: order((m, v, 3), (0, 1, 2)),
-        "joint, xyz, person": order((v, 3, m), (2, 0, 1)),
-        "xyz, joint, person": order((3, v, m), (2, 1, 0)),
-        "person, xyz, joint": order((m, 3, v), (0, 2, 1)),
-    }
+    return _by_name(decoder, people)
 
 
 def array_orders(joints: int, people: int) -> dict[str, Decode]:
-    """What (B, 3, T, V, M) arrays are met as: right, or made from a 150-vector by one of the wrong orders above."""
+    """What (B, 3, T, V, M) arrays are met as: right, or made from a vector that was taken to be in a wrong order."""
+    place = {"xyz": 1, "joint": 3, "person": 4}
 
-    def scrambled(axes: tuple[int, ...]) -> Decode:
-        # Undo the wrong order to get the original vector back, then decode that rightly.
+    def decoder(order: tuple[str, ...]) -> Decode:
+        # Undo that order to get the vector back, then decode it rightly.
+        axes = [0, 2, *(place[name] for name in order)]
         return lambda x: x.transpose(axes).reshape(x.shape[0], x.shape[2], people, joints, 3)
 
-    right = {RIGHT: lambda x: x.transpose(0, 2, 4, 3, 1)}
+    return _by_name(decoder, people)
+
+
+def _by_name(decoder: Callable[[tuple[str, ...]], Decode], people: int) -> dict[str, Decode]:
+    """The decoders of all orders of `AXES`, the right one first. Where a single person is, his axis makes no difference."""
     if people == 1:
-        return {**right, "xyz, joint": scrambled((0, 2, 1, 3, 4))}
-    return {
-        **right,
-        "joint, xyz, person": scrambled((0, 2, 3, 1, 4)),
-        "xyz, joint, person": scrambled((0, 2, 1, 3, 4)),
-        "person, xyz, joint": scrambled((0, 2, 4, 1, 3)),
-    }
+        return {", ".join(order): decoder(("person", *order)) for order in permutations(AXES[1:])}
+    return {", ".join(order): decoder(order) for order in permutations(AXES)}
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,8 @@ class Decoding:
                     uncentred file have long and therefore relatively steady "bones". 0 if nothing moves
     misfit          median over clips of the mean over bones of |log(length / usual length)|, the body's size taken out;
                     a bone without length counts as `NO_BONE`
+    flat            share of the frames with anybody in which an axis of a person is 0 in all joints, or equals another axis of
+                    this or the other person. An absent person or a copy makes that of orders that mix people and axes
     """
 
     order: str
@@ -90,6 +91,7 @@ class Decoding:
     bone_variation: float
     bone_wobble: float
     misfit: float
+    flat: float
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -169,6 +171,7 @@ class Fingerprint:
             bone_variation=_median(variation),
             bone_wobble=_median(wobble),
             misfit=_median(self._misfit(mean)),
+            flat=_flat(clips[:, :, :2], present),
         )
 
     def _misfit(self, length: np.ndarray) -> np.ndarray:
@@ -177,8 +180,21 @@ class Fingerprint:
         known = np.isfinite(usual)
         with np.errstate(all="ignore"):
             ratio = np.log(length[:, known] / usual[known])
-            ratio -= np.nanmedian(np.where(np.isfinite(ratio), ratio, np.nan), axis=1, keepdims=True)
+            some = np.isfinite(ratio).any(1)
+            ratio[some] -= np.nanmedian(np.where(np.isfinite(ratio), ratio, np.nan)[some], axis=1, keepdims=True)
         return np.asarray(np.where(np.isfinite(ratio), np.minimum(np.abs(ratio), NO_BONE), NO_BONE).mean(-1))
+
+
+def _flat(clips: np.ndarray, present: np.ndarray) -> float:
+    """`Decoding.flat` of clips (S, F, M, V, 3) of one or two people, `present` (S, F, M)."""
+    axes = [(clips[:, :, person, :, axis], present[:, :, person], axis) for person in range(clips.shape[2]) for axis in range(3)]
+    flat = np.zeros(present.shape[:2], bool)
+    for number, (values, there, axis) in enumerate(axes):
+        flat |= there & ~values.any(-1)
+        for others, also, other in axes[:number]:
+            if other != axis:
+                flat |= there & also & (values == others).all(-1)
+    return float(flat.sum() / max(1, present.any(-1).sum()))
 
 
 def _nonzero(values: np.ndarray) -> np.ndarray:
@@ -202,8 +218,11 @@ def verdict(decodings: list[Decoding]) -> Verdict:
     """Which order it is. Three signs can favour one order over every other; they must never contradict each other.
 
     One sign is enough to confirm the order that the layout promises, two are needed to say that it is another one.
+    Orders that make bodies flat are left aside, unless nobody looks human without them: then people are drawn in a plane.
     """
-    signs = {d.order: _signs(d, [other for other in decodings if other is not d]) for d in decodings}
+    solid = [d for d in decodings if d.flat <= FLAT]
+    possible = solid if any(d.misfit < HUMAN for d in solid) else decodings
+    signs = {d.order: _signs(d, [other for other in possible if other is not d]) for d in possible}
     favoured = [order for order, found in signs.items() if found]
     if len(favoured) != 1 or (favoured[0] != decodings[0].order and len(signs[favoured[0]]) < 2):
         return Verdict(None, "; but ".join("; ".join(found) for found in signs.values() if found))
@@ -211,16 +230,17 @@ def verdict(decodings: list[Decoding]) -> Verdict:
 
 
 def _signs(this: Decoding, others: list[Decoding]) -> list[str]:
-    """What speaks for `this` order alone."""
+    """What speaks for `this` order alone, among those that are possible."""
     found = []
     if this.origin >= CENTRED and all(other.origin < CENTRED for other in others):
         found.append(f"joint 2 of person 1 is the origin in {this.origin:.0%} of clips")
-    lowest = min(other.misfit for other in others)
+    lowest = min((other.misfit for other in others), default=NO_BONE)
     if this.misfit < min(HUMAN, CLEARLY * lowest):
-        found.append(f"bone lengths are off human proportions by {this.misfit:.2f}, in any other order by {lowest:.2f} or more")
-    lowest = min(other.bone_wobble for other in others)
-    if 0 < this.bone_wobble < CLEARLY * lowest:
-        found.append(f"bone lengths vary by {this.bone_wobble:.4f}, in any other order by {lowest:.4f} or more")
+        found.append(f"bone lengths are off human proportions by {this.misfit:.2f}, in any other by {lowest:.2f} or more")
+    lowest = min((other.bone_wobble for other in others), default=0.0)
+    # Steadier than the others is not yet steady: in a file that is in none of the known orders, some order is the steadiest.
+    if this.misfit < HUMAN and 0 < this.bone_wobble < CLEARLY * lowest:
+        found.append(f"bone lengths vary by {this.bone_wobble:.4f}, in any other by {lowest:.4f} or more")
     return found
 
 

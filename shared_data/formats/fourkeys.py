@@ -21,6 +21,7 @@ SPLITS = ("train", "test")
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 MAX_FRAMES = 20_000
 MAX_LABEL_BYTES = 512 << 20
+MAX_NAME_BYTES = 1 << 20
 
 
 def read_four_keys(
@@ -82,7 +83,8 @@ def read_four_keys(
             told = judge(measured, key)
             findings += [told] if told else []
         splits[split] = Split(clips, shape, builder.scan, tuple(d.as_dict() for d in measured))
-    return Source(layout, how.reason, skeleton, classes, _names(npz, classes), splits, findings, _about(npz))
+    names, found = _names(npz, classes)
+    return Source(layout, how.reason, skeleton, classes, names, splits, findings + found, _about(npz))
 
 
 def _order_of(
@@ -90,9 +92,11 @@ def _order_of(
 ) -> tuple[str, list[Finding]]:
     """Read everything once to learn in which of `orders` the values are: the order to decode by, and what to say about it.
 
-    Only an order that both splits prove is undone; if they do not agree nothing is, and that is an error finding.
+    Only an order that both splits prove is undone. If they do not agree, or one of them proves nothing, that is an error
+    finding: whoever asks for a repair must not get a guess.
     """
-    right, verdicts = next(iter(orders)), {}
+    right = next(iter(orders))
+    verdicts: dict[str, Verdict] = {}
     for split in SPLITS:
         key = f"x_{split}"
         fingerprint = Fingerprint(orders, skeleton, npz.members[key].shape[0], time_axis)
@@ -101,19 +105,18 @@ def _order_of(
             tick(len(block))
         measured = fingerprint.decodings()
         verdicts[key] = verdict(measured) if len(measured) > 1 else Verdict(None, "")
-    found = {key: told.order for key, told in verdicts.items()}
-    wrong = {order for order in found.values() if order not in (None, right)}
-    if not wrong:
-        return right, []
-    if len(set(found.values())) > 1:
-        told = ", ".join(f"{key} {order or 'cannot be told'}" for key, order in found.items())
+    found = {told.order for told in verdicts.values()}
+    if None in found or len(found) > 1:
+        said = ", ".join(f"{key} {told.order or 'cannot be told'}" for key, told in verdicts.items())
         return right, [
             Finding(
-                "repair-unclear", ERROR, f"nothing was repaired: the splits differ in the order of their values ({told})",
-                next_step="repair is only for files that were written in one wrong order throughout",
+                "repair-unclear", ERROR, f"nothing was repaired: not every split proves the same order of its values ({said})",
+                next_step="repair is only for files that were written in one wrong order throughout; draw a clip and look at it",
             )
         ]  # fmt: skip
-    order = wrong.pop()
+    (order,) = found
+    if order is None or order == right:
+        return right, []
     return order, [
         Finding("layout-repaired", WARNING, f"the values were ordered {order}, not {right}; undone: {told.evidence}", key)
         for key, told in verdicts.items()
@@ -170,12 +173,20 @@ def _named_classes(npz: Npz, decoded: dict[str, tuple[np.ndarray, int | None]]) 
     return member.shape[0] if member.shape[0] > largest else None
 
 
-def _names(npz: Npz, classes: int) -> tuple[str, ...]:
-    """The names under the optional key ``class_names`` if it has one for each class, else the usual ones."""
+def _names(npz: Npz, classes: int) -> tuple[tuple[str, ...], list[Finding]]:
+    """The names under the optional key ``class_names`` if it has one for each class, else the usual ones, with a warning."""
     member = npz.members.get("class_names")
-    if member is None or member.dtype.kind != "U" or member.shape != (classes,) or member.nbytes > 1 << 20:
-        return class_names(classes)
-    return tuple(str(name) for name in npz.read("class_names"))
+    if member is None:
+        return class_names(classes), []
+    if member.dtype.kind == "U" and member.shape == (classes,) and member.nbytes <= MAX_NAME_BYTES:
+        return tuple(str(name) for name in npz.read("class_names")), []
+    what = f"{member.dtype} of shape {member.shape}" + (f", {member.nbytes:,} bytes" if member.nbytes > MAX_NAME_BYTES else "")
+    return class_names(classes), [
+        Finding(
+            "class-names", WARNING, f"the class names are ignored: {what}, for {classes} classes", "class_names",
+            next_step=f"write one text per class, an array of shape ({classes},) and at most {MAX_NAME_BYTES:,} bytes",
+        )
+    ]  # fmt: skip
 
 
 def _about(npz: Npz) -> str:

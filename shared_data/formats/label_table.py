@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -27,6 +29,8 @@ else:
 
 LABELS = "labels.csv"
 DESCRIPTIONS = ("dataset.toml", "dataset.yaml", "dataset.yml")
+MAX_DESCRIPTION = 64 << 10  # bytes; parsers of TOML take memory that grows with the square of a key's length
+MAX_DOTS = 8  # of one key; none of ours has any
 SPLITS = ("train", "test")
 UNITS = {"m": 1.0, "cm": 100.0, "mm": 1000.0}  # how many of them are one metre
 _COLUMNS = ("file", "label", "split", "subject")
@@ -133,21 +137,57 @@ def _different_names(value: object) -> bool:
 
 
 def _mapping(name: str, data: bytes, where: str) -> Mapping[str, Any]:
+    if len(data) > MAX_DESCRIPTION:
+        raise DataError(f"a file of {len(data):,} bytes", where=where, expected=f"at most {MAX_DESCRIPTION:,}")
     text = "\n".join(lines_of(data, where))
     try:
         if name.endswith(".toml"):
+            if _DOTTED.search(_TOML_TEXT.sub("_", text)):
+                raise ValueError(f"a key of more than {MAX_DOTS} dots")
             return tomllib.loads(text)
         import yaml
 
         try:
-            values = yaml.safe_load(text)
+            loader = yaml.SafeLoader(text)
+            node = loader.get_single_node()
+            _check_keys(node)
+            values = None if node is None else loader.construct_document(node)
         except (yaml.YAMLError, AttributeError, KeyError, IndexError, TypeError) as error:  # odd tags raise all of these
             raise ValueError(str(error)) from None
-    except (ValueError, RecursionError) as error:  # TOML's own error is a ValueError
-        raise DataError(f"cannot be read: {' '.join(str(error).split())[:160]}", where=where) from None
+    except (ValueError, RecursionError, MemoryError) as error:  # TOML's own error is a ValueError
+        said = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError(f"cannot be read: {said}", where=where) from None
     if not isinstance(values or {}, dict):
         raise DataError("not a list of `key: value` lines", where=where, expected="name, skeleton, units, classes")
     return values or {}
+
+
+# What may hold dots but is no key: text in its four forms, and comments. Each becomes one word, as quoted keys may have dots.
+_TOML_TEXT = re.compile(r'"""(?:[^\\]|\\.)*?"""|"(?:[^"\\\n]|\\.)*"' r"|'''.*?'''|'[^'\n]*'|#[^\n]*", re.DOTALL)
+_DOTTED = re.compile(r"(?<![\w-])(?:[\w-]+[ \t]*\.[ \t]*){" + str(MAX_DOTS + 1) + "}")
+
+
+def _check_keys(root: Any) -> None:
+    """Raise ValueError for a YAML key that occurs twice, and for merged mappings, which can grow without end.
+
+    root  the node of the document, None if it is empty; nodes may be shared or hold themselves
+    """
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in seen or isinstance(node.value, str):
+            continue
+        seen.add(id(node))
+        if node.id == "sequence":
+            waiting += node.value
+            continue
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key.value, str)]
+        if any(tag == "tag:yaml.org,2002:merge" for tag, _ in keys):
+            raise ValueError("a merged mapping (<<)")
+        twice = next((key for (_, key), count in Counter(keys).items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(f"the key {twice[:40]!r} occurs twice")
+        waiting += chain.from_iterable(node.value)
 
 
 def class_ids(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -11,11 +12,14 @@ from shared_data.formats.npz import Npz, open_zip
 
 HDF5_START = b"\x89HDF\r\n\x1a\n"
 _STARTS = ((HDF5_START, "hdf5"), (b"\x93NUMPY", "npy"), (b"\x80", "pickle"), (b"PK", "zip"))
+# Protocols 0 and 1 have no sign of their own: a dict with its memo number, or at once its first key.
+_OLD_DICT = re.compile(rb"\(d(?:p[0-9]+\n|[SV])|\}(?:q.)?[(UX]", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Look:
-    """kind    "folder", "zip", "npz" (a zip holding .npy members), "npy", "hdf5", "pickle" or "other"
+    """kind    "folder", "zip", "npz" (a zip holding .npy members), "npy", "hdf5", "pickle" or "other"; of the pickles of
+            protocols 0 and 1, dicts alone can be told from text
     names   files inside a folder (relative, with /) or a zip, sorted; () for anything else
     shapes  array name -> shape of an NPZ
     """
@@ -48,6 +52,8 @@ def look(path: Path) -> Look:
     except OSError as error:
         raise MissingInputError(f"cannot read the file: {error.strerror}", where=str(path)) from None
     kind = next((kind for bytes_, kind in _STARTS if start.startswith(bytes_)), "other")
+    if kind == "other" and _OLD_DICT.match(start):
+        kind = "pickle"
     if kind != "zip":
         return Look(path, kind)
     with open_zip(path, kind="zip") as archive:

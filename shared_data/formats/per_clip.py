@@ -14,10 +14,11 @@ import numpy as np
 
 from shared_data.errors import DataError, nearest
 from shared_data.findings import ERROR, INFO, WARNING, Finding
-from shared_data.formats.clip_files import MAX_CLIP_BYTES, SUFFIXES, clip_of, parse, skeleton_of
+from shared_data.formats.clip_files import MAX_CLIP_BYTES, SUFFIXES, clip_of, header_of, parse, skeleton_of
 from shared_data.formats.label_table import (
     DESCRIPTIONS,
     LABELS,
+    MAX_DESCRIPTION,
     Description,
     Entry,
     class_ids,
@@ -56,26 +57,34 @@ def read(path: Path, how: Reading) -> Source:
         layout = described.skeleton
         if layout is None:
             first = min(entries, key=lambda entry: entry.file).file
-            layout = skeleton_of(_values(listing, root + first), listing.where(root + first))
+            layout = skeleton_of(_values(listing, root + first)[0], listing.where(root + first))
             text = f"{layout.joints} joints in {first}: taken for {layout.name}, {layout.title}"
             findings.append(Finding("skeleton-inferred", INFO, text))
         if described.per_metre != 1:
             text = f"all values were divided by {described.per_metre:g}: the description says that they are not metres"
             findings.append(Finding("unit-converted", INFO, text))
         people, tick = 1, ticker(how.progress, len(entries))
+        headers: dict[str, str] = {}  # file -> first line that was left out
         splits: dict[str, Split] = {}
         for split, numbers in chosen.items():
             sink = how.sinks(split, layout.joints, np.dtype(np.float32))
             builder = RaggedBuilder(sink, joints=layout.joints, max_people=people, padded=False)
             for n in numbers:
                 name = root + entries[n].file
-                clip = clip_of(_values(listing, name), layout, listing.where(name))
+                values, header = _values(listing, name)
+                if header:
+                    headers[entries[n].file] = header
+                clip = clip_of(values, layout, listing.where(name))
                 people = max(people, clip.shape[1])
                 with np.errstate(invalid="ignore"):  # NaN is judged later, with all clips
                     builder.add(clip[None] / described.per_metre)
                 tick()
             clips = builder.finish(ids[numbers], np.array([entries[n].file for n in numbers], "U"), frames=None)
             splits[split] = Split(clips, (len(numbers),), builder.scan)
+        if headers:
+            first, line = min(headers.items())
+            text = f"the first line of {len(headers)} CSV files names columns and was left out ({_told([first, line[:60]])})"
+            findings.append(Finding("header-skipped", INFO, text, count=len(headers)))
         # How many people there are is known only after the last clip.
         splits = {name: replace(split, clips=replace(split.clips, max_people=people)) for name, split in splits.items()}
     about = ": ".join(text for text in (described.name, described.about) if text)
@@ -161,7 +170,7 @@ def _description(listing: Listing, root: str) -> Description:
     if not found:
         return Description()
     name = root + found[0]
-    return read_description(found[0], listing.read(name, limit=1 << 20), listing.where(name))
+    return read_description(found[0], listing.read(name, limit=MAX_DESCRIPTION), listing.where(name))
 
 
 def _files(listing: Listing, root: str, entries: list[Entry]) -> list[Finding]:
@@ -185,8 +194,10 @@ def _files(listing: Listing, root: str, entries: list[Entry]) -> list[Finding]:
     return [Finding("clip-unlabelled", ERROR, text, LABELS, len(extra), next_step="add a line for each, or move them elsewhere")]
 
 
-def _values(listing: Listing, name: str) -> np.ndarray:
-    return parse(name, listing.read(name, limit=MAX_CLIP_BYTES), listing.where(name))
+def _values(listing: Listing, name: str) -> tuple[np.ndarray, str]:
+    """The numbers of a clip file, and the header of a CSV that has one."""
+    data = listing.read(name, limit=MAX_CLIP_BYTES)
+    return parse(name, data, listing.where(name)), header_of(name, data)
 
 
 def _told(names: list[str]) -> str:

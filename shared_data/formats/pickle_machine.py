@@ -16,6 +16,7 @@ from shared_data.errors import DataError, MissingInputError
 from shared_data.formats.pickled_numpy import NAMES, Name, Refused, call, complete, copied_bytes
 
 MAX_LINE = 1 << 20  # bytes of a text line of the old protocols
+MAX_UNICODE_LINE = 16 << 20  # of Unicode text, in which protocol 0 holds arrays: up to six bytes for each of theirs
 STOP = ord(".")
 
 
@@ -113,8 +114,12 @@ class Machine:
         self._at += form.size
         return value
 
-    def line(self) -> bytes:
-        end = self._file.find(b"\n", self._at, self._at + MAX_LINE)
+    def line(self, limit: int = MAX_LINE) -> bytes:
+        end = self._file.find(b"\n", self._at, self._at + limit)
+        if end < 0 and self._at + limit < len(self._view):
+            raise Refused(
+                f"a text line of more than {limit:,} bytes, as protocol 0 writes arrays (use pickle.dump(..., protocol=4))"
+            )
         if end < 0:
             raise Refused("a line without an end")
         text = bytes(self._view[self._at : end])

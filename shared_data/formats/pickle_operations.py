@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from shared_data.formats.pickle_machine import MARK, Machine, Operation
+from shared_data.formats.pickle_machine import MARK, MAX_UNICODE_LINE, Machine, Operation
 from shared_data.formats.pickled_numpy import Refused
 
 MAX_TEXT = 1 << 16  # bytes of one piece of text; longer ones stay undecoded
@@ -152,7 +152,7 @@ _BY_NAME: dict[str, Operation] = {
     "STRING": _push(lambda machine: _quoted(machine.line())),
     "BINSTRING": _counted(_I4, _old_text),
     "SHORT_BINSTRING": _counted(_U1, _old_text),
-    "UNICODE": _push(lambda machine: machine.line().decode("raw-unicode-escape")),
+    "UNICODE": _push(lambda machine: machine.line(MAX_UNICODE_LINE).decode("raw-unicode-escape")),
     "SHORT_BINUNICODE": _counted(_U1, _text),
     "BINUNICODE": _counted(_U4, _text),
     "BINUNICODE8": _counted(_U8, _text),

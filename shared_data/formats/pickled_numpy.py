@@ -63,14 +63,18 @@ class ElementType:
 class PickledArray:
     """An array of a pickle: its shape and where its bytes are. The values appear when `array` is called, not before."""
 
-    __slots__ = ("_data", "_dtype", "_fortran", "shape")
+    __slots__ = ("_axes", "_data", "_dtype", "_stored", "shape")
 
     def __init__(self) -> None:
         self.shape: tuple[int, ...] = ()
         self._dtype: np.dtype[Any] | None = None
 
-    def set(self, shape: Any, kind: Any, fortran: Any, data: Any) -> None:
-        """Take what the pickle says about the array. Raises `Refused` if it is not consistent."""
+    def set(self, shape: Any, kind: Any, data: Any, *, fortran: Any = False, axes: Any = None) -> None:
+        """Take what the pickle says about the array. Raises `Refused` if it is not consistent.
+
+        fortran  the data lie column by column
+        axes     the data lie row by row in `shape`, and axis n of the array is axis ``axes[n]`` of that
+        """
         if self._dtype is not None:
             raise Refused("an array that is set twice")
         if not isinstance(kind, ElementType):
@@ -82,7 +86,15 @@ class PickledArray:
             raise Refused("an array whose data are not bytes")
         if math.prod(shape) * dtype.itemsize != len(data):
             raise Refused(f"an array of shape {shape} of {dtype} with {len(data):,} bytes of data")
-        self.shape, self._dtype, self._fortran, self._data = shape, dtype, bool(fortran), data
+        self._stored = shape[::-1] if fortran else shape
+        self._axes = tuple(range(len(shape)))
+        if fortran:
+            self._axes = self._axes[::-1]
+        elif axes is not None:
+            if not isinstance(axes, tuple) or not all(type(n) is int for n in axes) or sorted(axes) != list(self._axes):
+                raise Refused("an array whose axes are in no order")
+            self._axes = axes
+        self.shape, self._dtype, self._data = tuple(self._stored[axis] for axis in self._axes), dtype, data
 
     @property
     def nbytes(self) -> int:
@@ -101,7 +113,7 @@ class PickledArray:
         if self._dtype.kind == "U" and not is_text(flat):
             raise DataError("a pickled array of text with characters that do not exist", expected="Unicode text")
         flat.flags.writeable = False
-        return flat.reshape(self.shape, order="F" if self._fortran else "C")
+        return flat.reshape(self._stored).transpose(self._axes)
 
 
 def call(callee: Any, arguments: Any) -> Any:
@@ -114,10 +126,12 @@ def call(callee: Any, arguments: Any) -> Any:
             pass  # its state follows
         case "dtype", (str(code), *_):
             made = ElementType(code)
-        case "_frombuffer", (data, kind, shape, str(order)):
-            made.set(shape, kind, order == "F", data)
+        case "_frombuffer", (data, kind, shape, "C" | "F" as order):
+            made.set(shape, kind, data, fortran=order == "F")
+        case "_frombuffer", (data, kind, shape, "K", axes) if axes is not None:  # transposed, by numpy 2.4 and later
+            made.set(shape, kind, data, axes=axes)
         case "scalar", (kind, data):
-            made.set((), kind, False, data)
+            made.set((), kind, data)
             made = made.array()[()].item()
         case "bytes", ():
             made = b""
@@ -141,9 +155,9 @@ def complete(target: Any, state: Any) -> None:
     """Give an array or an element type its state. Raises `Refused` for anything else, and for a second state."""
     match target, state:
         case PickledArray(), (int(), shape, kind, fortran, data):
-            target.set(shape, kind, fortran, data)
+            target.set(shape, kind, data, fortran=fortran)
         case PickledArray(), (shape, kind, fortran, data):  # before version 1
-            target.set(shape, kind, fortran, data)
+            target.set(shape, kind, data, fortran=fortran)
         case ElementType(order=""), (int(), "<" | ">" | "=" | "|" as order, None, None, None, *_):
             target.order = order
         case _:

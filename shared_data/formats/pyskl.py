@@ -34,7 +34,15 @@ from shared_data.formats.options import MAX_CLASSES, refuse_options
 from shared_data.formats.pickled_numpy import PickledArray
 from shared_data.formats.pickles import first_keys, read_pickle
 from shared_data.formats.ragged import RaggedBuilder
-from shared_data.formats.sample_names import MAX_NAME, name_findings, numbers_in, placed, texts_in
+from shared_data.formats.sample_names import (
+    MAX_NAME,
+    name_findings,
+    names_by_action,
+    numbers_in,
+    placed,
+    renumbered,
+    texts_in,
+)
 from shared_data.formats.source import Reading, Source, Split, ticker
 from shared_data.skeletons import SKELETONS, Skeleton
 
@@ -96,7 +104,11 @@ def read(path: Path, how: Reading) -> Source:
     for split, part in chosen.items():
         labels, width, found = label_rows.decode(np.array([clip.label for clip in part], np.int64), pair[split], len(part))
         decoded[pair[split]] = labels, width
-        findings += found + name_findings([clip.name for clip in part], labels, pair[split])
+        findings += found
+    named = {key: [clip.name for clip in chosen[split]] for split, key in pair.items()}
+    anew = renumbered((named[key], labels) for key, (labels, _) in decoded.items())
+    for key, (labels, _) in decoded.items():
+        findings += name_findings(named[key], labels, key, anew=bool(anew))
     classes, found = label_rows.class_count(decoded, how.options.num_classes or _named_classes(content))
     findings += found
     people = max((clip.keypoint.shape[0] for part in chosen.values() for clip in part), default=1)
@@ -114,7 +126,8 @@ def read(path: Path, how: Reading) -> Source:
         splits[split] = Split(builder.finish(decoded[pair[split]][0], ids, frames=None), (len(part),), builder.scan)
     about = content.get("about")
     about = about if isinstance(about, str) else ""
-    return Source("pyskl", how.reason, skeleton, classes, _class_names(content, classes), splits, findings, about)
+    known = _class_names(content, classes, anew)
+    return Source("pyskl", how.reason, skeleton, classes, known, splits, findings, about)
 
 
 def protocols_in(splits: Any) -> dict[str, dict[str, str]]:
@@ -237,9 +250,11 @@ def _named_classes(content: Mapping[str, Any]) -> int | None:
     return len(names) if all(isinstance(name, str) for name in names) else None
 
 
-def _class_names(content: Mapping[str, Any], classes: int) -> tuple[str, ...]:
-    """The names in the file if there is one for each class, else the usual ones."""
-    return tuple(content["class_names"]) if _named_classes(content) == classes else class_names(classes)
+def _class_names(content: Mapping[str, Any], classes: int, anew: Mapping[int, int]) -> tuple[str, ...]:
+    """The names in the file if there is one for each class, else those of the actions numbered `anew`, else the usual ones."""
+    if _named_classes(content) == classes:
+        return tuple(content["class_names"])
+    return names_by_action(anew, classes) if anew else class_names(classes)
 
 
 def _first(names: list[str]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from shared_data.errors import DataError
-from shared_data.findings import ERROR, Finding, rows_finding
+from shared_data.findings import ERROR, WARNING, Finding, rows_finding
 from shared_data.formats.pickled_numpy import PickledArray
 from shared_data.protocols import ntu_name
 
@@ -17,11 +18,20 @@ MAX_NAME = 512  # characters
 
 
 def texts_in(values: Any, where: str) -> list[str]:
-    """A pickled list or array of short text as it is. Raises `DataError` for anything else."""
+    """A pickled list or array of short text as it is. Raises `DataError` for anything else, and for text that holds NUL.
+
+    Arrays of text drop NUL at the end: two names that differ in nothing else would become one.
+    """
     if isinstance(values, PickledArray):
         values = values.array().tolist() if len(values.shape) == 1 else None
     if not isinstance(values, (list, tuple)) or not all(isinstance(name, str) and 0 < len(name) <= MAX_NAME for name in values):
         raise DataError("no list of names", where=where, expected="a list of text, one name per clip")
+    nul = next((name for name in values if "\0" in name), None)
+    if nul is not None:
+        raise DataError(
+            f"the name {nul[:60]!r} holds NUL (a character of value 0)", where=where, expected="names of printable characters",
+            next_step="remove the NUL characters from the names at their source",
+        )  # fmt: skip
     return list(values)
 
 
@@ -44,11 +54,39 @@ def numbers_in(values: Any, where: str) -> np.ndarray:
     return array
 
 
-def name_findings(names: list[str], labels: np.ndarray, where: str) -> list[Finding]:
+def renumbered(parts: Iterable[tuple[list[str], np.ndarray]]) -> dict[int, int]:
+    """Label -> action (from 1) of the NTU names, if the labels number the actions anew; {} if they do not.
+
+    parts  names and labels of every split: a subset of the actions is numbered once for the whole file
+    They do if each action has one label of its own and some label is not the usual one (A001 = label 0). At least one action
+    must occur twice: where each occurs once, any mistake would look like another numbering. Clips without a label (-1) and
+    with other names say nothing.
+    """
+    pairs = [
+        (name.action, int(label))
+        for names, labels in parts
+        for name, label in zip(map(ntu_name, names), labels.tolist(), strict=False)
+        if name and label != -1
+    ]
+    different = set(pairs)
+    actions, numbers = {action for action, _ in different}, {label for _, label in different}
+    if len(pairs) == len(different) or not len(actions) == len(numbers) == len(different):
+        return {}
+    anew = {label: action for action, label in different}
+    return anew if any(action != label + 1 for label, action in anew.items()) else {}
+
+
+def names_by_action(anew: Mapping[int, int], classes: int) -> tuple[str, ...]:
+    """A061 ... for the classes of `renumbered` labels, ``class 7`` for a class without clips."""
+    return tuple(f"A{anew[label]:03d}" if label in anew else f"class {label}" for label in range(classes))
+
+
+def name_findings(names: list[str], labels: np.ndarray, where: str, *, anew: bool = False) -> list[Finding]:
     """What is wrong with names and labels of the same clips, in the same order.
 
     "name-twice": a name that occurs again. "label-name": an NTU name whose action (A001 = label 0) is not the label, which
-    tells for certain that names and labels were shifted or sorted apart.
+    tells for certain that names and labels were shifted or sorted apart - unless the labels number the actions `anew`, as
+    `renumbered` finds over all splits: then it is the warning "label-renumbered".
     """
     findings = []
     count = Counter(names)
@@ -66,8 +104,14 @@ def name_findings(names: list[str], labels: np.ndarray, where: str) -> list[Find
     if wrong:
         first = wrong[0]
         text = f"labels that are not the action in the sample's name ({names[first]} has label {labels[first]}, counted from 0)"
-        step = "names, labels or clips were put in another order; make the file again"
-        findings.append(rows_finding("label-name", ERROR, text, where=where, rows=wrong, next_step=step))
+        if anew:
+            code, severity = "label-renumbered", WARNING
+            text += "; each action has one label of its own: taken for a subset that was numbered anew"
+            step = "the usual class numbers and names do not hold for this file, nor do weights trained with them"
+        else:
+            code, severity = "label-name", ERROR
+            step = "names, labels or clips were put in another order; make the file again"
+        findings.append(rows_finding(code, severity, text, where=where, rows=wrong, next_step=step))
     return findings
 
 

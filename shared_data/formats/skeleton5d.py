@@ -38,6 +38,7 @@ def read(path: Path, how: Reading) -> Source:
         orders = array_orders(shape[3], shape[4])
         if skeleton is not NTU25 or shape[4] > 2:
             orders = {name: orders[name] for name in list(orders)[:1]}  # only two-person NTU vectors were ever scrambled
+            refuse_options(path, "skeleton5d with other joints than NTU's, or more than two people", how.options, "repair")
         return read_four_keys(
             path, npz, how, layout="skeleton5d", skeleton=skeleton, people=shape[4], time_axis=2, orders=orders
         )  # fmt: skip

@@ -70,6 +70,7 @@ def test_card_is_complete(name: str) -> None:
     assert card.status in ("verified", "experimental")
     assert {"title", "venue", "year", "url"} <= set(card.toml["paper"])
     assert card.toml["provenance"] and card.toml["input"] and card.toml["expect"] and card.toml["smoke"]
+    assert set(card.toml["streams"]) <= {"j", "b", "jm", "bm"} and card.toml["streams"] and card.toml["summary"]
     assert all({"dataset", "protocol", "stream", "top1", "source"} <= set(row) for row in card.toml.get("published", []))
     for file in ("README.md", "main.py", "requirements.txt", "__init__.py"):
         assert (card.folder / file).is_file(), file

@@ -36,7 +36,7 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         (["data", "chek", "x"], "did you mean check?"),
         (["data", "check", "x", "--layot", "auto"], "did you mean --layout?"),
         (["plan", "--vram", "big"], "--vram"),
-        (["plan", "--model", "ctrgc"], "did you mean ctrgcn?"),
+        (["plan", "ctrgc"], "did you mean ctrgcn?"),
     ],
 )
 def test_wrong_words_leave_with_2_and_name_the_nearest(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
@@ -94,7 +94,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("words", [["models"], ["models", "--json"], ["--help"], ["trian"]])
+@pytest.mark.parametrize("words", [["models"], ["models", "ctrgcn"], ["models", "--json"], ["--help"], ["trian"]])
 def test_the_host_side_needs_no_torch(words: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *words], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == (2 if words == ["trian"] else 0), done.stderr

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +16,8 @@ import pytest
 from sal.__main__ import main
 from shared_data.datasets import open_data
 from shared_data.synthetic import write_synthetic
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +106,47 @@ def test_words_that_are_wrong(capsys: pytest.CaptureFixture[str], npz: Path, tmp
 def test_looking_at_a_file_does_not_wait_for_torch() -> None:
     program = "import sys, sal.data, shared_data.check, shared_data.convert, shared_data.show; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+
+
+def command(*words: object, stdout: Path | None = None, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """`sal data` in a process of its own, its output to a file or kept."""
+    given = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(stdout.open("wb")) if stdout else subprocess.PIPE
+        return subprocess.run(
+            [sys.executable, "-m", "sal", "data", *(word if isinstance(word, bytes) else str(word) for word in words)],
+            stdout=out, stderr=subprocess.PIPE, check=False, timeout=120, cwd=ROOT, env={**given, **environment},
+        )  # fmt: skip
+
+
+PRINTING = ("check", "check --json", "info", "prepare", "convert", "show", "")
+
+
+# argparse hides that its help could not be written; what waits in a buffer is found all the same.
+@pytest.mark.parametrize(("verb", "buffered"), [*itertools.product(PRINTING, (True, False)), ("check --help", True)])
+def test_a_full_standard_output_is_74(npz: Path, tmp_path: Path, verb: str, buffered: bool) -> None:
+    words: dict[str, list[object]] = {
+        "": [], "check --help": ["check", "--help"], "check --json": ["check", npz, "--json"], "check": ["check", npz],
+        "info": ["info", npz], "prepare": ["prepare", npz, "--out", tmp_path / "a.h5"],
+        "convert": ["convert", npz, "--to", "pyskl", "--out", tmp_path / "a.pkl"],
+        "show": ["show", npz, "train_0", "--out", tmp_path / "a.html"],
+    }  # fmt: skip
+    done = command(*words[verb], stdout=Path("/dev/full"), **({} if buffered else {"PYTHONUNBUFFERED": "1"}))
+    said = done.stderr.decode()
+    assert done.returncode == 74, said
+    assert said.startswith("error: could not write to the standard output: No space left on device")
+    assert "Traceback" not in said and "Exception ignored" not in said
+    assert len(list(tmp_path.iterdir())) == (verb in ("prepare", "convert", "show")), "what was made is there"
+
+
+@pytest.mark.parametrize("verb", ["check", "info", "prepare", "show"])
+def test_a_path_that_is_no_text_is_named(npz: Path, tmp_path: Path, verb: str) -> None:
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.npz"
+    Path(os.fsdecode(odd)).write_bytes(npz.read_bytes())
+    words: dict[str, list[object]] = {
+        "check": [odd], "info": [odd], "prepare": [npz, "--out", odd], "show": [odd, "train_0", "--out", tmp_path / "a.html"],
+    }  # fmt: skip
+    done = command(verb, *words[verb])
+    said = done.stderr.decode()
+    assert done.returncode == 2, said
+    assert "caf\\udce9.npz' is not UTF-8 text" in said and "Traceback" not in said

@@ -141,6 +141,16 @@ def test_shifted_labels_are_found_by_the_names(folder):
     assert "label-name" not in codes(folder), "other names say nothing about labels"
 
 
+def test_a_subset_numbered_anew_in_both_parts_is_a_warning(folder):
+    for part, count in PARTS.items():
+        labels(folder, part, names_of(part), [(n + 1) % CLASSES for n in range(count)])
+    found = [f for f in check(folder).findings if f.code == "label-renumbered"]
+    assert [(f.severity, f.where) for f in found] == [("warning", "train_label.pkl"), ("warning", "val_label.pkl")]
+    assert open_data(folder).class_names == ("A004", "A001", "A002", "A003")
+    labels(folder, "val", names_of("val"), [(n + 2) % CLASSES for n in range(PARTS["val"])])
+    assert [f.where for f in check(folder).findings if f.code == "label-name"] == ["train_label.pkl", "val_label.pkl"]
+
+
 CASES = {
     "too few labels": (
         lambda d: labels(d, "train", names_of("train")[:7], [0, 1, 2, 3, 0, 1, 2]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -238,6 +239,52 @@ def test_another_command_on_the_same_target_is_refused(kaggle, tmp_path):
             convert(kaggle, tmp_path / "a.npz", to="kaggle")
         assert (tmp_path / ".a.npz.partial").exists(), "the other command's file stays"
     convert(kaggle, tmp_path / "a.npz", to="kaggle")  # what a killed run left is overwritten
+
+
+@pytest.mark.parametrize("moment", ["while the source is read", "while the file is written"])
+def test_the_next_run_removes_what_a_killed_one_left(kaggle, tmp_path, moment):
+    """`kill -9` cannot be answered, so what is left has a fixed name and is taken over."""
+    place = tmp_path / "place"
+    place.mkdir()
+    program = """
+import os, signal, sys
+from pathlib import Path
+from shared_data import convert, store
+die = lambda *given, **named: os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[1] == "while the source is read":
+    store.settle = die
+else:
+    convert.WRITERS["kaggle"] = die
+convert.convert(Path(sys.argv[2]), Path(sys.argv[3]), to="kaggle")
+"""
+    command = [sys.executable, "-c", program, moment, str(kaggle), str(place / "a.npz")]
+    left = []
+    for _ in range(2):
+        assert subprocess.run(command, check=False, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
+        left.append(sorted(file.name for file in place.iterdir()))
+    assert left[0] and "a.npz" not in left[0] and left[1] == left[0], "a second killed run leaves no more than the first"
+    assert_same_file(kaggle, convert(kaggle, place / "a.npz", to="kaggle"))
+    assert [file.name for file in place.iterdir()] == ["a.npz"]
+
+
+def test_a_file_of_the_user_in_the_place_of_ours_is_left_alone(kaggle, tmp_path):
+    mine = tmp_path / ".a.npz.converting"
+    mine.write_text("mine")
+    with pytest.raises(WriteError, match="left alone"):
+        convert(kaggle, tmp_path / "a.npz", to="kaggle")
+    assert mine.read_text() == "mine" and not (tmp_path / "a.npz").exists()
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_link_is_neither_replaced_nor_followed(kaggle, tmp_path, to):
+    thesis = tmp_path / "thesis"
+    thesis.write_text("mine")
+    for name, place in (("a", thesis), ("b", tmp_path / "none")):
+        (tmp_path / name).symlink_to(place)
+        with pytest.raises(WriteError, match="a link"):
+            convert(kaggle, tmp_path / name, to=to)
+        assert (tmp_path / name).is_symlink()
+    assert thesis.read_text() == "mine" and not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("to", ["kaggle", "skeleton5d", "pyskl"])

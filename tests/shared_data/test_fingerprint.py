@@ -14,7 +14,9 @@ from shared_data.synthetic import write_synthetic
 AXES = {  # axes of (person, joint, xyz) in the order in which a vector holds them
     RIGHT: (0, 1, 2),
     "joint, xyz, person": (1, 2, 0),
+    "joint, person, xyz": (1, 0, 2),
     "xyz, joint, person": (2, 1, 0),
+    "xyz, person, joint": (2, 0, 1),
     "person, xyz, joint": (0, 2, 1),
 }
 FACTS = ("millimetres", "uncentred", "copied", "absent first", "single frame", "one person", "half precision", "noisy")
@@ -86,6 +88,34 @@ def assert_right(found, order: str, facts: set[str]) -> None:
 def test_sixty_clips_are_enough_for_a_verdict_whatever_is_odd_about_them(bodies, fact, order, five):
     x = dressed(bodies[:60], {fact}, np.random.default_rng(1))
     assert_right(finding(x, order, five=five), order, {fact})
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("five", [False, True], ids=["vectors", "five axes"])
+@pytest.mark.parametrize("order", [order for order in AXES if order != RIGHT])
+def test_a_file_in_none_of_the_known_orders_is_neither_confirmed_nor_taken_for_one_of_them(bodies, order, five, centred):
+    """Wrong twice: read in a wrong order, then written rightly, which no single order undoes."""
+    x = dressed(bodies[:60], set() if centred else {"uncentred"}, np.random.default_rng(1))
+    n, t, m = x.shape[:3]
+    names = order.split(", ")
+    if five:  # vectors written in a wrong order, read rightly
+        twice = np.ascontiguousarray(x.transpose(0, 1, *(2 + a for a in AXES[order]))).reshape(x.shape)
+        print_, block = Fingerprint(array_orders(25, m), NTU25, n, 2), twice.transpose(0, 4, 1, 3, 2)
+    else:  # right vectors read in a wrong order, written rightly
+        sizes = {"person": m, "joint": 25, "xyz": 3}
+        wrong = x.reshape(n, t, *(sizes[name] for name in names))
+        twice = wrong.transpose(0, 1, *(2 + names.index(name) for name in ("person", "joint", "xyz")))
+        print_, block = Fingerprint(vector_orders(25, m), NTU25, n, 1), np.ascontiguousarray(twice).reshape(n, t, -1)
+    print_.add(0, block)
+    assert judge(print_.decodings(), "x").code == "layout-unconfirmed"
+
+
+def test_people_in_a_plane_are_not_refused(bodies):
+    """Two coordinates with 0 as the third: the right order is flat too, and the only one in which anybody looks human."""
+    x = bodies[:60].copy()
+    x[..., 2] = 0
+    found = finding(x, RIGHT)
+    assert found.code == "layout-confirmed", found.message
 
 
 @settings(max_examples=150, deadline=None)

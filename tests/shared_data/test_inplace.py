@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -156,6 +157,22 @@ def test_a_changed_file_has_another_index(arrays, cache, save):
     assert len(list(cache.iterdir())) == 3
 
 
+def test_a_date_set_back_after_a_change_in_place_is_noticed(arrays, cache, save):
+    """Same size, same inode, same directory of the zip, same date: only the time of change tells, which nobody can set."""
+    file = save(arrays)
+    open_data(file)
+    before = file.stat()
+    with file.open("r+b") as raw:
+        raw.seek(before.st_size // 3)
+        byte = raw.read(1)[0]
+        raw.seek(before.st_size // 3)
+        raw.write(bytes([byte ^ 0x40]))
+    while file.stat().st_ctime_ns == before.st_ctime_ns or file.stat().st_mtime_ns != before.st_mtime_ns:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DataError, match="CRC"):
+        open_data(file)
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "foreign", "lying"])
 def test_a_damaged_index_is_made_again(damage, arrays, cache, save):
     file = save(arrays)
@@ -176,7 +193,72 @@ def test_a_damaged_index_is_made_again(damage, arrays, cache, save):
             new = dict(old)
         new["train_offset"][3] = 2**40
         np.savez(kept, **new)
-    assert_same_clips(open_data(file).train, right.train)
+    assert_remade_once(file, right)
+
+
+def assert_remade_once(file: Path, right: DataSet) -> None:
+    """The first opening reads the file again and says so, the second one has nothing to say."""
+    for codes in (["index-remade"], []):
+        data = open_data(file)
+        assert_in_place(data)
+        assert [f.code for f in data.findings if f.code == "index-remade"] == codes
+        assert [f for f in data.findings if f.code != "index-remade"] == list(right.findings)
+        for split in ("train", "test"):
+            assert_same_clips(getattr(data, split), getattr(right, split))
+
+
+LIES = {
+    "two axes": lambda made, about: made.update(train_labels=made["train_labels"][:, None]),
+    "one clip less": lambda made, about: made.update(train_people=made["train_people"][:-1]),
+    "one number": lambda made, about: made.update(train_extent=np.array(3, "<i4")),
+    "fractions": lambda made, about: made.update(test_offset=made["test_offset"] + 0.5),
+    "ids that are numbers": lambda made, about: made.update(test_ids=np.arange(len(made["test_ids"]))),
+    "no clips": lambda made, about: made.update({k: v[:0] for k, v in made.items() if k.startswith("test_")}),
+    "overflow": lambda made, about: made["train_offset"].__setitem__(3, 2**63 - 1),
+    "beyond T": lambda made, about: made["train_extent"].__setitem__(3, 91),
+    "no people": lambda made, about: about["train"].update(max_people=0),
+    "three people": lambda made, about: about["train"].update(max_people=3),
+    "endless people": lambda made, about: about["test"].update(max_people=10**400),
+    "infinite frames": lambda made, about: about["test"].update(frames=float("inf")),
+    "other frames": lambda made, about: about["train"].update(frames=89),
+    "negative frames": lambda made, about: about["train"].update(frames=-1),
+    "unknown skeleton": lambda made, about: about.update(skeleton="octopus"),
+    "skeleton of a wrong type": lambda made, about: about.update(skeleton=["ntu25"]),
+    "another skeleton": lambda made, about: about.update(skeleton="ucla20"),
+    "fewer classes": lambda made, about: about.update(class_names=["a"]),
+    "classes of a wrong type": lambda made, about: about.update(class_names=7),
+    "no findings": lambda made, about: about.update(findings=None),
+}
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("lie", LIES)
+def test_an_index_that_lies_is_made_again(lie, signed, arrays, cache, save):
+    """Not signed: the checksum of the whole index tells. Signed, as if it had been right: what it says does not fit the file."""
+    file = save(arrays)
+    right = open_data(file)
+    (kept,) = cache.iterdir()
+    with np.load(kept) as old:
+        made = {key: np.array(old[key]) for key in old.files}
+    about = json.loads(made["about"].tobytes())
+    LIES[lie](made, about)
+    made["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    if signed:
+        del made["digest"]
+        made["digest"] = inplace._digest(made)
+    np.savez(kept, **made)
+    assert_remade_once(file, right)
+
+
+def test_an_index_in_a_folder_that_may_only_be_read_is_used(arrays, cache, save, monkeypatch):
+    file = save(arrays)
+    right = open_data(file)
+
+    def refused(path, *given, **named):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr(kaggle, "read", None)
     assert_same_clips(open_data(file).train, right.train)
 
 

@@ -116,7 +116,7 @@ def test_the_same_bits_from_any_start(clips: Clips, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr("shared_data.loader._DRAWN_AHEAD", ahead)
         for start in (0, 1, 7, len(whole) - 1, len(whole), len(whole) + 3):
             assert same(whole[start:], list(loader(clips, repeat=3).epoch(2, start)))
-    with pytest.raises(LabError, match="cannot start at batch -1"):
+    with pytest.raises(LabError, match="first batch is -1"):
         loader(clips).epoch(0, -1)
 
 
@@ -255,6 +255,14 @@ def test_the_threads_of_torch_stay_as_they_were(clips: Clips) -> None:
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 1.5}, "batch_size is '1.5', of type float"),
+        ({"batch_size": "4"}, "batch_size is '4', of type str"),
+        ({"batch_size": None}, "batch_size is 'None'"),
+        ({"batch_size": True}, "batch_size is 'True', of type bool"),
+        ({"batch_size": np.float64(4)}, "of type float64"),
+        ({"workers": None}, "workers is 'None'"),
+        ({"prefetch": 2.0}, "prefetch is '2.0'"),
+        ({"repeat": [1]}, "repeat is '\\[1\\]'"),
         ({"repeat": 0}, "repeat is 0"),
         ({"prefetch": 0}, "prefetch is 0"),
         ({"workers": -1}, "workers is -1"),
@@ -265,6 +273,27 @@ def test_the_threads_of_torch_stay_as_they_were(clips: Clips) -> None:
 def test_settings_that_make_no_batch_are_refused(clips: Clips, options: dict[str, Any], message: str) -> None:
     with pytest.raises(LabError, match=message):
         loader(clips, **options)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(clips: Clips) -> None:
+    ours, theirs = loader(clips, batch_size=4), loader(clips, batch_size=np.int16(4))
+    assert same(list(ours.epoch(2, start=1)), list(theirs.epoch(np.uint8(2), start=np.int64(1))))
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("epoch", [-1, 2**32, 1.0, "1", None])
+def test_epochs_that_cannot_be_are_refused_at_once(clips: Clips, train: bool, epoch: Any) -> None:
+    made = loader(clips, train=train)
+    for ask in (made.epoch, made.order):
+        with pytest.raises(LabError, match=r"epoch is .*\n.*\n.*from 0 to 4294967295"):
+            ask(epoch)
+    assert len(made.order(2**32 - 1)[0]) == len(clips)
+
+
+@pytest.mark.parametrize("start", [1.5, "1", None])
+def test_starts_that_cannot_be_are_refused_at_once(clips: Clips, start: Any) -> None:
+    with pytest.raises(LabError, match="the first batch is"):
+        loader(clips).epoch(0, start=start)
 
 
 def test_clips_the_pipeline_cannot_read_are_refused(clips: Clips) -> None:

@@ -290,6 +290,70 @@ def test_headers_and_delimiters(text, delimiter):
     np.testing.assert_array_equal(clip_of(values, NTU25, "here"), made)
 
 
+@pytest.mark.parametrize("missing", ["NA", "", " ", "n/a", "None", '""', "-", "nan"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_first_line_of_missing_values_is_a_frame(missing, delimiter):
+    made = clip(3)
+    content = delimiter.join([missing] * 75) + "\n" + csv_text(made, delimiter)
+    if missing == "nan":
+        assert np.isnan(parse("c.csv", content.encode(), "here")[0]).all()
+        return
+    with pytest.raises(DataError, match=r"is not a number(?s:.)*line 1, column 1|an empty line(?s:.)*line 1"):
+        parse("c.csv", content.encode(), "here")
+
+
+def test_headers_that_are_left_out_are_said(own):
+    for name, header in (("wave_1.csv", "x0,y0,z0"), ("clap_2.csv", "NA,frame,")):
+        file = own.folder / name
+        file.write_text(header + "\n" + file.read_text())
+    data = open_data(own.write())
+    (found,) = [finding for finding in data.findings if finding.code == "header-skipped"]
+    assert (found.severity, found.count) == ("info", 2) and "2 CSV files" in found.message and "NA,frame," in found.message
+    np.testing.assert_array_equal(data.train.clip(1), own.clips["wave_1.csv"].astype(np.float32))
+
+
+def test_no_header_no_finding(own):
+    assert "header-skipped" not in {finding.code for finding in open_data(own.write()).findings}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"," * 10_000_000, "a line of 10,000,000 characters"),
+        (b"1,2\n" + b"," * 10_000_000, "a line of 10,000,000 characters"),
+        (b"a " * 5_000_000, "a line of 9,999,999 characters"),
+        (b"1\n" * 5_000_000, "too many lines"),
+        (b"\n" * 5_000_000 + b"1", "too many lines"),
+    ],
+    ids=["commas", "commas below", "words", "lines", "empty lines"],
+)
+def test_large_files_of_next_to_nothing_are_refused_without_looking_at_every_cell(content, said, monkeypatch):
+    """Counted, not timed: one call for each of some 10 million cells took 20 seconds for a file of 60 MB."""
+    from shared_data.formats import clip_files
+
+    calls = 0
+    all_numbers = clip_files._all_numbers
+
+    def counted(cells):
+        nonlocal calls
+        calls += 1
+        return all_numbers(cells)
+
+    monkeypatch.setattr(clip_files, "_all_numbers", counted)
+    with pytest.raises(DataError, match=said):
+        parse("c.csv", content, "here")
+    assert calls < 100
+
+
+def test_the_longest_clip_of_the_most_people_is_read():
+    frames = np.zeros((20_000, 8 * 25 * 3))
+    frames[-1, -1] = 1
+    lines = [",".join(["x"] * 600), *[",".join(["0"] * 600)] * 19_999, ",".join(["0"] * 599 + ["1"])]
+    values = parse("c.csv", "\n".join(lines).encode() + b"\n\n", "here")
+    np.testing.assert_array_equal(values, frames)
+    assert clip_of(values, NTU25, "here").shape == (20_000, 8, 25, 3)
+
+
 @pytest.mark.parametrize(
     ("shape", "found"),
     [
@@ -360,6 +424,16 @@ def test_objects_and_lies_in_npy_are_refused(own):
         ("[" * 5000, "not valid JSON"),
         ("null", "shape ()"),
         ("[1" + "0" * 5000 + "]", "not valid JSON"),
+        ('{"skeletons": [], "skeletons": []}', "the key 'skeletons' occurs twice in an object"),
+        ('{"skeletons": [], "about": {"a": 1, "a": 2}}', "the key 'a' occurs twice"),
+        ('{"skeletons": [], "keypoints": []}', "both keys, skeletons and keypoints"),
+        ('[[[1, 2, 3]], [[1, 2, "3"]]]', "frame 1 holds text"),
+        ("[[[1, 2, 3]], [[1, true, 3]]]", "frame 1 holds true or false"),
+        ("[[[1, 2, 3]], [[1, 2, {}]]]", "frame 1 holds an object"),
+        ("[[true, false]]", "frame 0 holds true or false"),
+        ('["nan"]', "frame 0 holds text"),
+        ("true", "values that are not numbers"),
+        ('{"keypoints": "1"}', "values that are not numbers"),
     ],
 )
 def test_odd_json_is_named(own, text, said):
@@ -387,11 +461,54 @@ def test_keypoints_are_another_name_for_skeletons(own):
         ("dataset.yml", "name: !!python/object/apply:os.system ['true']", "cannot be read"),
         ("dataset.yaml", "name: !!timestamp x", "cannot be read"),
         ("dataset.yaml", "name: &a [*a]", "name is of type list"),
+        ("dataset.yaml", "name: a\nunits: m\nname: b", "the key 'name' occurs twice"),
+        ("dataset.yaml", "name: a\n'name': b", "the key 'name' occurs twice"),
+        ("dataset.yaml", "name: [{a: 1, a: 2}]", "the key 'a' occurs twice"),
+        ("dataset.yaml", "a: &a {x: 1}\nb: {<<: [*a, *a]}", "a merged mapping"),
+        ("dataset.toml", 'name = "a"\nname = "b"', "cannot be read"),
+        ("dataset.toml", ".".join("a" * 10) + " = 1", "a key of more than 8 dots"),
+        ("dataset.toml", "[" + " . ".join(["a", '"b.c"', "'d'"] * 3 + ["e"]) + "]", "a key of more than 8 dots"),
+        ("dataset.toml", "classes = [{" + ".".join("a" * 10) + " = 1}]", "a key of more than 8 dots"),
+        ("dataset.toml", ".".join("a" * 300_000) + " = 1", "a file of 600,003 bytes"),
+        ("dataset.yaml", "name: " + "a" * (64 << 10), "a file of 65,542 bytes"),
     ],
 )
 def test_a_wrong_description_is_named(own, name, text, said):
     (own.folder / name).write_text(text)
     assert_refused(own.write(), said, name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'about = "a.b.c.d.e.f.g.h.i.j.k"',
+        "about = 'a.b.c.d.e.f.g.h.i.j.k\"'  # a.b.c.d.e.f.g.h.i.j.k",
+        'about = """a.b.c.d.e.f\n"a".b.c.d.e.f.g.h.i.j.k"""',
+        "about = '''a.b.c.d.e.f\n'a'.b.c.d.e.f.g.h.i.j.k'''",
+        'about = "\\"a.b.c.d.e.f.g.h.i.j.k"',
+        '# "\nabout = "a.b.c.d.e.f.g.h.i.j.k" # "',
+    ],
+)
+def test_dots_in_text_are_no_keys(text):
+    assert "a.b.c.d.e.f" in read_description("dataset.toml", text.encode(), "here").about
+
+
+def test_a_parser_out_of_memory_is_an_error_about_the_file(monkeypatch):
+    from shared_data.formats import label_table
+
+    def full(text):
+        raise MemoryError
+
+    monkeypatch.setattr(label_table.tomllib, "loads", full)
+    with pytest.raises(DataError, match="cannot be read: MemoryError"):
+        read_description("dataset.toml", b"", "here")
+
+
+def test_merged_yaml_mappings_cannot_grow(own):
+    """Each line doubles the one before: 2**40 pairs if anything merged them."""
+    lines = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 41))]
+    (own.folder / "dataset.yaml").write_text("\n".join(lines))
+    assert_refused(own.write(), "a merged mapping", "dataset.yaml")
 
 
 def test_two_tables_or_two_descriptions_are_refused(own):

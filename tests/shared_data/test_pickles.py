@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import resource
@@ -28,8 +29,27 @@ ARRAYS = {
     "single": np.array(3.5),
     "long": np.random.default_rng(0).normal(size=(300, 50)),
     "text": np.array(["S001", "a"]),
+    "transposed": np.arange(24, dtype=np.float16).reshape(2, 3, 4).transpose(1, 0, 2),
+    "turned": np.arange(24, dtype=np.int32).reshape(2, 3, 4).transpose(2, 0, 1),
+    "column-major of three axes": np.asfortranarray(np.arange(24.0).reshape(2, 3, 4)),
+    "every second": np.arange(24.0).reshape(2, 3, 4)[:, ::2],
 }
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+
+
+def short(text: str) -> bytes:
+    return b"\x8c" + bytes([len(text)]) + text.encode()
+
+
+F4 = (
+    short("numpy")
+    + short("dtype")
+    + b"\x93"
+    + short("f4")
+    + b"\x89\x88\x87R(K\x03"
+    + short("<")
+    + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+)
 
 
 @pytest.fixture
@@ -54,11 +74,64 @@ def test_arrays_are_what_numpy_wrote(name, protocol, keep):
     np.testing.assert_array_equal(values, array)
 
 
+def test_long_lines_of_protocol_0(keep):
+    """Python 3 writes six bytes for each zero; Python 2 wrote text between quotes, which is read up to a bound."""
+    zeros = np.zeros((2, 300, 25, 3), np.float32)
+    written = keep(pickle.dumps(zeros, 0))
+    assert written.stat().st_size > 6 * zeros.nbytes
+    np.testing.assert_array_equal(read_pickle(written).array(), zeros)
+    for content in (b"S'" + b"a" * (2 << 20) + b"'\n.", b"V" + b"a" * (17 << 20) + b"\n."):
+        with pytest.raises(DataError, match=r"text line of more than .* protocol 0 .* protocol=4"):
+            read_pickle(keep(content))
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_numpy_numbers_become_plain_ones(protocol, keep):
     written = [np.int64(5), np.float32(0.5), np.str_("hé"), np.bool_(True), np.int16(-3)]
     found = read_pickle(keep(pickle.dumps(written, protocol)))
     assert found == [5, 0.5, "hé", True, -3] and [type(value) for value in found] == [int, float, str, bool, int]
+
+
+def frombuffer(array: np.ndarray, shape: bytes, *more: bytes) -> bytes:
+    """A call as numpy 2.4 writes it, whatever numpy is installed."""
+    data = array.tobytes()
+    name = short("numpy._core.numeric") + short("_frombuffer") + b"\x93"
+    kind = F4.replace(short("f4"), short(array.dtype.str[1:]))
+    return b"\x80\x05" + name + b"(\x96" + struct.pack("<Q", len(data)) + data + kind + shape + b"".join(more) + b"tR."
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+def test_the_axes_of_numpy_2_4_mean_what_numpy_says(axes, keep):
+    """numpy's `_frombuffer` with order K: the buffer in its own shape, row by row, then transposed by the axes."""
+    stored = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    written = frombuffer(stored, b"K\x02K\x03K\x04\x87", short("K"), b"".join(b"K" + bytes([n]) for n in axes) + b"\x87")
+    found = read_pickle(keep(written))
+    wanted = stored.transpose(axes)
+    assert found.shape == wanted.shape and found.nbytes == wanted.nbytes
+    np.testing.assert_array_equal(found.array(), wanted)
+    if np.lib.NumpyVersion(np.__version__) >= "2.4.0":
+        np.testing.assert_array_equal(pickle.loads(written), wanted)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        (short("K"), b"N"),
+        (short("K"),),
+        (short("A"),),
+        (short("C"), b"K\x00K\x01K\x02\x87"),
+        (short("K"), b"K\x00K\x01\x86"),
+        (short("K"), b"K\x00K\x01K\x01\x87"),
+        (short("K"), b"K\x00K\x01K\x03\x87"),
+        (short("K"), b"K\x00K\x01J\xff\xff\xff\xff\x87"),
+        (short("K"), b"\x89\x88K\x02\x87"),
+        (short("K"), b"](K\x00K\x01K\x02e"),
+        (short("K"), b"K\x00K\x01K\x02\x87", b"N"),
+    ],
+)
+def test_other_axes_are_refused(more, keep):
+    with pytest.raises(DataError, match=r"axes are in no order|arguments of another kind"):
+        read_pickle(keep(frombuffer(np.zeros((2, 3, 4), np.float32), b"K\x02K\x03K\x04\x87", *more)))
 
 
 plain = st.recursive(
@@ -127,22 +200,9 @@ def calls(module: str, name: str, *arguments: str) -> bytes:
     return f"c{module}\n{name}\n(".encode() + b"".join(b"V%s\n" % argument.encode() for argument in arguments) + b"tR."
 
 
-def short(text: str) -> bytes:
-    return b"\x8c" + bytes([len(text)]) + text.encode()
-
-
 RECONSTRUCT = b"\x80\x04" + short("numpy.core.multiarray") + short("_reconstruct") + b"\x93"
 NDARRAY = short("numpy") + short("ndarray") + b"\x93"
 BLANK = RECONSTRUCT + NDARRAY + b"K\x00\x85C\x01b\x87R"
-F4 = (
-    short("numpy")
-    + short("dtype")
-    + b"\x93"
-    + short("f4")
-    + b"\x89\x88\x87R(K\x03"
-    + short("<")
-    + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-)
 OBJECTS = F4.replace(short("f4"), short("O8")).replace(short("<"), short("|"))
 CODE = f"import os; os.environ['{MARKER}'] = '1'"
 

@@ -45,7 +45,7 @@ def save(tmp_path):
 XSUB = ReadOptions(split="xsub")
 
 
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_clips_are_those_of_the_protocol_in_its_order(content, save, protocol):
     file = save(content, protocol)
     layout, reason = detect(file)
@@ -123,6 +123,54 @@ def test_inconsistent_annotations_are_error_findings(content, save, case):
         open_data(save(content), options=XSUB)
 
 
+def numbered(content, numbers):
+    """Give the actions A001, A002, A003 other labels."""
+    for n, entry in enumerate(content["annotations"]):
+        change(content, n, label=numbers[entry["label"]])
+
+
+def test_a_subset_numbered_anew_is_a_warning(content, save):
+    for n, entry in enumerate(content["annotations"]):
+        name = entry["frame_dir"].replace("A003", "A060")
+        for names in content["split"].values():
+            names[:] = [name if old == entry["frame_dir"] else old for old in names]
+        change(content, n, frame_dir=name)
+    data = open_data(save(content), options=XSUB)
+    found = [finding for finding in data.findings if finding.code == "label-renumbered"]
+    assert [(finding.severity, finding.count, finding.where) for finding in found] == [
+        ("warning", 1, "xsub_train"),
+        ("warning", 1, "xsub_val"),
+    ]
+    assert data.class_names == ("A001", "A002", "A060") and data.train.labels.tolist() == [0, 1, 2, 0]
+    numbered(content, [2, 0, 1])
+    assert open_data(save(content), options=XSUB).class_names == ("A002", "A060", "A001")
+    own = open_data(save({**content, "class_names": ["sit", "stand", "walk"]}), options=XSUB)
+    assert own.class_names == ("sit", "stand", "walk")
+
+
+def test_usual_labels_are_not_taken_for_renumbered(content, save):
+    data = open_data(save(content), options=XSUB)
+    assert data.class_names == ("class 0", "class 1", "class 2")
+    assert not {finding.code for finding in data.findings} & {"label-renumbered", "label-name"}
+
+
+@pytest.mark.parametrize("numbers", [{0: 1}, {3: 1}, {4: 2, 5: 1}, {n: (n + 1) // 2 for n in range(6)}])
+def test_labels_that_number_the_actions_in_two_ways_are_an_error(content, save, numbers):
+    """Within a split or only over both of them; two actions with one label as well."""
+    for n, label in numbers.items():
+        change(content, n, label=label)
+    with pytest.raises(DataError, match="not the action in the sample's name"):
+        open_data(save(content), options=XSUB)
+
+
+def test_where_each_action_occurs_once_nothing_tells_a_mistake_from_a_new_numbering(content, save):
+    names = [f"S001C001P001R001A{n + 1:03d}" for n in range(6)]
+    for n, name in enumerate(names):
+        change(content, n, frame_dir=name, label=(n + 1) % 6)
+    with pytest.raises(DataError, match="not the action in the sample's name"):
+        open_data(save({**content, "split": {"train": names[:4], "val": names[4:]}}))
+
+
 def test_a_clip_in_both_splits_is_a_warning(content, save):
     content["split"]["xsub_val"].append(content["split"]["xsub_train"][0])
     found = {f.code: f for f in open_data(save(content), options=XSUB).findings}
@@ -140,6 +188,8 @@ BROKEN = {
     "label is text": (lambda c: change(c, 3, label="4"), "no integer"),
     "label is a list": (lambda c: change(c, 3, label=[4]), "no integer"),
     "label of 64 bits": (lambda c: change(c, 3, label=2**63), "no integer"),
+    "name with NUL": (lambda c: change(c, 3, frame_dir="n1\0"), r"'n1\\x00' holds NUL(?s:.)*annotation 3, frame_dir"),
+    "split with NUL": (lambda c: c["split"]["xsub_val"].append("n1\0"), "holds NUL(?s:.)*split xsub_val"),
     "name is a number": (lambda c: change(c, 3, frame_dir=4), "frame_dir"),
     "length is text": (lambda c: change(c, 3, total_frames="9"), "total_frames"),
     "keypoint is a list": (lambda c: change(c, 3, keypoint=[[1]]), r"keypoint of shape \(\)"),
@@ -163,6 +213,14 @@ def test_what_is_no_annotation_file_is_refused(content, save, case):
     assert "annotations.pkl" in str(error.value)
 
 
+def test_text_that_begins_like_an_old_pickle_is_text(tmp_path):
+    for text in ("(data)", "}{", "(d", "}", "(dp of a player", "}quoted text", "(dx, dy)"):
+        file = tmp_path / "text.pkl"
+        file.write_text(text)
+        with pytest.raises(DataError, match="not a zip file: it starts with the bytes"):
+            detect(file)
+
+
 class Trap:
     def __reduce__(self):
         return (__import__("os").mkdir, ("/tmp/sprung",))
@@ -172,6 +230,9 @@ def test_code_in_a_pickle_is_refused_and_named(content, save):
     change(content, 2, label=Trap())
     with pytest.raises(DataError, match=r"names posix\.mkdir"):
         open_data(save(content), options=XSUB)
+    for protocol in (0, 1):
+        with pytest.raises(DataError, match=r"names posix\.mkdir"):
+            open_data(save({"split": {"a": Trap()}}, protocol))
     for whole in (Trap(), [1, 2], {"split": Trap()}):
         with pytest.raises(DataError, match="pickle"):
             open_data(save(whole))

@@ -7,11 +7,17 @@ import pytest
 
 from shared_data.check import check
 from shared_data.datasets import open_data
-from shared_data.errors import DataError
+from shared_data.errors import DataError, UsageError
 from shared_data.formats.options import ReadOptions
 from shared_data.store import prepare
 
-ORDERS = {"joint, xyz, person": (25, 3, 2), "xyz, joint, person": (3, 25, 2), "person, xyz, joint": (2, 3, 25)}
+ORDERS = {
+    "joint, xyz, person": (25, 3, 2),
+    "joint, person, xyz": (25, 2, 3),
+    "xyz, joint, person": (3, 25, 2),
+    "xyz, person, joint": (3, 2, 25),
+    "person, xyz, joint": (2, 3, 25),
+}
 REPAIR = ReadOptions(repair=True)
 
 
@@ -69,3 +75,28 @@ def test_splits_that_disagree_are_refused(arrays, save):
     arrays["x_test"] = np.random.default_rng(0).normal(size=arrays["x_test"].shape).astype(np.float32)
     with pytest.raises(DataError, match="x_test cannot be told"):
         open_data(save(arrays), options=REPAIR)
+
+
+@pytest.mark.parametrize("known", ["both unknown", "the other right", "the other wrong"])
+def test_nothing_is_repaired_by_a_guess(known, arrays, save, tmp_path):
+    """A split whose order cannot be told is an error even if nothing would be changed: it was asked to be made right."""
+    rng = np.random.default_rng(0)
+    arrays["x_test"] = rng.normal(size=arrays["x_test"].shape).astype(np.float32)
+    if known == "both unknown":
+        arrays["x_train"] = rng.normal(size=arrays["x_train"].shape).astype(np.float32)
+    elif known == "the other wrong":
+        arrays["x_train"] = scrambled(arrays["x_train"], "xyz, person, joint")
+    file = save(arrays)
+    report = check(file, options=REPAIR)
+    assert not report.ok and next(f.code for f in report.findings if f.severity == "error") == "repair-unclear"
+    with pytest.raises(DataError, match=r"nothing was repaired.*x_test cannot be told"):
+        prepare(file, tmp_path / "data.h5", options=REPAIR)
+    assert not (tmp_path / "data.h5").exists()
+
+
+def test_where_there_is_one_order_only_a_repair_is_refused(save, tmp_path):
+    x = np.random.default_rng(0).normal(size=(8, 3, 6, 20, 1)).astype(np.float32)
+    file = save({"x_train": x, "x_test": x + 1, "y_train": np.arange(8) % 2, "y_test": np.arange(8) % 2})
+    assert check(file).ok
+    with pytest.raises(UsageError, match="--repair means nothing"):
+        open_data(file, options=REPAIR)

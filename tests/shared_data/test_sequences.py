@@ -182,5 +182,14 @@ def test_settings_that_make_no_batch_are_refused():
         SequenceLoader(sequences, batch_size=0, train=True)
     with pytest.raises(LabError, match="no sequences"):
         SequenceLoader(sequences.subset(np.zeros(0, int)), batch_size=1, train=True)
-    with pytest.raises(LabError, match="start at batch"):
+    for wrong in (1.5, "4", None):
+        with pytest.raises(LabError, match=f"batch_size is '{wrong}'"):
+            SequenceLoader(sequences, batch_size=wrong, train=True)
+    for wrong in (-1, 2**32, None):
+        for train in (True, False):
+            made_loader = SequenceLoader(sequences, batch_size=1, train=train)
+            for ask in (made_loader.epoch, made_loader.order):
+                with pytest.raises(LabError, match="epoch is"):
+                    ask(wrong)
+    with pytest.raises(LabError, match="first batch is -1"):
         SequenceLoader(sequences, batch_size=1, train=True).epoch(0, start=-1)

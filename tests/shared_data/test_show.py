@@ -135,9 +135,43 @@ def test_options_out_of_range_are_refused(tmp_path, wrong):
 def test_where_a_picture_cannot_go(tmp_path):
     with pytest.raises(UsageError, match=r"clip\.mp4"):
         show(dataset(), "walk_0", tmp_path / "clip.mp4")
-    with pytest.raises(WriteError, match="could not write the picture") as caught:
+    with pytest.raises(WriteError, match="folder does not exist") as caught:
         show(dataset(), "walk_0", tmp_path / "no such folder" / "clip.html")
     assert caught.value.exit_code == 74
+
+
+OTHERS = {  # files of those names that somebody else made
+    "clip.html": b"<!doctype html>\n<html lang='en'><head><title>my thesis</title></head><body>sal data show</body></html>",
+    "clip.gif": b"GIF89a\x01\x00\x01\x00\x00\x00\x00!\xfe\x05hello\x00;",
+    "clip.png": b"\x89PNG\r\n\x1a\n" + bytes(40),
+    "empty.html": b"",
+    "clip.HTML": b"text that mentions sal data show",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_nothing_but_an_own_picture_is_replaced(tmp_path, pillow, name):
+    file = tmp_path / name
+    file.write_bytes(OTHERS[name])
+    with pytest.raises(WriteError, match="is left alone") as caught:
+        show(dataset(), "walk_0", file)
+    assert caught.value.exit_code == 74 and file.read_bytes() == OTHERS[name]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["clip.html", "clip.gif", "clip.png", "clip.HTML"])
+def test_an_own_picture_is_replaced(tmp_path, pillow, name):
+    file = show(dataset(), "walk_0", tmp_path / name)
+    first = file.read_bytes()
+    assert show(dataset(people=1), "walk_1", file, frames=3).read_bytes() != first
+    renamed = file.rename(tmp_path / f"of another kind{'.png' if name != 'clip.png' else '.gif'}")
+    with pytest.raises(WriteError, match="is left alone"):
+        show(dataset(), "walk_0", renamed)
+
+
+def test_a_name_that_is_no_text_is_replaced_in_the_page(tmp_path):
+    data = replace(dataset(), path=Path("made\udcff.h5"))
+    assert "in made?.h5 (store)" in show(data, "walk_1", tmp_path / "clip.html").read_text()
 
 
 def test_a_file_is_opened_for_a_path(tmp_path, synthetic_file):

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -135,6 +136,49 @@ except LabError as error:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_disk_that_fills_up_at_any_moment_is_a_clear_error(synthetic_file, tmp_path):
+    """While rows are set aside, while HDF5 writes them, and when it closes the file, which it reports in a way of its own."""
+    program = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from pathlib import Path
+from shared_data.errors import LabError
+from shared_data.store import prepare
+source, target = Path({str(synthetic_file)!r}), Path({str(tmp_path / "data.h5")!r})
+size = prepare(source, target).stat().st_size
+before = target.read_bytes()
+for limit in [*range(2000, size, size // 40), size - 3000, size - 1]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        prepare(source, target)
+    except LabError as error:
+        print(error.exit_code, "could not write the store" in str(error))
+    assert target.read_bytes() == before and list(target.parent.iterdir()) == [target]
+"""
+    root = Path(__file__).resolve().parents[2]
+    ran = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert set(ran.stdout.splitlines()) == {"74 True"} and len(ran.stdout.splitlines()) >= 40
+
+
+def test_no_store_that_cannot_be_opened_gets_its_name(synthetic_file, tmp_path, monkeypatch):
+    """HDF5 drops NULs at the end of a text, so that two names became one: a stand-in for what no reader lets through now."""
+    target = prepare(synthetic_file, tmp_path / "data.h5")
+    before, real = target.read_bytes(), store.settle
+
+    def same_names(source, options):
+        clips, findings = real(source, options)
+        train = clips["train"]
+        return {**clips, "train": replace(train, ids=np.array([*train.ids[:-1], train.ids[0]]))}, findings
+
+    monkeypatch.setattr(store, "settle", same_names)
+    for name in ("data.h5", "new.h5"):
+        with pytest.raises(DataError, match=r"could not be opened.*of the same name") as error:
+            prepare(synthetic_file, tmp_path / name)
+        assert str(synthetic_file) in str(error.value)
+    assert target.read_bytes() == before and list(tmp_path.iterdir()) == [target]
+
+
 def test_leftovers_of_a_killed_run_do_no_harm_and_two_runs_exclude_each_other(synthetic_file, tmp_path):
     target = tmp_path / "data.h5"
     (tmp_path / ".data.h5.partial").write_bytes(b"junk" * 1000)
@@ -194,6 +238,8 @@ EDITS = {
     "label changed": (edit(relabel), "index differs"),
     "label out of range": (edit(lambda f: f["train/labels"].__setitem__(3, 99)), "damaged store"),
     "offset out of range": (edit(lambda f: f["train/offset"].__setitem__(3, 2**40)), "damaged store"),
+    "padding that is not zero": (edit(lambda f: f["train/rows"].__setitem__((0, 3, 1), 1e-9)), "is not zero"),
+    "padding that is NaN": (edit(lambda f: f["test/rows"].__setitem__(0, np.nan)), "is not zero"),
     "short index": (edit(lambda f: f["train"].pop("people")), "damaged store"),
     "link to another file": (edit(link_out), "link"),
     "external storage": (edit(external), "not a plain dataset"),
@@ -205,6 +251,18 @@ EDITS = {
     "truncated": (lambda made: made.write_bytes(made.read_bytes()[:-3000]) and made, "damaged store"),
     "only a signature": (lambda made: made.write_bytes(b"\x89HDF\r\n\x1a\n") and made, "damaged store"),
 }
+
+
+def test_an_offset_that_overflows_is_outside_the_rows_whatever_the_checksum_says(synthetic_file, tmp_path):
+    made = prepare(synthetic_file, tmp_path / "data.h5")
+    train = store.open_store(made).clips["train"]
+    offset = np.array(train.offset)
+    offset[3] = 2**63 - 1
+    with h5py.File(made, "r+") as file:
+        file["train/offset"][:] = offset
+        file["train"].attrs["index_crc32"] = store._index_check(replace(train, offset=offset))
+    with pytest.raises(DataError, match="clip 3 points outside"):
+        open_data(made)
 
 
 @pytest.mark.parametrize("case", EDITS)
@@ -267,6 +325,18 @@ def test_files_of_the_user_beside_and_under_the_target_are_left_alone(synthetic_
             prepare(synthetic_file, tmp_path / name)
     with h5py.File(tmp_path / "weights.h5") as file:
         assert file["w"][()].tolist() == [1, 2, 3]
+
+
+def test_a_link_is_neither_replaced_nor_followed(synthetic_file, tmp_path):
+    kept = prepare(synthetic_file, tmp_path / "kept.h5")
+    before = kept.read_bytes()
+    for name, place in (("data.h5", kept), ("new.h5", tmp_path / "none.h5")):
+        (tmp_path / name).symlink_to(place)
+        with pytest.raises(WriteError, match="a link") as error:
+            prepare(synthetic_file, tmp_path / name)
+        assert error.value.exit_code == 74 and (tmp_path / name).is_symlink()
+    assert kept.read_bytes() == before and not (tmp_path / "none.h5").exists()
+    assert_same(open_data(tmp_path / "data.h5"), open_data(kept))
 
 
 def test_a_store_that_claims_more_than_it_holds_is_refused(synthetic_file, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from shared_data.atomic import WriteError
 from shared_data.check import check
 from shared_data.datasets import DataSet, open_data
 from shared_data.draw import animated_svg, clip_svg
@@ -93,6 +94,23 @@ def test_sixty_classes_differ_and_impossible_wishes_are_refused(tmp_path):
             write_synthetic(tmp_path / "synthetic.npz", **wish)
     with pytest.raises(LabError, match="must say so"):
         write_synthetic(tmp_path / "ntu60.npz")
+
+
+def test_only_synthetic_files_are_replaced(tmp_path):
+    wish = {"classes": 2, "train_per_class": 1, "test_per_class": 1, "frames": 30}
+    file = write_synthetic(tmp_path / "synthetic.npz", **wish)
+    before = file.read_bytes()
+    assert write_synthetic(file, **wish, seed=1).read_bytes() != before
+    with np.load(file) as made:
+        real = {key: made[key] for key in made.files if key != "about"}
+    np.savez(tmp_path / "better_than_synthetic.npz", **real)
+    np.savez(tmp_path / "unlike_synthetic.npz", **real, about=np.array("recorded in our office"))
+    (tmp_path / "synthetic.txt").write_text("mine")
+    for name in ("better_than_synthetic.npz", "unlike_synthetic.npz", "synthetic.txt"):
+        kept = (tmp_path / name).read_bytes()
+        with pytest.raises(WriteError, match="left alone"):
+            write_synthetic(tmp_path / name, **wish)
+        assert (tmp_path / name).read_bytes() == kept
 
 
 def paths(svg: str) -> list[ET.Element]:
