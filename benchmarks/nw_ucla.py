@@ -1,15 +1,18 @@
-"""CTR-GCN on the real NW-UCLA skeletons: streams, seeds and their fusion, as one table.
+"""A model on the real NW-UCLA skeletons: streams, seeds and their fusion, as one table.
 
     python benchmarks/nw_ucla.py --data all_sqe.zip --recipe nw_ucla --streams j b jm bm --seeds 1 2 3     # on a GPU
     python benchmarks/nw_ucla.py --data all_sqe.zip --recipe nw_ucla_cpu --streams j --seeds 1             # on CPU
+    python benchmarks/nw_ucla.py --data all_sqe.zip --model hypergcn --recipe base_nw_ucla                 # another model
 
-Writes `benchmarks/results/nw_ucla_<recipe>_<device>.csv` (a row per stream and seed, fused rows per seed)
-and copies the logs of the runs beside it. Interrupted, it goes on where it was.
+Writes `benchmarks/results/<model>_<recipe>_<device>.csv` (a row per stream and seed, fused rows per seed: with the
+model's published weights where it has some, and with equal ones) and copies the logs of the runs beside it. Interrupted, it
+goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import shutil
@@ -17,20 +20,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from engine.ensemble import join, published_weights, top1
 from engine.environment import describe, machine_line
+from engine.errors import ConfigError
 from engine.launch import guarded, launch
+from engine.score_files import read_scores
 
 RESULTS = Path(__file__).resolve().parent / "results"
-FUSION = {"j": 0.6, "b": 0.6, "jm": 0.4, "bm": 0.4}  # weights of raw logits; CTR-GCN spec, section 7
+STREAMS = ("j", "b", "jm", "bm")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="NW-UCLA folder or zip")
+    parser.add_argument("--model", default="ctrgcn")
     parser.add_argument("--recipe", default="nw_ucla")
-    parser.add_argument("--streams", nargs="+", default=list(FUSION), choices=list(FUSION))
+    parser.add_argument("--streams", nargs="+", default=list(STREAMS), choices=STREAMS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dir/nw_ucla"))
@@ -41,13 +46,13 @@ def main() -> int:
         for stream in given.streams:
             rows.append(one_run(given, seed, stream))
         if len(given.streams) > 1:
-            rows.append(fused(given, seed))
+            rows += fused(given, seed)
     write(given, rows, about)
     return 0
 
 
 def folder_of(given: argparse.Namespace, seed: int, stream: str) -> Path:
-    return Path(given.work_dir) / f"{given.recipe}_{stream}_seed{seed}"
+    return Path(given.work_dir, given.model, f"{given.recipe}_{stream}_seed{seed}")
 
 
 def one_run(given: argparse.Namespace, seed: int, stream: str) -> dict[str, object]:
@@ -55,7 +60,7 @@ def one_run(given: argparse.Namespace, seed: int, stream: str) -> dict[str, obje
     launch(
         ["--recipe", given.recipe, "--data", str(given.data), "--stream", stream, "--seed", str(seed),
          "--device", given.device, "--work-dir", str(folder)],
-        model="ctrgcn", phase="train",
+        model=given.model, phase="train",
     )  # fmt: skip
     metrics = json.loads((folder / "metrics.json").read_text())
     chosen = metrics["selection"]
@@ -65,28 +70,22 @@ def one_run(given: argparse.Namespace, seed: int, stream: str) -> dict[str, obje
     }  # fmt: skip
 
 
-def fused(given: argparse.Namespace, seed: int) -> dict[str, object]:
-    """Weighted sum of the last epochs' logits, joined by sample id."""
-    total: np.ndarray | float = 0.0
-    truth: tuple[np.ndarray, np.ndarray] | None = None
-    for stream in given.streams:
-        with np.load(folder_of(given, seed, stream) / "scores.npz", allow_pickle=False) as scores:
-            order = np.argsort(scores["ids"], kind="stable")
-            ids = scores["ids"][order]
-            if truth is None:
-                truth = (ids, scores["labels"][order])
-            assert np.array_equal(truth[0], ids), "the streams were scored on different clips"
-            total = total + FUSION[stream] * scores["logits"][order].astype(np.float64)
-    assert truth is not None, "no streams"
-    top1 = float((np.asarray(total).argmax(1) == truth[1]).mean())
-    return {"stream": "+".join(given.streams), "seed": seed, "last": top1}
+def fused(given: argparse.Namespace, seed: int) -> list[dict[str, object]]:
+    """Weighted sums of the last epochs' logits, joined by sample id."""
+    files = [read_scores(folder_of(given, seed, stream)) for stream in given.streams]
+    weights = {"equal": (1.0,) * len(files)}
+    with contextlib.suppress(ConfigError):  # none published for these streams
+        weights["published"] = published_weights(files).weights
+    joined = join(files)
+    name = "+".join(given.streams)
+    return [{"stream": f"{name} ({how})", "seed": seed, "last": top1(joined, w)} for how, w in weights.items()]
 
 
 def write(given: argparse.Namespace, rows: list[dict[str, object]], about: dict[str, Any]) -> None:
     import torch
 
     device = "cuda" if given.device != "cpu" and torch.cuda.is_available() else "cpu"
-    name = f"nw_ucla_{given.recipe}_{device}".replace("nw_ucla_nw_ucla", "nw_ucla")
+    name = f"{given.model}_{given.recipe}_{device}"
     file = RESULTS / f"{name}.csv"
     with file.open("w", newline="") as out:
         words = [Path(word).name if word == str(given.data) else word for word in sys.argv[1:]]

@@ -163,9 +163,7 @@ def import_module(card: ModelCard, module: str) -> ModuleType:
     """``models.<name>.<module>`` from the folder of `card`, also when that folder is not beside this package."""
     models = importlib.import_module("models")
     parent, name = str(card.folder.parent), f"models.{card.name}"
-    if parent in models.__path__:
-        models.__path__.remove(parent)
-    models.__path__.insert(0, parent)  # the folder asked for wins where two hold a model of that name
+    models.__path__ = [parent, *(p for p in models.__path__ if p != parent)]  # the folder asked for wins where two hold the model
     loaded = sys.modules.get(name)
     if loaded is not None and str(card.folder) not in list(getattr(loaded, "__path__", [])):
         for stale in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:

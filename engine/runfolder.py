@@ -148,8 +148,8 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run writes, for starting over."""
-        files = [self.path / n for n in ("log.jsonl", "metrics.json", "report.html", "scores.npz", "scores_best.npz")]
-        files += [self.path / "examples.npz", self.path / "diverged.json", *self.checkpoints.glob("*.safetensors")]
+        files = [self.path / n for n in ("log.jsonl", "metrics.json", "report.html", "examples.npz", "diverged.json")]
+        files += [*self.path.glob("scores*.npz"), *self.checkpoints.glob("*.safetensors")]
         for file in files:
             file.unlink(missing_ok=True)
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)

@@ -15,6 +15,7 @@ from engine.examples import save_examples
 from engine.metrics import measure
 from engine.report import write_report
 from engine.runfolder import RunFolder
+from engine.score_files import LAST, write_scores
 from engine.weights import load_weights
 
 
@@ -37,7 +38,7 @@ def _score(config: RunConfig, console: Console, folder: RunFolder) -> Path:
     folder.write_json("env.json", describe())
     scores = evaluate(model, assembly.test_loader(data, config, device), device=device, precision=config.precision)
     metrics = measure(scores, 0)
-    folder.write_arrays("scores.npz", ids=scores.ids, labels=scores.labels, logits=scores.logits)
+    write_scores(folder.path / LAST, scores)
     values = {
         "model": config.model, "recipe": config.recipe, "dataset": data.name, "stream": config.stream,
         "protocol": config.protocol, "selection": {"last": metrics.as_dict()}, "num_classes": data.num_classes,

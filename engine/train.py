@@ -30,6 +30,7 @@ from engine.progress import Display
 from engine.report import write_report
 from engine.runfolder import RunFolder
 from engine.schedules import cosine_learning_rate, epoch_learning_rate, iteration_learning_rate
+from engine.score_files import BEST, HONEST_TEST, LAST, write_scores
 from engine.signals import StopWish, stop_wish
 from engine.step import TrainStep
 from engine.tensorboard import Mirror
@@ -193,11 +194,11 @@ class Trainer:
             "eval", epoch=self.epoch, loss=metrics.loss, top1=metrics.top1, top5=metrics.top5,
             seconds=time.monotonic() - began,
         )  # fmt: skip
-        self.write_scores("scores.npz", scores)
+        self.write_scores(LAST, scores)
         if self.best is None or metrics.top1 > self.best["top1"]:
             self.best = self.last
             checkpoint.save_weights(self.folder.best, self.model, self.about(metrics))
-            self.write_scores("scores_best.npz", scores)
+            self.write_scores(BEST, scores)
         seen = max(self.sums["seen"], 1)
         display.line(
             f"epoch {self.epoch + 1:3d}/{self.config.num_epoch}  loss {self.sums['loss'] / seen:.4f}  "
@@ -316,7 +317,7 @@ class Trainer:
         }  # fmt: skip
 
     def write_scores(self, name: str, scores: Scores) -> None:
-        self.folder.write_arrays(name, ids=scores.ids, labels=scores.labels, logits=scores.logits)
+        write_scores(self.folder.path / name, scores)
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -332,13 +333,14 @@ class Trainer:
         """After an honest run: the real test set, looked at once, with the last weights and with the validation's choice."""
         batches = assembly.test_loader(self.given, self.config, self.device)
         result = {}
-        for name, file in (("last", None), ("best_on_validation", self.folder.best)):
+        for name, file, kept in (("last", None, LAST), ("best_on_validation", self.folder.best, BEST)):
             if file is not None:
                 load_weights(file, self.model, self.config.model)
             scores = evaluate(
                 self.model, batches, device=self.device, precision=self.config.precision, after_batch=self.stop_if_asked
             )
             result[name] = measure(scores, self.epoch - 1).as_dict()
+            self.write_scores(HONEST_TEST[kept], scores)
             self.console.print(f"test set, {name} weights: {result[name]['top1']:.1%}", highlight=False)
         return result
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 from engine import models
 from engine.launch import guarded, launch
-from sal import data, verbs
+from sal import data, ensemble, verbs
 from sal.export import export
 from sal.models import list_models
+from sal.new import new
 from shared_data.errors import UsageError, nearest
 
 Verb = Callable[[list[str]], int]
@@ -37,6 +38,8 @@ VERBS: dict[str, tuple[Verb, str]] = {
     "plan": (verbs.typed(verbs.plan), "which models and recipes fit a GPU's memory"),
     "doctor": (verbs.typed(verbs.doctor), "what this machine is and what is wrong with it"),
     "parity": (verbs.typed(verbs.parity), "compare with numbers recorded from the official code"),
+    "ensemble": (ensemble.run, "sum the logits of several runs: sal ensemble RUN... --official"),
+    "new": (verbs.typed(new), "write the folder and the Dockerfile of a new model: sal new my_gcn"),
     "export": (verbs.typed(export), "write a trained network as ONNX"),
     "report": (verbs.typed(verbs.report), "write the HTML report of a run folder again"),
 }  # fmt: skip

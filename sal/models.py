@@ -44,8 +44,9 @@ def _overview(cards: Mapping[str, ModelCard]) -> Table:
     for card in cards.values():
         first, paper = card.toml["expect"][0], card.toml["paper"]
         table.add_row(
-            Text(card.name, style="bold"), f"{card.title}, {paper['venue']} {paper['year']}", f"{first['parameters'] / 1e6:.2f}",
-            f"{first.get('gflops', float('nan')):.2f}", " ".join(card.toml.get("streams", ())), "\n".join(_headlines(card.toml)), card.status,
+            Text(card.name, style="bold"), f"{card.title}, {paper['venue']} {paper['year']}",
+            f"{first['parameters'] / 1e6:.2f}", f"{first.get('gflops', float('nan')):.2f}",
+            " ".join(card.toml.get("streams", ())), "\n".join(_headlines(card.toml)), card.status,
         )  # fmt: skip
     return table
 

@@ -1,0 +1,1 @@
+"""Baselines: the least that a skeleton model can be, to know what the others add."""
