@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from shared_data.atomic import WriteError
 from shared_data.errors import LabError
 
 NEEDED_FOR_TRAINING = ("torch", "numpy", "h5py", "safetensors", "einops")
@@ -16,7 +17,11 @@ NEEDED_FOR_TRAINING = ("torch", "numpy", "h5py", "safetensors", "einops")
 def guarded(work: Callable[[], int]) -> int:
     """Run a command; turn a `LabError` into its message on stderr and its exit code."""
     try:
-        return work()
+        try:
+            return work()
+        finally:  # also where --help leaves by SystemExit
+            if sys.stdout is not None:  # it may have been closed
+                sys.stdout.flush()
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -30,8 +35,20 @@ def guarded(work: Callable[[], int]) -> int:
         print("error: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `sal models | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return 0
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _silence()  # files are written under their names: this was the standard output, on a full disk
+        print(f"error: could not write to the standard output: {error.strerror or error}", file=sys.stderr)
+        print("  next:     free some space, or send it elsewhere, then run the same command again", file=sys.stderr)
+        return WriteError.exit_code
+
+
+def _silence() -> None:
+    """What still waits to be printed would fail a second time when the interpreter ends, with an exit code of its own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(model: str, argv: Sequence[str] | None = None) -> int:

@@ -48,18 +48,26 @@ VERBS: dict[str, tuple[Verb, str]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; exit codes are listed in docs/exit-codes.md."""
     words = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: _dispatch(words))
+
+
+def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print("usage: sal VERB …   (sal VERB --help)\n")
         for name, (_, text) in VERBS.items():
             print(f"  {name:8} {text}")
         return 0
-    return guarded(lambda: _dispatch(words))
-
-
-def _dispatch(words: list[str]) -> int:
     verb, *rest = words
     if verb not in VERBS:
         raise UsageError(f"no verb {verb!r}{nearest(verb, VERBS)}", expected=", ".join(VERBS))
+    for word in rest:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{word!a} is not UTF-8 text", where=f"sal {verb}", expected="names of files in UTF-8",
+                next_step="rename the file or folder, or give it a link with such a name",
+            ) from None  # fmt: skip
     return VERBS[verb][0](rest)
 
 

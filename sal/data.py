@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +12,7 @@ from rich.console import Console
 from engine.errors import ConfigError
 from sal import verbs
 from sal.printing import print_json
-from shared_data.atomic import WriteError
-from shared_data.errors import UsageError, nearest
+from shared_data.errors import nearest
 from shared_data.formats.options import ReadOptions
 
 if TYPE_CHECKING:
@@ -34,11 +31,10 @@ def check(file: Path, options: ReadOptions, layout: str = "auto", json: bool = F
 
     with _bar("checking", shown=not json) as progress:
         report = examine(file, layout=layout, options=options, progress=progress)
-    with _said():
-        if json:
-            print_json(report.as_dict())
-        else:
-            report.render(Console())
+    if json:
+        print_json(report.as_dict())
+    else:
+        report.render(Console())
     return 0 if report.ok else 65
 
 
@@ -54,8 +50,7 @@ def prepare(file: Path, options: ReadOptions, layout: str = "auto", *, out: Path
 
     with _bar("preparing") as progress:
         made = make_store(file, out, layout=layout, options=options, progress=progress)
-    with _said():
-        print(made)
+    print(made)
     return 0
 
 
@@ -73,8 +68,7 @@ def convert(file: Path, options: ReadOptions, layout: str = "auto", *, to: str, 
 
     with _bar("converting") as progress:
         made = write(file, out, to=to, frames=frames, layout=layout, options=options, progress=progress)
-    with _said():
-        print(made)
+    print(made)
     return 0
 
 
@@ -99,8 +93,7 @@ def info(file: Path) -> int:
     from shared_data.store import info as ask
 
     about = ask(file)
-    with _said():
-        print_json(about)
+    print_json(about)
     return 0
 
 
@@ -133,8 +126,7 @@ def show(
 
     data = open_data(file, layout=layout, options=options)
     made = draw(data, clip, out, split=part, frames=frames, fps=fps, turn=turn)
-    with _said():
-        print(made)
+    print(made)
     return 0
 
 
@@ -147,43 +139,11 @@ def run(argv: list[str]) -> int:
     """`sal data VERB ...`."""
     names = " | ".join(VERBS)
     if not argv or argv[0] in ("-h", "--help"):
-        with _said():
-            print(f"usage: sal data {names}   (sal data check --help)")
+        print(f"usage: sal data {names}   (sal data check --help)")
         return 0
     if argv[0] not in VERBS:
         raise ConfigError(f"no verb 'data {argv[0]}'{nearest(argv[0], list(VERBS))}", expected=names)
-    for word in argv:
-        try:
-            word.encode()
-        except UnicodeEncodeError:
-            raise UsageError(
-                f"{word!a} is not UTF-8 text", where=f"sal data {argv[0]}", expected="names of files in UTF-8",
-                next_step="rename the file or folder, or give it a link with such a name",
-            ) from None  # fmt: skip
-    try:
-        return verbs.typed(VERBS[argv[0]], f"data {argv[0]}")(argv[1:])
-    except SystemExit:  # --help was printed
-        with _said():
-            pass
-        raise
-
-
-@contextlib.contextmanager
-def _said() -> Iterator[None]:
-    """What is printed in this block has left the program when it ends. Raises `WriteError` where standard output is full."""
-    try:
-        yield
-        if sys.stdout is not None:  # it may have been closed
-            sys.stdout.flush()
-    except BrokenPipeError:  # who reads it has seen enough
-        raise
-    except OSError as error:
-        # What still waits would fail a second time when the interpreter ends, with an exit code of its own.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise WriteError(
-            f"could not write to the standard output: {error.strerror or error}", where="standard output",
-            next_step="free some space, or send it elsewhere, then run the same command again",
-        ) from None  # fmt: skip
+    return verbs.typed(VERBS[argv[0]], f"data {argv[0]}")(argv[1:])
 
 
 @contextlib.contextmanager

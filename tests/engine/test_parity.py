@@ -53,12 +53,6 @@ def test_forward_fixture() -> None:
     assert exact["float64 gradient norms (564)"] < 1e-10
 
 
-def test_trajectory_fixture() -> None:
-    lines = judge(TRAJECTORY)
-    assert failed(lines) == []
-    assert max(line.error for line in lines if line.quantity.startswith("float64")) < 1e-10
-
-
 def test_wrong_numbers_fail(tmp_path: Path) -> None:
     def change(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         meta["num_params"] = 1
