@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import zlib
@@ -142,19 +143,44 @@ def clip_shape(config: RunConfig, skeleton: Skeleton, people: int, *, train: boo
 
 def build_model(config: RunConfig, data: DataSet, device: torch.device) -> nn.Module:
     """The network of `config.model` for the classes, joints and people of `data`, seeded, on `device`."""
+    card, size = models.find(config.model), (data.num_classes, data.skeleton, data.train.max_people)
+    given = model_arguments(config, *size)
+
+    def made() -> nn.Module:
+        return models.build(card, num_classes=size[0], skeleton=size[1], people=size[2], **given)
+
+    with torch.device("meta"):  # a network that cannot take the run's clips says so before any work
+        shadow = made().eval()
+        for train in (True, False):
+            with contextlib.suppress(NotImplementedError):  # an operation without a meta kernel
+                shadow(torch.empty(1, *clip_shape(config, size[1], size[2], train=train)))
     torch.manual_seed(config.seed)
-    card = models.find(config.model)
-    if taken := sorted({"num_classes", "skeleton", "people"} & set(config.model_args)):
-        raise ConfigError(f"model argument {taken[0]} follows from the data and cannot be set", where="model_args")
-    network = models.build(
-        card, num_classes=data.num_classes, skeleton=data.skeleton, people=data.train.max_people, **config.model_args
-    )
+    network = made()
     if takes_positions(network) and not isinstance(input_pipeline(config, data.skeleton.name, train=True), Positioned):
         raise ConfigError(
             f"{config.model} reads where in its clip each frame lies, which pipeline {config.pipeline} does not tell",
             where="--pipeline", expected="one that tells positions, such as skateformer_ntu or skateformer_ucla",
         )  # fmt: skip
     return network.to(device)
+
+
+def model_arguments(config: RunConfig, num_classes: int, skeleton: Skeleton, people: int) -> dict[str, Any]:
+    """The model arguments of the run in the words of our class, without what follows from the data.
+
+    Official words (num_person, num_points ...) are translated. A class that has to know the window as `frames` is told.
+    Raises `ConfigError` for what contradicts the data or is no argument in either vocabulary.
+    """
+    card = models.find(config.model)
+    known = models.arguments(card)
+    given = {key: value for key, value in config.model_args.items() if key in known}
+    if official := {key: value for key, value in config.model_args.items() if key not in known}:
+        given |= models.translated(card, official)
+    for key, value in (("num_classes", num_classes), ("skeleton", skeleton.name), ("people", people)):
+        if given.pop(key, value) != value:
+            raise ConfigError(f"{key} is {value} in the data and cannot be set to something else", where="model_args")
+    if "frames" in known:
+        given.setdefault("frames", clip_shape(config, skeleton, people, train=True)[1])
+    return given
 
 
 def work_dir(config: RunConfig) -> Path:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from engine import checkpoint, models
-from engine.assembly import clip_shape
+from engine.assembly import clip_shape, model_arguments
 from engine.config import parse
 from engine.errors import ConfigError
 from engine.step import takes_positions
@@ -32,8 +32,9 @@ def export_run(run: Path, target: Path) -> Path:
     config, best = parse(["--config", str(settings)]), run / "checkpoints" / "best.safetensors"
     about = json.loads(checkpoint.read(best)[1]["about"])
     layout = skeleton(about["skeleton"])
+    size = about["num_classes"], layout, about["people"]
     network = models.build(
-        models.find(config.model), num_classes=about["num_classes"], skeleton=layout, people=about["people"], **config.model_args
+        models.find(config.model), num_classes=size[0], skeleton=layout, people=size[2], **model_arguments(config, *size)
     )
     load_weights(best, network, config.model)
     return export_onnx(network, clip_shape(config, layout, about["people"], train=False), target)

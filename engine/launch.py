@@ -11,7 +11,7 @@ from rich.console import Console
 from shared_data.atomic import WriteError
 from shared_data.errors import LabError
 
-NEEDED_FOR_TRAINING = ("torch", "numpy", "h5py", "safetensors", "einops")
+NEEDED_FOR_TRAINING = ("torch", "numpy", "h5py", "safetensors", "einops", "torch_dct")
 
 
 def guarded(work: Callable[[], int]) -> int:

@@ -139,6 +139,31 @@ def build(card: ModelCard, *, num_classes: int, skeleton: str | Skeleton, people
     return network
 
 
+def arguments(card: ModelCard) -> list[str]:
+    """The keywords that the entry class of `card` takes."""
+    return [name for name, p in inspect.signature(entry_class(card)).parameters.items() if p.kind is not p.VAR_KEYWORD]
+
+
+def translated(card: ModelCard, official: Mapping[str, Any]) -> dict[str, Any]:
+    """Official constructor arguments in our words, as far as they say anything but what is usual officially.
+
+    Raises `ConfigError` naming the nearest argument of ours if `card` has no official names or does not know one of these.
+    """
+    try:
+        constructor = official_module(card).constructor
+        ours, usual = constructor(official), constructor({})
+    except LabError as error:
+        key = next(iter(official))
+        offered = [name for name in arguments(card) if name not in ("num_classes", "skeleton", "people")]
+        raise ConfigError(
+            f"{card.name} takes no model argument {key!r}{nearest(key, offered)}",
+            where="model_args",
+            expected=", ".join(offered) or "no model arguments",
+            next_step="" if isinstance(error, ModelError) else f"as an official argument: {error.what}",
+        ) from None
+    return {key: value for key, value in ours.items() if key not in usual or usual[key] != value}
+
+
 def entry_class(card: ModelCard) -> type:
     """The class named by `entry` ("network:CTRGCN") of the model's toml."""
     module, _, name = str(card.toml["entry"]).partition(":")

@@ -9,7 +9,7 @@ one tensor per parameter of ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
@@ -49,6 +49,19 @@ class Entry:
     def is_counter(self) -> bool:
         """BatchNorm's count of batches, without influence on any number when its momentum is fixed."""
         return self.official.endswith("num_batches_tracked")
+
+
+def affine(official: str, ours: str, rows: int | slice | None = None, shape: tuple[int, ...] | None = None) -> Iterator[Entry]:
+    """The weight (of official `shape`) and the bias of a linear layer, a convolution or a normalisation."""
+    yield Entry(f"{official}.weight", f"{ours}.weight", rows, shape)
+    yield Entry(f"{official}.bias", f"{ours}.bias", rows)
+
+
+def batch_norm(official: str, ours: str, rows: slice | None = None) -> Iterator[Entry]:
+    """The five entries of a BatchNorm, which may be some `rows` of a joined one of ours."""
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        yield Entry(f"{official}.{name}", f"{ours}.{name}", rows)
+    yield Entry(f"{official}.num_batches_tracked", f"{ours}.num_batches_tracked")
 
 
 @dataclass(frozen=True)

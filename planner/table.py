@@ -14,7 +14,7 @@ from rich.text import Text
 from torch import nn
 
 from engine import models as registry
-from engine.assembly import clip_shape
+from engine.assembly import clip_shape, model_arguments
 from engine.config import RunConfig, parse
 from engine.models import ModelCard
 from planner.peak import Law, predict
@@ -105,10 +105,11 @@ def _law(card: ModelCard, config: RunConfig, laws: dict[str, Law], *, train: boo
     benchmark = BENCHMARKS[dataset]
     classes, layout, people = benchmark.classes, benchmark.skeleton, benchmark.people
     clip = clip_shape(config, skeleton(layout), people, train=train)
-    key = repr((card.name, classes, layout, people, clip, config.optimizer, config.precision, config.model_args))
+    arguments = model_arguments(config, classes, skeleton(layout), people)
+    key = repr((card.name, classes, layout, people, clip, config.optimizer, config.precision, arguments))
     if key not in laws:
         laws[key] = predict(
-            lambda: _network(card, classes, layout, people, config.model_args),
+            lambda: _network(card, classes, layout, people, arguments),
             clip,
             classes,
             optimizer=config.optimizer,

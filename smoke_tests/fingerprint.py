@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def numbers(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -32,6 +33,22 @@ def fill(model: nn.Module) -> None:
         else:
             values *= 0.1
         parameter.copy_(torch.from_numpy(values))
+
+
+@torch.no_grad()
+def settle(model: nn.Module, inputs: Tensor) -> None:
+    """Give every BatchNorm the statistics of `inputs`, as training would: those of a fresh one normalise nothing."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    usual = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.momentum = None  # a plain average, of this one batch
+        norm.reset_running_stats()
+        norm.train()
+    model(inputs)
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+    model.eval()
 
 
 def clips(batch: int, window: int, joints: int, people: int) -> Tensor:

@@ -114,7 +114,7 @@ def check_network(card: ModelCard, spec: Smoke, device: str, folder: Path) -> tu
     _, window, joints, _ = clip_shape(recipe, skeleton(spec.skeleton), spec.people, train=True)  # a pipeline may drop joints
     clips = fingerprint.clips(spec.batch, window, joints, spec.people).to(device)
     labels = fingerprint.labels(spec.batch, spec.classes).to(device)
-    model.eval()
+    fingerprint.settle(model, clips)
     with torch.no_grad():
         logits = model(clips)
     loss = cross_entropy(logits.double(), labels).item()

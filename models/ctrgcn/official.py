@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from engine.official import Entry
+from engine.official import Entry, affine, batch_norm
 from models.ctrgcn.network import CTRGCN, SUBSETS, MultiScaleTemporalConv, RefinedGraphConv
 from shared_data.errors import LabError
 
@@ -43,15 +43,15 @@ def constructor(official: Mapping[str, Any]) -> dict[str, Any]:
 def table(model: nn.Module) -> list[Entry]:
     """Every entry of the official state dict, in its order."""
     assert isinstance(model, CTRGCN)
-    rows = list(_batch_norm("data_bn", "data_bn"))
+    rows = list(batch_norm("data_bn", "data_bn"))
     for i, block in enumerate(model.blocks):
         official, ours = f"l{i + 1}", f"blocks.{i}"
         rows += _graph(f"{official}.gcn1", f"{ours}.gcn", block.gcn)
         rows += _temporal(f"{official}.tcn1", f"{ours}.tcn", block.tcn)
         if isinstance(block.residual, nn.Sequential):
-            rows += _affine(f"{official}.residual.conv", f"{ours}.residual.0")
-            rows += _batch_norm(f"{official}.residual.bn", f"{ours}.residual.1")
-    return [*rows, *_affine("fc", "fc")]
+            rows += affine(f"{official}.residual.conv", f"{ours}.residual.0")
+            rows += batch_norm(f"{official}.residual.bn", f"{ours}.residual.1")
+    return [*rows, *affine("fc", "fc")]
 
 
 def _graph(official: str, ours: str, gcn: RefinedGraphConv) -> Iterator[Entry]:
@@ -60,15 +60,15 @@ def _graph(official: str, ours: str, gcn: RefinedGraphConv) -> Iterator[Entry]:
         yield Entry(f"{official}.PA", f"{ours}.graph")
     yield Entry(f"{official}.alpha", f"{ours}.alpha")
     for s in range(SUBSETS):
-        yield from _affine(f"{official}.convs.{s}.conv1", f"{ours}.relate", slice(s * r, (s + 1) * r))
-        yield from _affine(f"{official}.convs.{s}.conv2", f"{ours}.relate", slice((SUBSETS + s) * r, (SUBSETS + s + 1) * r))
-        yield from _affine(f"{official}.convs.{s}.conv3", f"{ours}.value", slice(s, None, SUBSETS))
+        yield from affine(f"{official}.convs.{s}.conv1", f"{ours}.relate", slice(s * r, (s + 1) * r))
+        yield from affine(f"{official}.convs.{s}.conv2", f"{ours}.relate", slice((SUBSETS + s) * r, (SUBSETS + s + 1) * r))
+        yield from affine(f"{official}.convs.{s}.conv3", f"{ours}.value", slice(s, None, SUBSETS))
         yield Entry(f"{official}.convs.{s}.conv4.weight", f"{ours}.refine", s, (c_out, r, 1, 1))
         yield Entry(f"{official}.convs.{s}.conv4.bias", f"{ours}.refine_bias", s)
     if isinstance(gcn.down, nn.Sequential):
-        yield from _affine(f"{official}.down.0", f"{ours}.down.0")
-        yield from _batch_norm(f"{official}.down.1", f"{ours}.down.1")
-    yield from _batch_norm(f"{official}.bn", f"{ours}.bn")
+        yield from affine(f"{official}.down.0", f"{ours}.down.0")
+        yield from batch_norm(f"{official}.down.1", f"{ours}.down.1")
+    yield from batch_norm(f"{official}.bn", f"{ours}.bn")
 
 
 def _temporal(official: str, ours: str, tcn: MultiScaleTemporalConv) -> Iterator[Entry]:
@@ -76,27 +76,16 @@ def _temporal(official: str, ours: str, tcn: MultiScaleTemporalConv) -> Iterator
     branch = [slice(i * c, (i + 1) * c) for i in range(4)]
     for i, rows in enumerate(branch[:3]):
         name = f"{official}.branches.{i}"
-        yield from _affine(f"{name}.0", f"{ours}.enter", rows)
-        yield from _batch_norm(f"{name}.1", f"{ours}.enter_bn", rows)
+        yield from affine(f"{name}.0", f"{ours}.enter", rows)
+        yield from batch_norm(f"{name}.1", f"{ours}.enter_bn", rows)
         if i < 2:
             yield from _temporal_kernel(f"{name}.3.conv", f"{ours}.{('near', 'far')[i]}", c)
-        yield from _batch_norm(f"{name}.{'3.bn' if i < 2 else '4'}", f"{ours}.bn", rows)
-    yield from _affine(f"{official}.branches.3.0", f"{ours}.skip")
-    yield from _batch_norm(f"{official}.branches.3.1", f"{ours}.bn", branch[3])
+        yield from batch_norm(f"{name}.{'3.bn' if i < 2 else '4'}", f"{ours}.bn", rows)
+    yield from affine(f"{official}.branches.3.0", f"{ours}.skip")
+    yield from batch_norm(f"{official}.branches.3.1", f"{ours}.bn", branch[3])
 
 
 def _temporal_kernel(official: str, ours: str, c: int) -> Iterator[Entry]:
     """Kernels over time: (c, c, 5, 1) officially, (c, c, 1, 5) here where time is innermost."""
     yield Entry(f"{official}.weight", f"{ours}.weight", None, (c, c, 5, 1))
     yield Entry(f"{official}.bias", f"{ours}.bias")
-
-
-def _affine(official: str, ours: str, rows: slice | None = None) -> Iterator[Entry]:
-    for name in ("weight", "bias"):
-        yield Entry(f"{official}.{name}", f"{ours}.{name}", rows)
-
-
-def _batch_norm(official: str, ours: str, rows: slice | None = None) -> Iterator[Entry]:
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        yield Entry(f"{official}.{name}", f"{ours}.{name}", rows)
-    yield Entry(f"{official}.num_batches_tracked", f"{ours}.num_batches_tracked")

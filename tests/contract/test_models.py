@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine import models
-from engine.assembly import clip_shape
+from engine.assembly import clip_shape, model_arguments
 from engine.config import RunConfig, parse
 from engine.errors import ConfigError
 from engine.export import export_onnx
 from engine.step import forward, takes_positions
 from shared_data.protocols import BENCHMARKS
 from shared_data.skeletons import skeleton
+from smoke_tests.fingerprint import settle
 
 SIZES = {name: (b.classes, b.skeleton, b.people) for name, b in BENCHMARKS.items()}
 SIZES["auto"] = SIZES["ntu60"]
@@ -34,7 +35,7 @@ def config_of(name: str, recipe: str) -> RunConfig:
     return parse(["--config", str(CARDS[name].recipes[recipe])], model=name)
 
 
-def built(name: str, size: Size, **model_args: Any) -> nn.Module:
+def built(name: str, size: Size, /, **model_args: Any) -> nn.Module:
     torch.manual_seed(0)
     return models.build(CARDS[name], num_classes=size[0], skeleton=size[1], people=size[2], **model_args)
 
@@ -110,7 +111,7 @@ def test_every_recipe_builds_and_runs(name: str, recipe: str) -> None:
     config = config_of(name, recipe)
     size = SIZES[config.dataset]
     with torch.device("meta"):
-        network = built(name, size, **config.model_args)
+        network = built(name, size, **model_arguments(config, size[0], skeleton(size[1]), size[2]))
         for train in (True, False):
             clips = torch.empty(2, *clip_shape(config, skeleton(size[1]), size[2], train=train))
             assert network(clips).shape == (2, size[0])
@@ -191,8 +192,9 @@ def test_weights_survive_safetensors(name: str, tmp_path: Path) -> None:
 def test_autocast(name: str) -> None:
     """bf16 stays near fp32, forward and backward; parameters and their gradients stay fp32."""
     network, clips = sample(name)
+    settle(network, clips)
     with torch.no_grad():
-        exact = network.eval()(clips)
+        exact = network(clips)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = network(clips)
         nn.functional.cross_entropy(rounded, torch.tensor([0, 1])).backward()
@@ -205,8 +207,9 @@ def test_autocast(name: str) -> None:
 def test_half_precision_weights(name: str) -> None:
     """Evaluation with the weights themselves in bf16 (half the memory) stays near fp32."""
     network, clips = sample(name)
+    settle(network, clips)
     with torch.no_grad():
-        exact = network.eval()(clips)
+        exact = network(clips)
         rounded = network.bfloat16()(clips.bfloat16())
     assert rounded.dtype == torch.bfloat16 and torch.isfinite(rounded).all()
     assert float((rounded.float() - exact).norm() / exact.norm()) < 0.2

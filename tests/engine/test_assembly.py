@@ -44,10 +44,27 @@ def test_thinning_is_even_and_keeps_all_classes(tiny_data: Path) -> None:
     assert [len(split) for split in (assembly.load_data(few).train, assembly.load_data(few).test)] == [20, 12]
 
 
-def test_what_follows_from_the_data_cannot_be_set(tiny_data: Path) -> None:
-    run = config("--data", str(tiny_data), "--model-args", "{num_classes: 3}")
-    with pytest.raises(ConfigError, match="num_classes follows from the data"):
+@pytest.mark.parametrize("words", ["{num_classes: 3}", "{num_class: 3}", "{num_person: 1}", "{graph: graph.ucla.Graph}"])
+def test_what_follows_from_the_data_cannot_be_set(tiny_data: Path, words: str) -> None:
+    run = config("--data", str(tiny_data), "--model-args", words)
+    with pytest.raises(ConfigError, match="in the data and cannot be set"):
         assembly.build_model(run, assembly.load_data(run), CPU)
+
+
+def test_official_words_for_model_arguments_are_understood(tiny_data: Path) -> None:
+    words = "{num_class: 4, num_point: 25, num_person: 2, graph: graph.ntu_rgb_d.Graph, drop_out: 0.5, adaptive: false}"
+    run = config("--data", str(tiny_data), "--model-args", words)
+    network = assembly.build_model(run, assembly.load_data(run), CPU)
+    assert network.dropout.p == 0.5 and not any(name.endswith("gcn.graph") for name, _ in network.named_parameters())
+    wrong = config("--data", str(tiny_data), "--model-args", "{adaptiv: true}")
+    with pytest.raises(ConfigError, match="did you mean adaptive"):
+        assembly.build_model(wrong, assembly.load_data(wrong), CPU)
+
+
+def test_a_network_that_needs_the_window_is_told(tiny_data: Path) -> None:
+    run = parse(["--recipe", "smoke", "--data", str(tiny_data), "--train-window-size", "48", "--test-window-size", "48"],
+                model="freqmixformer")  # fmt: skip
+    assert assembly.build_model(run, assembly.load_data(run), CPU).frames == 48
 
 
 def test_a_batch_larger_than_the_data(tiny_data: Path) -> None:

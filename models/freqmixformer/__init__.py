@@ -1,0 +1,1 @@
+"""FreqMixFormer (ACM MM 2024)."""

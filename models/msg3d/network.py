@@ -1,0 +1,269 @@
+"""MS-G3D: multi-scale disentangled graph convolutions over joints and over windows of frames (Liu et al., CVPR 2020).
+
+Letters in the shapes: N clips, M people, B = N*M, C channels, T frames (T' after a stride), V joints, K scales (numbers of hops),
+W frames of a window. To be read beside the paper.
+
+The network is lean by construction: it computes the paper's formulas in another order, all of them exact identities.
+
+1. The spatial graph convolution is the spatial-temporal one with a window of one frame: there is one class for both.
+2. A window is never unfolded. Joints of all scales are the channels of an ordinary convolution over time whose kernel is the
+   graph, W frames long: it pads with zeros and strides as the unfolded windows do.
+3. Mixing channels and gathering joints commute. Where mixing first needs fewer operations (`gathers_first`), it runs on the
+   T frames instead of on the T'*W frames of the windows.
+4. The 1x1 convolutions that open the temporal branches are one convolution with one BatchNorm, and the BatchNorms that end
+   the branches are one: BatchNorm works channel by channel.
+5. The tensor between gathering and mixing, K times as large as its input, is not kept for the backward pass: the first, cheaper
+   of the two is computed again there. So is ReLU of BatchNorm inside the window paths and the temporal convolutions.
+
+Activations are (B, C, V, T) inside, time innermost: every change between "channels" and "joints as channels" is then a view.
+`official.py` tells where each entry of an official checkpoint lives in the joined parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from models.msg3d.graph import diameter, disentangled_adjacency
+from models.msg3d.recompute import activated, recomputed
+from shared_data.errors import LabError
+from shared_data.skeletons import Skeleton
+from shared_data.skeletons import skeleton as skeleton_named
+
+BRANCHES = 6  # of a multi-scale temporal convolution
+DILATIONS = (1, 2, 3, 4)
+
+
+class DisentangledConv(nn.Module):
+    """Multi-scale graph convolution over the joints of W neighbouring frames (paper, sections 3.2 and 3.3).
+
+    ``out = sum_k W_k x (A_k + R_k) + bias`` with the k-hop graph A_k and a learned R_k. Every joint of every frame of a window
+    receives: the output has W*V tokens for each of the T' windows. Zeros stand for the frames before the first and after the
+    last.
+    """
+
+    def __init__(self, c_in: int, c_out: int, skeleton: Skeleton, scales: int, *, window: int = 1, stride: int = 1) -> None:
+        super().__init__()
+        self.scales, self.window, self.stride = scales, window, stride
+        self.gathers_first = gathers_first(c_in, c_out, skeleton.joints, window, stride)
+        graph = torch.tensor(disentangled_adjacency(skeleton, scales, window))
+        kernels = rearrange(graph, "(k r) (w v) -> k r v w", k=scales, w=window).contiguous()
+        self.register_buffer("graph", kernels, persistent=False)
+        self.residual = nn.Parameter(torch.empty_like(kernels).uniform_(-1e-6, 1e-6))  # (K, W*V receiving tokens, V, W) as A_k
+        bound = 1.0 / math.sqrt(scales * c_in)
+        self.mix = nn.Parameter(torch.empty(c_out, scales, c_in).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(c_out).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, V, T) -> (B, C_out, W*V, T'), tokens (frame, joint) with the joint fastest."""
+        return self.gather_then_mix(x) if self.gathers_first else self.mix_then_gather(x)
+
+    def gather_then_mix(self, x: Tensor) -> Tensor:
+        """Each channel by itself: V joints -> K*W*V tokens; then C_in*K -> C_out channels."""
+        b, c, v, t = x.shape
+
+        def gathered(x: Tensor, kernels: Tensor) -> Tensor:
+            return self.over_time(x.reshape(b * c, v, 1, t), kernels).reshape(b, c * self.scales, self.window * v, -1)
+
+        kernels = (self.graph + self.residual).view(-1, v, 1, self.window)
+        y = gathered(x, kernels)
+        given, fixed = x.detach().to(y.dtype), kernels.detach().to(y.dtype)
+        with recomputed(y, lambda: gathered(given, fixed)):
+            return F.conv2d(y, rearrange(self.mix, "o k c -> o (c k) 1 1"), self.bias)
+
+    def mix_then_gather(self, x: Tensor) -> Tensor:
+        """C_in -> C_out*K channels; then each channel of C_out by itself: K*V joints -> W*V tokens."""
+        b, _, v, t = x.shape
+
+        def mixed(x: Tensor, weight: Tensor) -> Tensor:
+            return F.conv2d(x, weight).reshape(-1, self.scales * v, 1, t)
+
+        weight = rearrange(self.mix, "o k c -> (o k) c 1 1")
+        y = mixed(x, weight)
+        given, fixed = x.detach().to(y.dtype), weight.detach().to(y.dtype)
+        with recomputed(y, lambda: mixed(given, fixed)):
+            z = self.over_time(y, rearrange(self.graph + self.residual, "k r v w -> r (k v) 1 w"))
+        return z.reshape(b, -1, self.window * v, z.shape[3]).add_(self.bias.view(-1, 1, 1))
+
+    def over_time(self, x: Tensor, kernels: Tensor) -> Tensor:
+        """Joints are the channels, the frames of a window the extent of the kernel: (.., V, 1, T) -> (.., V', 1, T')."""
+        return F.conv2d(x, kernels, stride=(1, self.stride), padding=(0, self.window // 2))
+
+
+def gathers_first(c_in: int, c_out: int, joints: int, window: int, stride: int) -> bool:
+    """Whether gathering joints before mixing channels needs no more multiply-adds than the other order.
+
+    Per scale, joint and output frame: gathering takes ``W^2 V`` per channel gathered, mixing ``c_in c_out`` per frame mixed; the
+    W frames of a window are mixed after the gathering, or the `stride` frames it moves on by before it.
+    """
+    gathering, mixing = window * window * joints, c_in * c_out
+    return gathering * c_in + mixing * window <= mixing * stride + gathering * c_out
+
+
+class WindowPath(nn.Module):
+    """G3D over windows of W frames: graph convolution, then the W frames of each window collapse into one (section 3.3).
+
+    The BatchNorm between them sees a frame once for each window that it is in, and the zeros beyond both ends, as officially.
+    """
+
+    def __init__(self, c_in: int, c_out: int, skeleton: Skeleton, scales: int, *, window: int, stride: int) -> None:
+        super().__init__()
+        inner = c_out if c_in == 3 else c_in  # officially it is the three coordinates that widen at once, no other number
+        self.graph = DisentangledConv(c_in, inner, skeleton, scales, window=window, stride=stride)
+        self.graph_bn = nn.BatchNorm2d(inner)
+        self.collapse = nn.Conv2d(inner * window, c_out, 1)  # channel c*W + w: channel c of the window's frame w
+        self.bn = nn.BatchNorm2d(c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, V, T) -> (B, C_out, V, T')."""
+        b, _, v, _ = x.shape
+        y = self.graph(x)
+        with activated(self.graph_bn, y) as tokens:
+            collapsed = self.collapse(tokens.reshape(b, -1, v, y.shape[3]))
+        return self.bn(collapsed)
+
+
+class MultiScaleTemporalConv(nn.Module):
+    """Six parallel branches over time, C/6 channels each: kernel 3 dilated by 1, 2, 3, 4; max pool 3; 1x1 (section 3.4).
+
+    `enter` opens the first five (1x1 convolution, BatchNorm, ReLU), `skip` is the sixth, `bn` ends all six. A residual is added;
+    with ``activate=False`` no ReLU follows.
+    """
+
+    def __init__(self, c_in: int, c_out: int, *, stride: int = 1, activate: bool = True) -> None:
+        super().__init__()
+        c = c_out // BRANCHES
+        self.stride, self.activate = stride, activate
+        self.enter = nn.Conv2d(c_in, (BRANCHES - 1) * c, 1)
+        self.enter_bn = nn.BatchNorm2d((BRANCHES - 1) * c)
+        self.dilated = nn.ModuleList(
+            nn.Conv2d(c, c, (1, 3), stride=(1, stride), padding=(0, d), dilation=(1, d)) for d in DILATIONS
+        )
+        self.skip = nn.Conv2d(c_in, c, 1, stride=(1, stride))
+        self.bn = nn.BatchNorm2d(c_out)
+        self.residual: nn.Module = nn.Identity()
+        if c_in != c_out or stride != 1:
+            self.residual = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride=(1, stride)), nn.BatchNorm2d(c_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, V, T) -> (B, C_out, V, T')."""
+        with activated(self.enter_bn, self.enter(x)) as entered:
+            *parts, peak = entered.chunk(BRANCHES - 1, 1)
+            branches = [conv(part) for conv, part in zip(self.dilated, parts, strict=True)]
+            branches.append(F.max_pool2d(peak, (1, 3), (1, self.stride), (0, 1)))
+        y = self.bn(torch.cat([*branches, self.skip(x)], 1)).add_(self.residual(x))
+        return F.relu(y, inplace=True) if self.activate else y
+
+
+class Stage(nn.Module):
+    """One STGC block: the factorised path plus the window paths, ReLU, one more temporal convolution (section 3.4)."""
+
+    def __init__(
+        self,
+        c_in: int,
+        c_graph: int,
+        c_out: int,
+        skeleton: Skeleton,
+        *,
+        scales: tuple[int, int],
+        windows: Sequence[int],
+        stride: int,
+    ) -> None:
+        """`scales`: K of the factorised path, and of the window paths."""
+        super().__init__()
+        self.windows = nn.ModuleList(
+            WindowPath(c_in, c_out, skeleton, scales[1], window=window, stride=stride) for window in windows
+        )
+        self.factorised = nn.Sequential(
+            DisentangledConv(c_in, c_graph, skeleton, scales[0]),
+            nn.BatchNorm2d(c_graph),
+            nn.ReLU(inplace=True),
+            MultiScaleTemporalConv(c_graph, c_out, stride=stride),
+            MultiScaleTemporalConv(c_out, c_out, activate=False),
+        )
+        self.temporal = MultiScaleTemporalConv(c_out, c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, V, T) -> (B, C_out, V, T')."""
+        y = self.factorised(x)
+        for path in self.windows:
+            y = y.add_(path(x))
+        return self.temporal(F.relu(y, inplace=True))
+
+
+class MSG3D(nn.Module):
+    """Skeleton clips to class scores.
+
+    num_classes  K
+    skeleton     joint layout, by name or as an object: V and the edges of the graph
+    people       M of the clips; absent people are zero and are averaged in, as officially
+    gcn_scales   scales of the spatial graph convolutions (official: 13 for ntu25, 8 for kinetics18); default: all hops there are
+    g3d_scales   scales of the window paths (official: 6 and 8); default: 6, or all hops where there are fewer
+    windows      frames of the window paths, odd numbers
+    width        channels of the first stage, a multiple of 6; the next ones have twice and four times as many
+    in_channels  coordinates per joint (3)
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        skeleton: str | Skeleton = "ntu25",
+        people: int = 2,
+        gcn_scales: int | None = None,
+        g3d_scales: int | None = None,
+        windows: Sequence[int] = (3, 5),
+        width: int = 96,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        layout = skeleton_named(skeleton) if isinstance(skeleton, str) else skeleton
+        every_hop = diameter(layout) + 1
+        scales = (
+            every_hop if gcn_scales is None else gcn_scales,
+            min(6, every_hop) if g3d_scales is None else g3d_scales,
+        )
+        counts = {"num_classes": num_classes, "people": people, "in_channels": in_channels}
+        for name, value in {**counts, "gcn_scales": scales[0], "g3d_scales": scales[1]}.items():
+            _check(name, value, _whole(value), "a whole number from 1")
+        odd = isinstance(windows, Sequence) and not isinstance(windows, str) and all(_whole(w) and w % 2 for w in windows)
+        _check("windows", windows, odd, "a list of odd numbers of frames, such as [3, 5]: a window has a middle frame")
+        _check("width", width, _whole(width) and width % BRANCHES == 0, "a multiple of 6, for the six branches over time")
+        self.people, self.joints, self.in_channels = people, layout.joints, in_channels
+        self.data_bn = nn.BatchNorm1d(people * layout.joints * in_channels)
+        plan = ((in_channels, width, width, 1), (width, width, 2 * width, 2), (2 * width, 2 * width, 4 * width, 2))
+        self.stages = nn.Sequential(
+            *(
+                Stage(c_in, c_graph, c_out, layout, scales=scales, windows=windows, stride=stride)
+                for c_in, c_graph, c_out, stride in plan
+            )
+        )
+        self.fc = nn.Linear(4 * width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Clips (N, C, T, V, M) to logits (N, K). Raises `LabError` for another shape."""
+        if x.dim() != 5 or (x.shape[1], *x.shape[3:]) != (self.in_channels, self.joints, self.people) or not x.shape[2]:
+            raise LabError(
+                f"MS-G3D was given clips of shape {tuple(x.shape)}",
+                expected=f"(N, {self.in_channels}, T, {self.joints}, {self.people}): coordinates, frames, joints, people",
+                next_step="build the model for the skeleton and the people of the data",
+            )
+        n, _, _, v, m = x.shape
+        x = self.data_bn(rearrange(x, "n c t v m -> n (m v c) t"))
+        x = rearrange(x, "n (m v c) t -> (n m) c v t", m=m, v=v)
+        x = self.stages(x).mean((2, 3))
+        return self.fc(x.view(n, m, -1).mean(1))
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _check(name: str, value: object, holds: bool, expected: str) -> None:
+    if not holds:
+        raise LabError(f"{name} of MS-G3D is {value!r}", where="model_args", expected=expected)

@@ -1,0 +1,1 @@
+"""SkateFormer (ECCV 2024)."""
