@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
 from planner.lifetimes import Lifetimes, rounded
 from shared_data.errors import LabError
@@ -213,6 +214,29 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+class FusedAttention(TorchFunctionMode):
+    """Attention as a GPU does it in fp32: one kernel that keeps no probabilities. The meta device would take it apart.
+
+    Where torch has no meta kernel of it (2.3), attention is taken apart after all, and the prediction is far too high.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.scaled_dot_product_attention:
+            with contextlib.suppress(NotImplementedError, TypeError):
+                return self._fused(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _fused(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_mask: torch.Tensor | None = None, dropout_p: float = 0.0, *,
+        scale: float | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        mask = None if attn_mask is None else attn_mask.expand(*q.shape[:-1], k.shape[-2])
+        attend = torch.ops.aten._scaled_dot_product_efficient_attention
+        result: torch.Tensor = attend(q, k, v, mask, q.requires_grad, dropout_p, False, scale=scale)[0]
+        return result
+
+
 class _Bench:
     """A network without values and an optimizer that has taken its first step, on which steps of any batch are traced.
 
@@ -278,7 +302,7 @@ class _Bench:
         self.optimizer.step()
 
     def _loss(self, clips: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16) if self.fake else contextlib.nullcontext():
+        with torch.autocast("cpu", dtype=torch.bfloat16) if self.fake else FusedAttention():
             logits = self.model(clips)
             wanted = (len(labels), self.num_classes)
             if logits.shape != wanted:

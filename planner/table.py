@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -25,6 +25,7 @@ from shared_data.skeletons import skeleton
 
 COLOURS = {"comfortable": "green", "fits": "cyan", "tight": "yellow", "no": "red"}
 BAR = 10
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,15 @@ def _law(card: ModelCard, config: RunConfig, laws: dict[str, Law], *, train: boo
     benchmark = BENCHMARKS[dataset]
     classes, layout, people = benchmark.classes, benchmark.skeleton, benchmark.people
     clip = clip_shape(config, skeleton(layout), people, train=train)
-    arguments = model_arguments(config, classes, skeleton(layout), people)
+    arguments = _guarded(card, lambda: model_arguments(config, classes, skeleton(layout), people))
+
+    def network() -> nn.Module:
+        return registry.build(card, num_classes=classes, skeleton=layout, people=people, **arguments)
+
     key = repr((card.name, classes, layout, people, clip, config.optimizer, config.precision, arguments))
     if key not in laws:
         laws[key] = predict(
-            lambda: _network(card, classes, layout, people, arguments),
+            lambda: _guarded(card, network),
             clip,
             classes,
             optimizer=config.optimizer,
@@ -118,12 +123,13 @@ def _law(card: ModelCard, config: RunConfig, laws: dict[str, Law], *, train: boo
     return laws[key]
 
 
-def _network(card: ModelCard, classes: int, layout: str, people: int, model_args: Mapping[str, Any]) -> nn.Module:
+def _guarded(card: ModelCard, make: Callable[[], Made]) -> Made:
+    """`make()` from the model's own modules; one broken model must not hide the others."""
     try:
-        return registry.build(card, num_classes=classes, skeleton=skeleton(layout), people=people, **model_args)
+        return make()
     except LabError:
         raise
-    except Exception as error:  # one broken model must not hide the others
+    except Exception as error:
         raise LabError(f"{card.name} cannot be built: {type(error).__name__}: {error}", where=str(card.folder)) from error
 
 

@@ -279,3 +279,25 @@ def test_agrees_with_torchs_own_tracker_on_real_tensors(name: str) -> None:
     )
     predicted = predict(SmallGraphNet, CLIP, 60, optimizer=name).trace("train", 32) * MIB
     assert predicted == pytest.approx(_tracked_by_torch(model, optimizer, 32), rel=0.01)
+
+
+class Attention(nn.Module):
+    """One head over W tokens: probabilities would take W * W numbers a clip, queries, keys and values W * 3 * 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, 1, 256, 256))
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q = x.flatten(2).transpose(1, 2)[:, None, :, :1].expand(-1, -1, -1, 8) * self.fc.weight[0]
+        y = nn.functional.scaled_dot_product_attention(q, q, q, self.bias, 0.1 if self.training else 0.0)
+        return self.fc(y.mean((1, 2)))
+
+
+@pytest.mark.skipif(torch.__version__ < "2.6", reason="torch has no meta kernel of fused attention before")
+def test_attention_is_fused_as_on_a_gpu() -> None:
+    clip = (3, 256, 1, 1)
+    kept = predict(Attention, clip, 4).peak(64)
+    apart = 4 * 64 * 256 * 256 / 2**20  # MiB of one tensor of probabilities; taken apart, several would be alive
+    assert kept < 2.5 * apart
