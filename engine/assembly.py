@@ -141,6 +141,16 @@ def clip_shape(config: RunConfig, skeleton: Skeleton, people: int, *, train: boo
     return input_pipeline(config, skeleton.name, train=train).item(clips)
 
 
+def remarks(config: RunConfig, data: DataSet) -> list[str]:
+    """What a person should know about the run's settings before it begins."""
+    told = []
+    for train, name, window in ((True, "training", config.train_window_size), (False, "test", config.test_window_size)):
+        frames = clip_shape(config, data.skeleton, data.train.max_people, train=train)[1]
+        if window not in (-1, frames):
+            told.append(f"{config.pipeline} makes {name} clips of {frames} frames, not of {window}: docs/pipelines.md says when")
+    return told
+
+
 def build_model(config: RunConfig, data: DataSet, device: torch.device) -> nn.Module:
     """The network of `config.model` for the classes, joints and people of `data`, seeded, on `device`."""
     card, size = models.find(config.model), (data.num_classes, data.skeleton, data.train.max_people)

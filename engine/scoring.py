@@ -36,6 +36,8 @@ def _score(config: RunConfig, console: Console, folder: RunFolder) -> Path:
     console.print(f"{config.weights}: {kind} weights of {config.model}, every key used", highlight=False)
     folder.record(config)
     folder.write_json("env.json", describe())
+    for remark in assembly.remarks(config, data):
+        console.print(f"note: {remark}", highlight=False)
     scores = evaluate(model, assembly.test_loader(data, config, device), device=device, precision=config.precision)
     metrics = measure(scores, 0)
     write_scores(folder.path / LAST, scores)

@@ -79,6 +79,8 @@ class Trainer:
             precision=config.precision, clip_grad=config.clip_grad, micro_batch=config.forward_batch_size,
             penalty=config.penalty_weight, device=self.device,
         )  # fmt: skip
+        for remark in assembly.remarks(config, self.data):
+            console.print(f"note: {remark}", highlight=False)
         self.mirror = Mirror(folder.path) if config.tensorboard else None
         self.epoch = self.step = self.global_step = 0
         self.sums = {"loss": 0.0, "correct": 0, "seen": 0}

@@ -131,3 +131,10 @@ def test_positions_that_no_pipeline_tells_are_refused(tiny_data: Path, monkeypat
         assembly.build_model(run, assembly.load_data(run), CPU)
     told = config("--data", str(tiny_data), "--pipeline", "skateformer_ntu")
     assert isinstance(assembly.build_model(told, assembly.load_data(told), CPU), ReadsPositions)
+
+
+def test_a_window_without_effect_is_told(tiny_data: Path) -> None:
+    run = config("--data", str(tiny_data), "--pipeline", "msg3d_ntu", "--train-feeder-args", "{random_choose: true}")
+    (told,) = assembly.remarks(run, assembly.load_data(run))
+    assert "test clips of 300 frames, not of 16" in told
+    assert assembly.remarks(config("--data", str(tiny_data)), assembly.load_data(run)) == []
