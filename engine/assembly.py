@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import torch
 from torch import nn
 
 from engine import models
-from engine.config import RunConfig
+from engine.config import RunConfig, parse
 from engine.errors import ConfigError
+from engine.models import ModelCard
 from engine.step import takes_positions
 from shared_data.clips import Clips
 from shared_data.datasets import DataSet, honest, open_data
@@ -26,6 +28,7 @@ from shared_data.loader import Loader
 from shared_data.pipelines import Pipeline, Positioned, option_names, pipeline
 from shared_data.protocols import BENCHMARKS
 from shared_data.skeletons import Skeleton
+from shared_data.skeletons import skeleton as skeleton_named
 
 DEBUG_CLIPS = 100
 
@@ -139,6 +142,20 @@ def clip_shape(config: RunConfig, skeleton: Skeleton, people: int, *, train: boo
     none = np.zeros(0, np.int64)
     clips = Clips(np.zeros((1, skeleton.joints, 3), np.float32), none, none, none, none, none, none.astype(str), people)
     return input_pipeline(config, skeleton.name, train=train).item(clips)
+
+
+def expected_shape(card: ModelCard, row: Mapping[str, Any], window: int | None = None) -> tuple[int, ...]:
+    """(C, T, V, M) of a size that a model.toml expects, at its window or another.
+
+    As the pipeline of the model's first recipe for such people and joints makes it; where there is none, all joints.
+    """
+    layout, people, window = skeleton_named(row["skeleton"]), row["people"], window or row["window"]
+    for path in card.recipes.values():
+        config = parse(["--config", str(path)], model=card.name)
+        benchmark = BENCHMARKS["ntu60" if config.dataset == "auto" else config.dataset]
+        if (benchmark.skeleton, benchmark.people) == (layout.name, people):
+            return clip_shape(dataclasses.replace(config, train_window_size=window), layout, people, train=True)
+    return 3, window, layout.joints, people
 
 
 def remarks(config: RunConfig, data: DataSet) -> list[str]:

@@ -21,8 +21,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from engine import memory, models  # noqa: E402
-from engine.assembly import choose_device, clip_shape  # noqa: E402
-from engine.config import parse  # noqa: E402
+from engine.assembly import choose_device, expected_shape  # noqa: E402
 from engine.environment import machine_line  # noqa: E402
 from engine.errors import ConfigError  # noqa: E402
 from engine.launch import guarded  # noqa: E402
@@ -31,8 +30,6 @@ from engine.models import ModelCard  # noqa: E402
 from engine.optimizers import build_optimizer  # noqa: E402
 from engine.parsing import LabParser  # noqa: E402
 from engine.step import Precision, TrainStep  # noqa: E402
-from shared_data.protocols import BENCHMARKS  # noqa: E402
-from shared_data.skeletons import skeleton  # noqa: E402
 
 WARM_UP = 3  # steps before the clock starts
 
@@ -59,17 +56,6 @@ def networks(card: ModelCard) -> list[Mapping[str, Any]]:
     return [row for row in rows if all(row.get(key) == rows[0].get(key) for key in size)]
 
 
-def shape_of(card: ModelCard, size: Mapping[str, Any], window: int) -> tuple[int, ...]:
-    """(C, T, V, M) of a clip as the model's own recipe for such people and joints makes it (some keep fewer joints)."""
-    layout, people = skeleton(size["skeleton"]), size["people"]
-    for path in card.recipes.values():
-        config = parse(["--config", str(path)], model=card.name)
-        benchmark = BENCHMARKS["ntu60" if config.dataset == "auto" else config.dataset]
-        if (benchmark.skeleton, benchmark.people) == (layout.name, people):
-            return clip_shape(dataclasses.replace(config, train_window_size=window), layout, people, train=True)
-    return 3, window, layout.joints, people
-
-
 def amp_precision(device: torch.device) -> Precision:
     """bf16 where the device computes in it (CPU, GPUs since Ampere), else fp16."""
     old = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < 8
@@ -79,7 +65,7 @@ def amp_precision(device: torch.device) -> Precision:
 def measure(card: ModelCard, size: Mapping[str, Any], row: Row, *, steps: int, device: torch.device, precision: Precision) -> Row:
     """`row` with its figures, for the network of `size` (a row of [[expect]])."""
     torch.manual_seed(0)
-    shape = shape_of(card, size, row.window)
+    shape = expected_shape(card, size, row.window)
     network = models.build(card, num_classes=size["classes"], skeleton=size["skeleton"], people=size["people"], **row.model_args)
     network = network.to(device).train()
     optimizer = build_optimizer(network.parameters(), lr=1e-3)

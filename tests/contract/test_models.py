@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine import models
-from engine.assembly import clip_shape, model_arguments
+from engine.assembly import clip_shape, expected_shape, model_arguments
 from engine.config import RunConfig, parse
 from engine.errors import ConfigError
 from engine.export import export_onnx
@@ -41,21 +40,11 @@ def built(name: str, size: Size, /, **model_args: Any) -> nn.Module:
     return models.build(CARDS[name], num_classes=size[0], skeleton=size[1], people=size[2], **model_args)
 
 
-def shape_of(name: str, row: dict[str, Any]) -> tuple[int, ...]:
-    """(3, T, V, M) of an expected size: as the pipeline of the model's first recipe for such people and joints makes it."""
-    for recipe in CARDS[name].recipes:
-        config = config_of(name, recipe)
-        if SIZES[config.dataset][1:] == (row["skeleton"], row["people"]):
-            config = replace(config, train_window_size=row["window"])
-            return clip_shape(config, skeleton(row["skeleton"]), row["people"], train=True)
-    return 3, row["window"], skeleton(row["skeleton"]).joints, row["people"]
-
-
 def sample(name: str, n: int = 2, **model_args: Any) -> tuple[nn.Module, Tensor]:
     """The model of the first expected size, and n clips for it."""
     row = CARDS[name].toml["expect"][0]
     network = built(name, (row["classes"], row["skeleton"], row["people"]), **row.get("model_args", {}), **model_args)
-    return network, torch.randn(n, *shape_of(name, row), generator=torch.Generator().manual_seed(1))
+    return network, torch.randn(n, *expected_shape(CARDS[name], row), generator=torch.Generator().manual_seed(1))
 
 
 def every_model(test: Any) -> Any:
@@ -101,7 +90,7 @@ def test_flops_per_clip(name: str) -> None:
     for row in rows:
         with torch.device("meta"):
             network = built(name, (row["classes"], row["skeleton"], row["people"]), **row.get("model_args", {})).eval()
-            clip = torch.empty(1, *shape_of(name, row))
+            clip = torch.empty(1, *expected_shape(CARDS[name], row))
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(clip)
         assert counter.get_total_flops() / 1e9 == pytest.approx(row["gflops"], rel=5e-3), row
@@ -243,7 +232,7 @@ def test_onnx(name: str, tmp_path: Path) -> None:
     """The file gives the network's logits for another number of clips; where a card says why it cannot be written, it cannot."""
     network, _ = sample(name)
     row = CARDS[name].toml["expect"][0]
-    shape = shape_of(name, row)
+    shape = expected_shape(CARDS[name], row)
     reason = CARDS[name].toml.get("onnx", "")
     if reason:
         with pytest.raises(ConfigError, match="cannot be written"):
