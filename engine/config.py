@@ -21,7 +21,7 @@ from engine import models
 from engine.errors import ConfigError
 from engine.losses import LossName
 from engine.optimizers import OptimizerName
-from engine.parsing import LabParser
+from engine.parsing import LabParser, lists_joined
 from engine.step import Precision
 from shared_data.errors import MissingInputError
 
@@ -143,17 +143,15 @@ def parser(prog: str = "sal train") -> ArgumentParser:
     """The parser of a run, generated from `RunConfig`."""
     result = LabParser(prog=prog, description="Settings of a run. Any flag beats the recipe.", exit_on_error=True)
     result.add_argument("--config", action="config", help="recipe file (YAML)")
-    hints = {f.name: t for f, t in zip(dataclasses.fields(RunConfig), _types(), strict=True)}
+    hints, defaults = get_type_hints(RunConfig), RunConfig()
     for entry in dataclasses.fields(RunConfig):
-        default = getattr(RunConfig(), entry.name)
-        flag = "--" + entry.name.replace("_", "-")
-        result.add_argument(flag, type=hints[entry.name], default=default, help=entry.metadata["help"])
+        default = getattr(defaults, entry.name)
+        result.add_argument(_flag(entry.name), type=hints[entry.name], default=default, help=entry.metadata["help"])
     return result
 
 
-def _types() -> list[Any]:
-    hints = get_type_hints(RunConfig)
-    return [hints[entry.name] for entry in dataclasses.fields(RunConfig)]
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
 
 
 def parse(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = "sal train") -> RunConfig:
@@ -174,7 +172,7 @@ def parse(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = 
             raise ConfigError(error.what, where=str(config_file), next_step=error.next_step) from None
         raise
     written, values = _values(recipe), _values(final)
-    for name, kind in zip(values, _types(), strict=True):
+    for name, kind in get_type_hints(RunConfig).items():
         if values[name] is None and type(None) not in get_args(kind):
             raise ConfigError(f"{name} is empty (null)", where=str(config_file or "the command line"))
         if name in MERGED and not all(isinstance(key, str) for key in values[name]):
@@ -206,17 +204,10 @@ def _merge(written: dict[str, Any], values: dict[str, Any]) -> None:
 
 def _expand(argv: list[str]) -> list[str]:
     """The field's spellings: `--memory-friendly` is `--memory-friendly=true`, `--step 35 55` is `--step=[35,55]`."""
-    kinds = {"--" + f.name.replace("_", "-"): t for f, t in zip(dataclasses.fields(RunConfig), _types(), strict=True)}
-    result: list[str] = []
-    while argv:
-        word, *argv = argv
-        values = list(itertools.takewhile(lambda follower: not follower.startswith("--"), argv))
-        if kinds.get(word) is bool and not values:
-            word += "=true"
-        elif kinds.get(word) == list[int] and values and not values[0].startswith("["):
-            word, argv = f"{word}=[{','.join(values)}]", argv[len(values) :]
-        result.append(word)
-    return result
+    kinds = {_flag(name): kind for name, kind in get_type_hints(RunConfig).items()}
+    argv = lists_joined(argv, [flag for flag, kind in kinds.items() if kind == list[int]])
+    followed = itertools.zip_longest(argv, argv[1:], fillvalue="--")
+    return [f"{word}=true" if kinds.get(word) is bool and follower.startswith("--") else word for word, follower in followed]
 
 
 def _recipe_file(argv: list[str], model: str) -> tuple[Path | None, list[str]]:

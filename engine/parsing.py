@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
 from engine.errors import ConfigError
 from shared_data.errors import nearest
+
+
+def lists_joined(argv: Sequence[str], flags: Collection[str]) -> list[str]:
+    """The numbers behind each of `flags` as one word: ``--step 35 55`` is ``--step=[35,55]``."""
+    result: list[str] = []
+    rest = list(argv)
+    while rest:
+        word, *rest = rest
+        numbers = list(itertools.takewhile(_is_number, rest)) if word in flags else []
+        result.append(f"{word}=[{','.join(numbers)}]" if numbers else word)
+        rest = rest[len(numbers) :]
+    return result
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 class LabParser(ArgumentParser):

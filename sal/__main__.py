@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from engine import models
 from engine.launch import guarded, launch
 from sal import data, ensemble, verbs
-from sal.export import export
 from sal.models import list_models
 from sal.new import new
 from shared_data.errors import UsageError, nearest
@@ -40,7 +39,7 @@ VERBS: dict[str, tuple[Verb, str]] = {
     "parity": (verbs.typed(verbs.parity), "compare with numbers recorded from the official code"),
     "ensemble": (ensemble.run, "sum the logits of several runs: sal ensemble RUN... --official"),
     "new": (verbs.typed(new), "write the folder and the Dockerfile of a new model: sal new my_gcn"),
-    "export": (verbs.typed(export), "write a trained network as ONNX"),
+    "export": (verbs.typed(verbs.export), "write a trained network as ONNX"),
     "report": (verbs.typed(verbs.report), "write the HTML report of a run folder again"),
 }  # fmt: skip
 

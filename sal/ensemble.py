@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from rich.progress import Progress
 from rich.table import Column, Table
 
 from engine.errors import ConfigError
+from engine.parsing import lists_joined
 from sal import signature
 from sal.printing import print_json
 
@@ -38,8 +38,8 @@ class Choice:
 
 
 def run(argv: list[str]) -> int:
-    """The verb; `--weights 0.6 0.6 0.4` is handed on as one word."""
-    return signature.call(ensemble, _joined(argv), "sal ensemble")
+    """The verb."""
+    return signature.call(ensemble, lists_joined(argv, ["--weights"]), "sal ensemble")
 
 
 def ensemble(
@@ -89,25 +89,6 @@ def ensemble(
     else:
         _print(about, out)
     return 0
-
-
-def _joined(argv: list[str]) -> list[str]:
-    """The numbers behind `--weights` as one word, a list."""
-    if "--weights" not in argv:
-        return argv
-    at = argv.index("--weights") + 1
-    numbers = list(itertools.takewhile(_is_number, argv[at:]))
-    if not numbers:
-        return argv
-    return [*argv[: at - 1], f"--weights=[{','.join(numbers)}]", *argv[at + len(numbers) :]]
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _check(wishes: dict[str, Any], runs: int, weights: Sequence[float] | None, alpha: float | None) -> None:

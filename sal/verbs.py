@@ -75,8 +75,23 @@ def parity(fixtures: list[Path]) -> int:
         for line in lines:
             failed += not line.ok
             print(f"  {'ok  ' if line.ok else 'FAIL'} {line.quantity:58} {line.error:9.2e}  limit {line.limit:.0e}")
+        for reason in dict.fromkeys(line.reason for line in lines if line.reason):
+            print(f"  limits wider than usual: {reason}")
     print(f"{failed} quantities out of limits" if failed else "all quantities within their limits")
     return int(failed > 0)
+
+
+def export(run: Path, *, out: Path) -> int:
+    """Write the best weights of a run as an ONNX file that takes any number of clips (needs the extra onnx).
+
+    Args:
+        run: a run folder.
+        out: the file to write; one that is there is not replaced.
+    """
+    from engine.export import export_run
+
+    print(export_run(run, out))
+    return 0
 
 
 def report(run: Path) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +30,11 @@ def judge(fixture: Fixture) -> list[Line]:
     official = weights(fixture)
     network, names = build(fixture, official)
     allowed = names.allowance(fixture.need("constructor_args")) or Allowance("")
-    lines = [*_entries(fixture, network, names, official)]
-    lines += _pass(fixture, copy.deepcopy(network).double(), names, allowed.float64 or FLOAT64, "float64")
-    loose = allowed.float32 or (FLOAT32_BATCH_NORM if has_batch_norm(network) else FLOAT32)
-    return lines + _pass(fixture, network.float(), names, loose, "float32")
+    entries = _entries(fixture, network, names, official)
+    loose = FLOAT32_BATCH_NORM if has_batch_norm(network) else FLOAT32
+    lines = _pass(fixture, copy.deepcopy(network).double(), names, allowed.float64 or FLOAT64, "float64")
+    lines += _pass(fixture, network.float(), names, allowed.float32 or loose, "float32")
+    return [*entries, *(replace(line, reason=allowed.reason) for line in lines)]
 
 
 def _require_classifier(fixture: Fixture) -> None:

@@ -13,11 +13,12 @@ NORM_FLOOR = 1e-3  # of the largest norm: a bias in front of a BatchNorm has no 
 
 @dataclass(frozen=True)
 class Line:
-    """One compared quantity: its error, and the largest error allowed."""
+    """One compared quantity: its error, the largest error allowed, and why that is more than usual ("" where it is not)."""
 
     quantity: str
     error: float
     limit: float
+    reason: str = ""
 
     @property
     def ok(self) -> bool:

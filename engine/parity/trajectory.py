@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,12 +26,12 @@ from engine.parity.network import build, norm, official_parameters
 from engine.schedules import epoch_learning_rate, iteration_learning_rate
 from engine.step import TrainStep
 
-FLOAT64 = 1e-9
+EXACT = 1e-9  # float64, relative
 SPREAD = 100.0  # times the spread of the official run under a change of the last bit
 SINGLE = 10.0  # tensors and change norms may be this much further off than the loss
 FLOAT32 = 10.0  # times the error of the official float32 run
 FLOAT32_FLOOR = 1e-6  # a few units in the last place
-FLOAT32_STEPS = EARLY = 3
+EARLY = 3  # steps before training has amplified anything
 STORED = 8  # data_bn of the wide networks: one value of so many
 KNOWN = {
     "optimizer", "momentum", "nesterov", "weight_decay", "betas", "eps", "base_lr", "min_lr", "warmup_lr", "lr_decay_rate",
@@ -60,9 +60,10 @@ def judge(fixture: Fixture) -> list[Line]:
     hyper = _settings(fixture)
     network, names = build(fixture, start_weights(fixture))
     exact = train(fixture, hyper, copy.deepcopy(network).double(), names, int(fixture.need("steps")))
-    smoke = train(fixture, hyper, network.float(), names, min(FLOAT32_STEPS, int(fixture.need("steps"))))
+    smoke = train(fixture, hyper, network.float(), names, min(EARLY, int(fixture.need("steps"))))
     allowed = names.allowance(fixture.need("constructor_args")) or Allowance("")
-    return [*_float64(fixture, exact, allowed), *_float32(fixture, smoke)]
+    lines = (replace(line, reason=allowed.reason) for line in _float64(fixture, exact, allowed))
+    return [*lines, *_float32(fixture, smoke)]
 
 
 def _settings(fixture: Fixture) -> dict[str, Any]:
@@ -130,8 +131,8 @@ def _learning_rate(hyper: dict[str, Any], step: int) -> float:
 
 def _float64(fixture: Fixture, run: Run, allowed: Allowance) -> list[Line]:
     spread = fixture.meta.get("measured", {}).get("f64_permuted_last_bit", {}).get("loss", [0.0])
-    first, later = max(FLOAT64, allowed.early), max(FLOAT64, SPREAD * max(spread))
-    lines = [Line("float64 learning rate", value_error(run.lr, fixture["lr"]), FLOAT64)]
+    first, later = max(EXACT, allowed.early), max(EXACT, SPREAD * max(spread))
+    lines = [Line("float64 learning rate", value_error(run.lr, fixture["lr"]), EXACT)]
     for name in ("loss", "grad_norm", "param_norm"):
         ours, official = getattr(run, name), fixture[f"{name}_f64"]
         lines.append(Line(f"float64 {name}, step 1", value_error(ours[:1], official[:1]), first))
