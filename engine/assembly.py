@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from engine import models
-from engine.config import RunConfig, parse
+from engine.config import DEBUG_CLIPS, RunConfig, parse
 from engine.errors import ConfigError
 from engine.models import ModelCard
 from engine.step import takes_positions
@@ -29,8 +29,6 @@ from shared_data.pipelines import Pipeline, Positioned, option_names, pipeline
 from shared_data.protocols import BENCHMARKS
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named
-
-DEBUG_CLIPS = 100
 
 
 def choose_device(name: str) -> torch.device:
@@ -161,6 +159,9 @@ def expected_shape(card: ModelCard, row: Mapping[str, Any], window: int | None =
 def remarks(config: RunConfig, data: DataSet) -> list[str]:
     """What a person should know about the run's settings before it begins."""
     told = []
+    streams = models.find(config.model).toml.get("streams", [config.stream])
+    if config.stream not in streams:
+        told.append(f"{config.model} is published with the streams {', '.join(streams)}, not {config.stream}: see its README")
     for train, name, window in ((True, "training", config.train_window_size), (False, "test", config.test_window_size)):
         frames = clip_shape(config, data.skeleton, data.train.max_people, train=train)[1]
         if window not in (-1, frames):
@@ -195,17 +196,14 @@ def model_arguments(config: RunConfig, num_classes: int, skeleton: Skeleton, peo
     """The model arguments of the run in the words of our class, without what follows from the data.
 
     Official words (num_person, num_points ...) are translated. A class that has to know the window as `frames` is told.
-    Raises `ConfigError` for what contradicts the data or is no argument in either vocabulary.
+    Raises `UsageError` for what contradicts the data or is no argument in either vocabulary.
     """
     card = models.find(config.model)
-    known = models.arguments(card)
-    given = {key: value for key, value in config.model_args.items() if key in known}
-    if official := {key: value for key, value in config.model_args.items() if key not in known}:
-        given |= models.translated(card, official)
+    given = models.translated(card, config.model_args)
     for key, value in (("num_classes", num_classes), ("skeleton", skeleton.name), ("people", people)):
         if given.pop(key, value) != value:
             raise ConfigError(f"{key} is {value} in the data and cannot be set to something else", where="model_args")
-    if "frames" in known:
+    if "frames" in models.arguments(card):
         given.setdefault("frames", clip_shape(config, skeleton, people, train=True)[1])
     return given
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,26 @@ def save_state(
     write_atomically(path, to_bytes(_contiguous(tensors), header))
 
 
-def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> dict[str, Any]:
+def load_state(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    *,
+    accept: Callable[[dict[str, Any]], None] = lambda position: None,
+) -> dict[str, Any]:
     """Restore a state written by `save_state`; returns its position. Raises `WeightsError` (exit 65) if damaged.
+
+    `accept` sees the position before anything is restored and may refuse it.
 
     The optimizer's settings (weight decay, momentum) are those of `optimizer`, so that `--force` with new ones means it.
     """
     tensors, header = read(path)
     try:
+        position: dict[str, Any] = json.loads(header["position"])
+        if missing := {"epoch", "step", "data", "log_size"} - set(position):
+            raise KeyError(f"no {', '.join(sorted(missing))} in the position")
+        accept(position)
         model.load_state_dict(_under("model/", tensors))
         scalars = json.loads(header["optimizer_scalars"])
         state: dict[int, dict[str, Any]] = {int(i): dict(values) for i, values in scalars.items()}
@@ -69,9 +83,6 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
             state.setdefault(int(index), {})[name] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         scaler.load_state_dict(json.loads(header["scaler"]))
-        position: dict[str, Any] = json.loads(header["position"])
-        if missing := {"epoch", "step", "data", "log_size"} - set(position):
-            raise KeyError(f"no {', '.join(sorted(missing))} in the position")
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise WeightsError(
             "this is not the full state of the run at hand", where=str(path), expected=str(error).splitlines()[0],

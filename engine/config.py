@@ -23,9 +23,10 @@ from engine.losses import LossName
 from engine.optimizers import OptimizerName
 from engine.parsing import LabParser, lists_joined
 from engine.step import Precision
-from shared_data.errors import MissingInputError
+from shared_data.errors import MissingInputError, nearest
 
 LARGE = float("inf")
+DEBUG_CLIPS = 100  # of each split, under --debug
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("num_epoch", "batch_size", "test_batch_size", "forward_batch_size", "eval_interval",
                      "log_interval"), (1, LARGE)),
@@ -233,7 +234,12 @@ def _recipe_file(argv: list[str], model: str) -> tuple[Path | None, list[str]]:
         try:
             file.read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise MissingInputError("no such recipe file", where=str(file), next_step="`sal models` lists the recipes") from None
+            known_recipes = models.find(known.model).recipes if known.model else {}
+            raise MissingInputError(
+                f"no such recipe file{nearest(file.stem, known_recipes)}", where=str(file),
+                expected=", ".join(f"--recipe {name}" for name in known_recipes),
+                next_step=f"`sal models {known.model or 'NAME'}` says what each is for; a stream is the flag --stream",
+            ) from None  # fmt: skip
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"the recipe file cannot be read: {error}", where=str(file)) from error
         return file, others
@@ -261,6 +267,8 @@ def _checked(config: RunConfig) -> RunConfig:
         raise ConfigError("one frame of one clip at a time", expected="more, as BatchNorm needs more than one value")
     if config.optimizer == "SGD" and config.nesterov and config.momentum == 0:
         raise ConfigError("momentum is 0", expected="more than 0 with Nesterov momentum", next_step="--nesterov false")
+    if config.debug and not config.max_clips:
+        config = dataclasses.replace(config, batch_size=min(config.batch_size, DEBUG_CLIPS))
     if config.memory_friendly:
         micro = min(config.forward_batch_size or 8, 8)
         config = dataclasses.replace(config, forward_batch_size=micro, test_batch_size=min(config.test_batch_size, 8))

@@ -204,13 +204,21 @@ def published_weights(files: Sequence[ScoreFile]) -> Published:
     rows = [_checked_row(card, row) for row in card.toml.get("ensemble", [])]
     streams = [str(run.get("stream")) for run in settings]
     fitting = [row for row in rows if Counter(row["streams"]) == Counter(streams) and all(_fits(row, run) for run in settings)]
+    if twice := [stream for stream, count in Counter(streams).items() if count > 1]:
+        raise ConfigError(
+            f"{', '.join(twice)} is the stream of several runs", where="--official", expected="runs of different streams",
+            next_step="leave --official out for equal weights, or give --weights",
+        )  # fmt: skip
+    if not rows:
+        raise ConfigError(f"{card.name} has no published weights", next_step="leave --official out for equal weights")
     if len(fitting) != 1:
         run = settings[0]
+        alike = [row for row in rows if Counter(row["streams"]) == Counter(streams)]
         raise ConfigError(
             f"{len(fitting) or 'no'} published weights of {card.name} fit streams {' '.join(streams)}, "
             + ", ".join(f"{key} {run.get(key)}" for key in ("recipe", *ROW_KEYS.values())),
             where=str(card.folder / "model.toml"),
-            expected="; ".join(map(_described, fitting or rows)) or "a model with [[ensemble]] rows",
+            expected="\n    ".join(map(_described, fitting or alike or rows)),
             next_step="give the weights as --weights, in the order of the runs",
         )
     (row,) = fitting

@@ -26,6 +26,7 @@ NEEDED = ("onnx", "onnxscript")
 
 def export_run(run: Path, target: Path) -> Path:
     """Write the best weights of the run folder `run` as ONNX, for clips as its test pipeline makes them; see `export_onnx`."""
+    run = run.parent.parent if run.is_file() else run  # a checkpoint of it will do
     settings = run / "config.yaml"
     if not settings.is_file():
         raise MissingInputError("this is no run folder", where=str(run), expected="a folder with config.yaml and checkpoints/")
@@ -55,7 +56,7 @@ def export_onnx(network: nn.Module, clip_shape: tuple[int, ...], target: Path) -
     if takes_positions(network):
         inputs, names = (clips, torch.zeros(2, clip_shape[1])), ["clips", "positions"]
     many = torch.export.Dim("clips")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)  # the exporter tells what it skips
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -68,6 +69,8 @@ def export_onnx(network: nn.Module, clip_shape: tuple[int, ...], target: Path) -
             f"this network cannot be written as ONNX: {type(error).__name__}: {str(error).splitlines()[0]}",
             next_step="models/NAME/model.toml says what is known (onnx = ...)",
         ) from error
+    finally:
+        logging.disable(logging.NOTSET)
     assert program is not None
     with whole_file(target, kind="ONNX model", replaceable=lambda path: False) as file:
         file.write(program.model_proto.SerializeToString())

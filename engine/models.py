@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError
-from shared_data.errors import LabError, nearest
+from shared_data.errors import LabError, nearest, require
 from shared_data.skeletons import skeleton as skeleton_named
 
 if sys.version_info >= (3, 11):
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 MODELS_VARIABLE = "SAL_MODELS"
 REQUIRED = ("title", "entry", "status")
+DATA_DECIDE = ("num_classes", "skeleton", "people")  # arguments that every model takes and no recipe sets
+COUNTS = ("num_classes", "people", "in_channels")  # arguments that are whole numbers from 1 in every model that takes them
+RATES = ("dropout",)
 
 
 class ModelError(LabError):
@@ -120,7 +123,10 @@ def find_official(name: str) -> tuple[ModelCard, dict[str, Any]]:
 
 
 def build(card: ModelCard, *, num_classes: int, skeleton: str | Skeleton, people: int, **model_args: Any) -> nn.Module:
-    """The network of `card` on the CPU, freshly initialised; raises `ConfigError` for an argument that it does not take."""
+    """The network of `card` on the CPU, freshly initialised.
+
+    Raises `UsageError` for an argument that the model does not take and for a value that it cannot be built with.
+    """
     entry = entry_class(card)
     layout = skeleton_named(skeleton) if isinstance(skeleton, str) else skeleton
     taken = {"num_classes": num_classes, "skeleton": layout, "people": people}
@@ -128,14 +134,20 @@ def build(card: ModelCard, *, num_classes: int, skeleton: str | Skeleton, people
     parameters = {k: p for k, p in inspect.signature(entry).parameters.items() if p.kind is not p.VAR_KEYWORD}
     for key, value in model_args.items():
         if key not in parameters:
-            offered = [k for k in parameters if k not in taken]
-            raise ConfigError(
-                f"{card.name} takes no model argument {key!r}{nearest(key, offered)}",
-                where="model_args",
-                expected=", ".join(offered) or "no model arguments",
-            )
+            raise _not_taken(card, key)
         _check_type(card, key, value, hints.get(key))
-    network: nn.Module = entry(**taken, **model_args)
+    try:
+        for key, value in {**taken, **model_args}.items():
+            _check_range(key, value)
+        network: nn.Module = entry(**taken, **model_args)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        if not model_args:  # nothing that a user chose: a fault of the model, to be seen with its traceback
+            raise
+        raise ConfigError(
+            f"{card.name} cannot be built: {error}",
+            where="model_args: " + ", ".join(f"{key} {value!r}" for key, value in model_args.items()),
+            expected=f"values that {card.title} works with, see {card.folder / 'README.md'}",
+        ) from error
     return network
 
 
@@ -144,24 +156,25 @@ def arguments(card: ModelCard) -> list[str]:
     return [name for name, p in inspect.signature(entry_class(card)).parameters.items() if p.kind is not p.VAR_KEYWORD]
 
 
-def translated(card: ModelCard, official: Mapping[str, Any]) -> dict[str, Any]:
-    """Official constructor arguments in our words, as far as they say anything but what is usual officially.
+def translated(card: ModelCard, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Model arguments in our words, where some of the `given` ones are the official constructor's.
 
-    Raises `ConfigError` naming the nearest argument of ours if `card` has no official names or does not know one of these.
+    A word of both vocabularies is read as the official one if an official word stands beside it. What the official arguments do
+    not say keeps our default. Raises `UsageError` for a word of neither and for official arguments that do not fit each other.
     """
-    try:
-        constructor = official_module(card).constructor
-        ours, usual = constructor(official), constructor({})
-    except LabError as error:
-        key = next(iter(official))
-        offered = [name for name in arguments(card) if name not in ("num_classes", "skeleton", "people")]
-        raise ConfigError(
-            f"{card.name} takes no model argument {key!r}{nearest(key, offered)}",
-            where="model_args",
-            expected=", ".join(offered) or "no model arguments",
-            next_step="" if isinstance(error, ModelError) else f"as an official argument: {error.what}",
-        ) from None
-    return {key: value for key, value in ours.items() if key not in usual or usual[key] != value}
+    ours = arguments(card)
+    foreign = [key for key in given if key not in ours]
+    if not foreign:
+        return dict(given)
+    names = official_module(card) if (card.folder / "official.py").exists() else None
+    known = names.known if names else {}
+    unknown = [key for key in foreign if key not in known]
+    if names is None or unknown:
+        raise _not_taken(card, unknown[0], known)
+    official = {key: value for key, value in given.items() if key in known}
+    said = {known[key] for key in official}
+    own = {key: value for key, value in given.items() if key not in known}
+    return own | {key: value for key, value in names.constructor(official).items() if key in said}
 
 
 def entry_class(card: ModelCard) -> type:
@@ -181,7 +194,7 @@ def official_module(card: ModelCard) -> OfficialNames:
 
     module = import_module(card, "official")
     unused, allowance = tuple(getattr(module, "UNUSED", ())), getattr(module, "allowance", lambda arguments: None)
-    return OfficialNames(card.title, module.table, module.constructor, unused, allowance)
+    return OfficialNames(card.title, module.table, module.constructor, module.KNOWN, unused, allowance)
 
 
 def import_module(card: ModelCard, module: str) -> ModuleType:
@@ -210,6 +223,24 @@ def _read_card(path: Path) -> ModelCard:
     if absent := [key for key in REQUIRED if key not in toml]:
         raise ModelError(f"{', '.join(absent)} missing", where=str(path), expected=", ".join(REQUIRED))
     return ModelCard(path.parent.name, path.parent, toml)
+
+
+def _not_taken(card: ModelCard, key: str, official: Iterable[str] = ()) -> ConfigError:
+    """That `key` is no argument of the model, neither in our words nor in the `official` ones."""
+    offered = [name for name in arguments(card) if name not in DATA_DECIDE]
+    return ConfigError(
+        f"{card.name} takes no model argument {key!r}{nearest(key, [*offered, *official])}",
+        where="model_args",
+        expected=", ".join(offered) or "no model arguments",
+    )
+
+
+def _check_range(key: str, value: Any) -> None:
+    """What these names mean in every model; a model's own arguments are the model's to check."""
+    if key in COUNTS:
+        require(value >= 1, key, value, "1 or more")
+    if key in RATES:
+        require(0 <= value < 1, key, value, "a rate, 0 or more and below 1")
 
 
 def _check_type(card: ModelCard, key: str, value: object, hint: object) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any
 
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from engine.errors import WeightsError
 from engine.parity.limits import Allowance
+from shared_data.errors import UsageError, nearest, require, require_known
+from shared_data.skeletons import skeleton
 
 SHOWN = 8  # names shown of each kind of mismatch
 
@@ -70,6 +72,7 @@ class OfficialNames:
 
     table        our model -> its rows, in official order
     constructor  official constructor arguments -> ours, with the keywords of `engine.models.build`
+    known        official constructor argument -> the argument of ours that it sets, or None if it only has to fit the others
     unused       official entries (fnmatch patterns) that the official model carries but never uses
     allowance    official constructor arguments -> how far the recorded numbers are off by themselves, or None
     """
@@ -77,6 +80,7 @@ class OfficialNames:
     title: str
     table: Callable[[nn.Module], Sequence[Entry]]
     constructor: Callable[[Mapping[str, Any]], dict[str, Any]]
+    known: Mapping[str, str | None] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     allowance: Callable[[Mapping[str, Any]], Allowance | None] = lambda arguments: None
 
@@ -87,6 +91,33 @@ class OfficialNames:
     def to_official(self, tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
         """Official names and shapes of `tensors`, which hold one tensor per key of ours (a state dict, gradients, ...)."""
         return to_official(self.table(model), tensors)
+
+
+def known_words(official: Mapping[str, Any], known: Mapping[str, str | None]) -> dict[str, Any]:
+    """The values of `official` constructor arguments under the names of ours that they set (see `OfficialNames.known`).
+
+    Raises `UsageError` for an argument that is not `known`.
+    """
+    if unknown := [word for word in official if word not in known]:
+        raise UsageError(
+            f"unknown official constructor argument {', '.join(unknown)}{nearest(unknown[0], known)}",
+            where="model_args",
+            expected=", ".join(known),
+        )
+    return {ours: official[word] for word, ours in known.items() if ours is not None and word in official}
+
+
+def layout_of(official: Mapping[str, Any], graphs: Mapping[str, str]) -> str:
+    """The joint layout that the official argument `graph` stands for in `graphs`, whose first is meant where none is named.
+
+    Raises `UsageError` for another graph, and unless `num_point`, where it is given, is the layout's number of joints.
+    """
+    graph = official.get("graph") or next(iter(graphs))
+    require_known("graph", graph, graphs)
+    joints = skeleton(graphs[graph]).joints
+    points = official.get("num_point", joints)
+    require(points == joints, "num_point", points, f"{joints}, the joints of {graph}")
+    return graphs[graph]
 
 
 def strip_prefix(key: str) -> str:

@@ -28,6 +28,7 @@ class RunFolder:
     def __init__(self, path: Path, *, force: bool = False) -> None:
         """Create or open and lock. Raises `WorkDirError` (exit 73), also for a folder of something else unless `force`."""
         self.path = path
+        self._new = not path.exists()
         self._refuse_foreign(force)
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -59,8 +60,15 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None and self._new:
+            self._remove_if_empty()
         self.release()
+
+    def _remove_if_empty(self) -> None:
+        """A start that was refused leaves no folder behind."""
+        if {entry.name for entry in self.path.iterdir()} == {".lock", "checkpoints"} and not any(self.checkpoints.iterdir()):
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def release(self) -> None:
         """Let another process have the folder."""

@@ -102,14 +102,11 @@ class Trainer:
 
     def restore(self) -> None:
         """Go on from `checkpoints/last.safetensors`, and drop from the log what came after it."""
-        position = checkpoint.load_state(self.folder.last, self.model, self.optimizer, self.train_step.scaler)
+        position = checkpoint.load_state(
+            self.folder.last, self.model, self.optimizer, self.train_step.scaler, accept=self.require_same_clips
+        )
         for name in ("epoch", "step", "global_step", "sums", "last", "best", "seconds_before"):
             setattr(self, name, position[name])
-        if position["data"] != assembly.fingerprint(self.data) and not self.config.force:
-            raise WorkDirError(
-                "the data holds other clips than the run began with", where=str(self.config.data),
-                next_step="give the data of the run, another --work-dir, or --force to go on with these clips",
-            )  # fmt: skip
         scored = -1 if self.last is None else self.last["epoch"]
         if self.epoch >= self.config.num_epoch and (self.step or scored != self.config.num_epoch - 1):
             raise ConfigError(
@@ -121,6 +118,13 @@ class Trainer:
         done = self.epoch >= self.config.num_epoch
         where = "is finished; more epochs: --num-epoch" if done else f"goes on at epoch {self.epoch + 1}, step {self.step}"
         self.console.print(f"resuming: {self.folder.path} {where}", highlight=False)
+
+    def require_same_clips(self, position: dict[str, Any]) -> None:
+        if position["data"] != assembly.fingerprint(self.data) and not self.config.force:
+            raise WorkDirError(
+                "the data holds other clips than the run began with", where=str(self.config.data),
+                next_step="give the data of the run, another --work-dir, or --force to go on with these clips",
+            )  # fmt: skip
 
     def run(self) -> None:
         config, total = self.config, len(self.train_batches) * self.config.num_epoch
@@ -293,7 +297,7 @@ class Trainer:
             )
 
     def save(self) -> None:
-        largest = torch.stack([p.detach().abs().max() for p in self.model.parameters()]).max()
+        largest = torch.stack([p.detach().abs().max() for p in self.model.parameters() if p.numel()]).max()
         if not float(largest) < ABSURD_WEIGHT:  # also where it is not a number
             raise DivergedError(
                 f"the largest weight is {float(largest):.1e} after step {self.global_step}: not saved",

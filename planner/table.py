@@ -18,7 +18,7 @@ from engine.assembly import clip_shape, model_arguments
 from engine.config import RunConfig, parse
 from engine.models import ModelCard
 from planner.peak import Law, predict
-from planner.verdict import FITS, NOTE, PESSIMISTIC, Allowance, Verdict, judge, usable_mib
+from planner.verdict import COMFORTABLE, FITS, NOTE, PESSIMISTIC, Allowance, Verdict, judge, usable_mib
 from shared_data.errors import LabError
 from shared_data.protocols import BENCHMARKS
 from shared_data.skeletons import skeleton
@@ -153,10 +153,12 @@ def render(rows: list[Row], console: Console, *, allowance: Allowance = PESSIMIS
         padding=(0, 1, 0, 0),
         show_edge=False,
     )
-    table.add_column("recipe", no_wrap=True)
+    wide = console.width >= 100  # a number must never be cut off; the bar may go
+    table.add_column("recipe", overflow="fold")
     table.add_column("batch", justify="right", no_wrap=True)
     table.add_column("GiB, train\nand eval", justify="right", no_wrap=True)
-    table.add_column("of usable", no_wrap=True)
+    if wide:
+        table.add_column("of usable", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     table.add_column("largest\nbatch", justify="right", no_wrap=True)
     model = ""
@@ -164,13 +166,15 @@ def render(rows: list[Row], console: Console, *, allowance: Allowance = PESSIMIS
         if row.model != model:
             model = row.model
             table.add_row(Text(model, style="bold"))
-        table.add_row(*_cells(row))
+        cells = _cells(row)
+        table.add_row(*(cells if wide else [*cells[:3], *cells[4:]]))
     console.print(table)
     for remark, recipes in _remarks(rows).items():
-        console.print(Text.assemble((", ".join(recipes), "bold"), ": ", remark))
+        console.print(Text.assemble((_grouped(recipes), "bold"), ": ", remark))
     usable = usable_mib(vram_gib, allowance)
     console.print(
-        f"{NOTE}. Usable {usable:.0f} MiB = {vram_gib:.4g} GiB - {allowance.sentence()}. Fits: up to {FITS:.0%} of usable."
+        f"{NOTE}. Usable {usable:.0f} MiB = {vram_gib:.4g} GiB - {allowance.sentence()}. "
+        f"comfortable: up to {COMFORTABLE:.0%} of usable; fits: up to {FITS:.0%}; tight: only as said above; no: not at all."
         + (" *: autocast by the CPU's list of operations." if any(row.approximate for row in rows) else ""),
         style="dim",
         highlight=False,
@@ -201,3 +205,11 @@ def _remarks(rows: list[Row]) -> dict[str, list[str]]:
         if text:
             remarks.setdefault(text, []).append(f"{row.model} {row.recipe}")
     return remarks
+
+
+def _grouped(recipes: list[str]) -> str:
+    """ "model a, b; other c" of "model a", "model b", "other c"."""
+    by_model: dict[str, list[str]] = {}
+    for model, recipe in (name.split() for name in recipes):
+        by_model.setdefault(model, []).append(recipe)
+    return "; ".join(f"{model} {', '.join(names)}" for model, names in by_model.items())

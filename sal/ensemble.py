@@ -128,6 +128,8 @@ def _searched(clips: Joined, part: str, from_: str, notes: tuple[str, ...], quie
     from engine.ensemble import CALLS, SEED, search, top1
 
     console = Console(stderr=True)
+    if not quiet:
+        console.print(f"searching: {CALLS} evaluations, minutes of which are the optimiser's own", highlight=False)
     with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("searching", total=CALLS)
         found = search(clips, calls=CALLS, seed=SEED, progress=lambda done, _: bar.update(task, completed=done))

@@ -7,7 +7,7 @@ Every message answers four questions: what is wrong, where (file, key, row), wha
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class LabError(Exception):
@@ -37,6 +37,20 @@ class UsageError(LabError):
     """A wrong flag, option, key or value."""
 
     exit_code = 2
+
+
+def require(holds: bool, argument: str, value: object, expected: str) -> None:
+    """Refuse the `value` of a model's `argument` unless `holds`, with a `UsageError` that names what was `expected`."""
+    if not holds:
+        raise UsageError(f"model argument {argument} is {value!r}", where="model_args", expected=expected)
+
+
+def require_known(argument: str, value: object, known: Collection[str]) -> None:
+    """Refuse a `value` that is none of the `known` words, with a `UsageError` that names the nearest."""
+    if value not in tuple(known):
+        raise UsageError(
+            f"model argument {argument} is {value!r}{nearest(str(value), known)}", where="model_args", expected=", ".join(known)
+        )
 
 
 class DataError(LabError):

@@ -34,11 +34,11 @@ def as_float64(value: torch.Tensor | ArrayLike) -> NDArray[np.float64]:
 
 
 def relative_error(value: torch.Tensor | ArrayLike, reference: ArrayLike) -> float:
-    """max |a - b| / max |b|; infinite where the shapes differ, NaN where a value is NaN."""
+    """max |a - b| / max |b|; infinite where the shapes differ, NaN where a value is NaN, 0 where there is none."""
     a, b = as_float64(value), as_float64(reference)
     if a.shape != b.shape:
         return float("inf")
-    return float(np.max(np.abs(a - b)) / max(float(np.max(np.abs(b))), 1e-30))
+    return float(np.max(np.abs(a - b)) / max(float(np.max(np.abs(b))), 1e-30)) if a.size else 0.0
 
 
 def norm_error(values: ArrayLike, references: ArrayLike) -> float:

@@ -66,7 +66,9 @@ def measure(card: ModelCard, size: Mapping[str, Any], row: Row, *, steps: int, d
     """`row` with its figures, for the network of `size` (a row of [[expect]])."""
     torch.manual_seed(0)
     shape = expected_shape(card, size, row.window)
-    network = models.build(card, num_classes=size["classes"], skeleton=size["skeleton"], people=size["people"], **row.model_args)
+    told = {"frames": shape[1]} if "frames" in models.arguments(card) else {}  # of networks whose weights depend on the window
+    arguments = {**told, **row.model_args}
+    network = models.build(card, num_classes=size["classes"], skeleton=size["skeleton"], people=size["people"], **arguments)
     network = network.to(device).train()
     optimizer = build_optimizer(network.parameters(), lr=1e-3)
     step = TrainStep(network, optimizer, build_loss(), precision=precision, device=device)

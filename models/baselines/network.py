@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from models.baselines.mlp import MLP
 from models.baselines.stgcn import STGCN
-from shared_data.errors import LabError, nearest
+from shared_data.errors import LabError, require_known
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named
 
@@ -23,7 +23,7 @@ class Baseline(nn.Module):
     architecture  "mlp" or "stgcn"
     dropout       rate behind each hidden layer (mlp), in front of the classifier (stgcn)
 
-    Raises `LabError` for another architecture or an impossible rate.
+    Raises `UsageError` for another architecture.
     """
 
     def __init__(
@@ -37,14 +37,7 @@ class Baseline(nn.Module):
     ) -> None:
         super().__init__()
         layout = skeleton_named(skeleton) if isinstance(skeleton, str) else skeleton
-        if architecture not in ARCHITECTURES:
-            raise LabError(
-                f"unknown architecture {architecture!r}{nearest(architecture, ARCHITECTURES)}",
-                where="model argument architecture",
-                expected=" or ".join(ARCHITECTURES),
-            )
-        if not 0 <= dropout < 1:
-            raise LabError(f"dropout is {dropout}", where="model argument dropout", expected="a rate, 0 or more and below 1")
+        require_known("architecture", architecture, ARCHITECTURES)
         self.people, self.joints = people, layout.joints
         coordinates = people * layout.joints * COORDINATES
         self.network: nn.Module

@@ -187,10 +187,10 @@ class CTRGCN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Clips (N, C, T, V, M), or of one person as (N, T, V*C), to logits (N, K). Raises `LabError` for another shape."""
-        if x.dim() == 3:
-            x = rearrange(x, "n t (v c) -> n c t v 1", v=self.joints)
-        n, c, _, v, m = x.shape
-        if (c, v, m) != (self.in_channels, self.joints, self.people):
+        n, c, v, m = x.shape[0], self.in_channels, self.joints, self.people
+        if m == 1 and x.dim() == 3 and x.shape[2] == v * c:
+            x = rearrange(x, "n t (v c) -> n c t v 1", v=v)
+        if x.dim() != 5 or (x.shape[1], *x.shape[3:]) != (c, v, m):
             raise LabError(
                 f"CTR-GCN was given clips of shape {tuple(x.shape)}",
                 expected=f"(N, {self.in_channels}, T, {self.joints}, {self.people}): coordinates, frames, joints, people",

@@ -7,37 +7,30 @@ from typing import Any
 
 from torch import nn
 
-from engine.official import Entry, affine, batch_norm
+from engine.official import Entry, affine, batch_norm, known_words, layout_of
 from models.ctrgcn.network import CTRGCN, SUBSETS, MultiScaleTemporalConv, RefinedGraphConv
-from shared_data.errors import LabError
+from shared_data.errors import require
 
 GRAPHS = {"graph.ntu_rgb_d.Graph": "ntu25", "graph.ucla.Graph": "ucla20"}
 
-UNUSED: tuple[str, ...] = ()
+KNOWN = {
+    "num_class": "num_classes",
+    "num_point": None,
+    "num_person": "people",
+    "graph": "skeleton",
+    "graph_args": None,
+    "in_channels": "in_channels",
+    "drop_out": "dropout",
+    "adaptive": "adaptive",
+}
 
 
 def constructor(official: Mapping[str, Any]) -> dict[str, Any]:
     """Official ``Model(num_class, num_point, num_person, graph, graph_args, in_channels, drop_out, adaptive)`` -> ours."""
-    known = {"num_class", "num_point", "num_person", "graph", "graph_args", "in_channels", "drop_out", "adaptive"}
-    if unknown := sorted(set(official) - known):
-        raise LabError(f"unknown constructor argument {', '.join(unknown)}", expected=", ".join(sorted(known)))
-    graph = official.get("graph", "graph.ntu_rgb_d.Graph")
-    if graph not in GRAPHS:
-        raise LabError(f"unknown graph {graph!r}", where="constructor argument graph", expected=", ".join(GRAPHS))
+    said = known_words(official, KNOWN)
     labeling = (official.get("graph_args") or {}).get("labeling_mode", "spatial")
-    if labeling != "spatial":
-        raise LabError(f"unknown labeling mode {labeling!r}", where="constructor argument graph_args", expected="spatial")
-    joints = int(GRAPHS[graph][-2:])
-    if int(official.get("num_point", joints)) != joints:
-        raise LabError(f"num_point is {official['num_point']}, but {graph} has {joints} joints")
-    return {
-        "num_classes": int(official.get("num_class", 60)),
-        "skeleton": GRAPHS[graph],
-        "people": int(official.get("num_person", 2)),
-        "in_channels": int(official.get("in_channels", 3)),
-        "dropout": float(official.get("drop_out", 0.0)),
-        "adaptive": bool(official.get("adaptive", True)),
-    }
+    require(labeling == "spatial", "graph_args", official.get("graph_args"), "labeling_mode spatial")
+    return {"num_classes": 60, "people": 2, **said, "skeleton": layout_of(official, GRAPHS)}
 
 
 def table(model: nn.Module) -> list[Entry]:
@@ -79,13 +72,7 @@ def _temporal(official: str, ours: str, tcn: MultiScaleTemporalConv) -> Iterator
         yield from affine(f"{name}.0", f"{ours}.enter", rows)
         yield from batch_norm(f"{name}.1", f"{ours}.enter_bn", rows)
         if i < 2:
-            yield from _temporal_kernel(f"{name}.3.conv", f"{ours}.{('near', 'far')[i]}", c)
+            yield from affine(f"{name}.3.conv", f"{ours}.{('near', 'far')[i]}", shape=(c, c, 5, 1))  # here (c, c, 1, 5)
         yield from batch_norm(f"{name}.{'3.bn' if i < 2 else '4'}", f"{ours}.bn", rows)
     yield from affine(f"{official}.branches.3.0", f"{ours}.skip")
     yield from batch_norm(f"{official}.branches.3.1", f"{ours}.bn", branch[3])
-
-
-def _temporal_kernel(official: str, ours: str, c: int) -> Iterator[Entry]:
-    """Kernels over time: (c, c, 5, 1) officially, (c, c, 1, 5) here where time is innermost."""
-    yield Entry(f"{official}.weight", f"{ours}.weight", None, (c, c, 5, 1))
-    yield Entry(f"{official}.bias", f"{ours}.bias")

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from models.freqmixformer.graph import ancestors, cosine_transforms, spatial_adjacency
 from models.freqmixformer.products import GraphConvolution
-from shared_data.errors import LabError, UsageError
+from shared_data.errors import LabError, require
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named
 
@@ -293,9 +293,9 @@ class FreqMixFormer(nn.Module):
         joints = layout.joints
         split = (joints + 1) // 2 if split is None else split
         whole = frames >= SHRINKING and frames % SHRINKING == 0
-        _require(whole, "frames", frames, f"a multiple of {SHRINKING}, such as {max(frames // SHRINKING, 1) * SHRINKING}")
-        _require(hop >= 1, "hop", hop, "1 or more; 8 for plain coordinates")
-        _require(type(split) is int and 0 <= split <= joints, "split", split, f"a whole number, 0 to {joints}")
+        require(whole, "frames", frames, f"a multiple of {SHRINKING}, such as {max(frames // SHRINKING, 1) * SHRINKING}")
+        require(hop >= 1, "hop", hop, "1 or more; 8 for plain coordinates")
+        require(type(split) is int and 0 <= split <= joints, "split", split, f"a whole number, 0 to {joints}")
         self.people, self.joints, self.frames, self.in_channels = people, joints, frames, in_channels
         origin = ancestors(layout, hop)
         self.relative = any(joint is not None for joint in origin)
@@ -347,8 +347,3 @@ class FreqMixFormer(nn.Module):
         x = rearrange(self.embedding(x.flatten(0, 2)), "(b v) c t -> b v c t", v=self.joints) + self.position
         x = self.data_bn(x.view(n, -1, self.frames))
         return rearrange(x, "n (m v c) t -> (n m) c v t", m=self.people, v=self.joints).contiguous()
-
-
-def _require(holds: bool, argument: str, value: object, expected: str) -> None:
-    if not holds:
-        raise UsageError(f"model argument {argument} of FreqMixFormer is {value!r}", where="model_args", expected=expected)

@@ -7,21 +7,22 @@ from typing import Any
 
 from torch import nn
 
-from engine.official import Entry, affine, batch_norm
+from engine.official import Entry, affine, batch_norm, known_words, layout_of
 from models.freqmixformer.network import FreqMixFormer, SpatialMixing, TemporalMixing
-from shared_data.errors import LabError
+from shared_data.errors import require
 
 GRAPHS = {"graph.ntu_rgb_d.Graph": "ntu25", "graph.ucla.Graph": "ucla20"}
 KNOWN = {
     "num_class": "num_classes",
+    "num_point": None,
     "num_person": "people",
+    "graph": "skeleton",
+    "graph_args": None,
     "frame_size": "frames",  # of the low-memory presets
     "in_channels": "in_channels",
     "drop_out": "dropout",
+    "adaptive": None,
 }
-OTHERS = ("num_point", "graph", "graph_args", "adaptive")
-
-UNUSED: tuple[str, ...] = ()
 
 
 def constructor(official: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,18 +30,10 @@ def constructor(official: Mapping[str, Any]) -> dict[str, Any]:
 
     graph_args never reach the official graph, so any are accepted. hop and split are constants of the official code.
     """
-    if unknown := sorted(set(official) - set(KNOWN) - set(OTHERS)):
-        raise LabError(f"unknown constructor argument {', '.join(unknown)}", expected=", ".join([*KNOWN, *OTHERS]))
-    graph = official.get("graph") or "graph.ntu_rgb_d.Graph"
-    if graph not in GRAPHS:
-        raise LabError(f"unknown graph {graph!r}", where="constructor argument graph", expected=", ".join(GRAPHS))
-    joints = int(GRAPHS[graph][-2:])
-    if int(official.get("num_point", joints)) != joints:
-        raise LabError(f"num_point is {official['num_point']}, but {graph} has {joints} joints")
-    if not official.get("adaptive", True):
-        raise LabError("adaptive is False", where="constructor argument adaptive", expected="True: the graph is always learned")
-    ours = {"num_classes": 60, "skeleton": GRAPHS[graph], "people": 2}
-    return ours | {KNOWN[name]: value for name, value in official.items() if name in KNOWN}
+    said = known_words(official, KNOWN)
+    adaptive = official.get("adaptive", True)
+    require(bool(adaptive), "adaptive", adaptive, "True: the graph is always learned")
+    return {"num_classes": 60, "people": 2, **said, "skeleton": layout_of(official, GRAPHS)}
 
 
 def table(model: nn.Module) -> list[Entry]:
@@ -48,8 +41,7 @@ def table(model: nn.Module) -> list[Entry]:
     assert isinstance(model, FreqMixFormer)
     joints, width, _ = model.position.shape
     rows = [Entry("pos_embedding", "position", shape=(1, joints, width)), *batch_norm("data_bn", "data_bn")]
-    rows.append(Entry("to_joint_embedding.weight", "embedding.weight", shape=(width, model.in_channels)))
-    rows.append(Entry("to_joint_embedding.bias", "embedding.bias"))
+    rows += affine("to_joint_embedding", "embedding", shape=(width, model.in_channels))
     for i, block in enumerate(model.blocks):
         official, ours = f"l{i + 1}", f"blocks.{i}"
         rows += _spatial(f"{official}.spa_mixf", f"{ours}.spatial", block.spatial)
@@ -88,7 +80,7 @@ def _temporal(official: str, ours: str, temporal: TemporalMixing) -> Iterator[En
         yield from affine(f"{name}.0", f"{ours}.enter", rows)
         yield from batch_norm(f"{name}.1", f"{ours}.enter_bn", rows)
         if i < 2:
-            yield from _temporal_kernel(f"{name}.3.conv", f"{ours}.{('near', 'far')[i]}", c)
+            yield from affine(f"{name}.3.conv", f"{ours}.{('near', 'far')[i]}", shape=(c, c, 5, 1))  # here (c, c, 1, 5)
         yield from batch_norm(f"{name}.{'3.bn' if i < 2 else '4'}", f"{ours}.bn", rows)
     name = f"{official}.branches.3"
     yield from affine(f"{name}.0.conv", f"{ours}.embed", branch[0])
@@ -98,12 +90,5 @@ def _temporal(official: str, ours: str, temporal: TemporalMixing) -> Iterator[En
     name = f"{official}.branches.4"
     yield from affine(f"{name}.0.conv", f"{ours}.embed", branch[1])
     yield from batch_norm(f"{name}.0.bn", f"{ours}.unused_bn")
-    yield Entry(f"{name}.0.combine_conv.weight", f"{ours}.gate.weight", shape=(1, 2, 1, 1))
-    yield Entry(f"{name}.0.combine_conv.bias", f"{ours}.gate.bias")
+    yield from affine(f"{name}.0.combine_conv", f"{ours}.gate", shape=(1, 2, 1, 1))
     yield from batch_norm(f"{name}.1", f"{ours}.bn", branch[4])
-
-
-def _temporal_kernel(official: str, ours: str, c: int) -> Iterator[Entry]:
-    """Kernels over time: (c, c, 5, 1) officially, (c, c, 1, 5) here where time is innermost."""
-    yield Entry(f"{official}.weight", f"{ours}.weight", None, (c, c, 5, 1))
-    yield Entry(f"{official}.bias", f"{ours}.bias")

@@ -31,14 +31,13 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from models.hypergcn.graph import ensemble_adjacency
-from shared_data.errors import LabError, nearest
+from shared_data.errors import LabError, require, require_known
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named
 
 GROUPS = 8
 EPS = 1e-8
 WIDTHS = {"base": (128, 256, 256), "large": (128, 256, 512)}  # channels of the three stages of three blocks each
-GRAPHS = ("virtual_ensemble", "spatial_ensemble")
 VIRTUAL_INITS = ("repeated", "independent")
 
 
@@ -151,7 +150,7 @@ class HyperGraphConv(nn.Module):
         b, _, t, v = x.shape
         graph = self.graph(x)
         mix = Mix.apply if self.training else mixed
-        y = mix(x, graph[..., :v], self.value.to(x.dtype)).view(b, GROUPS, -1, t, v).add_(self.constant(graph))
+        y = mix(x, graph[..., :v], self.value.to(x.dtype)).view(b, GROUPS, -1, t, v) + self.constant(graph)
         return F.relu(self.bn(y.flatten(1, 2)).add_(self.down(x)), inplace=True)
 
     def constant(self, graph: Tensor) -> Tensor:
@@ -283,7 +282,6 @@ class HyperGCN(nn.Module):
     people        M of the clips; absent people are zero and are averaged in, as officially
     size          "base" or "large"
     hyper_joints  virtual joints of each block (3); 0 leaves them out
-    graph         "virtual_ensemble", or "spatial_ensemble", which knows no virtual joints and is the same without them
     virtual_init  "repeated": the virtual joints of a block start alike, as officially, and stay nearly alike; "independent"
                   draws each for itself, an extension
     neighbours    nodes in a hyper-edge, itself included (9)
@@ -299,7 +297,6 @@ class HyperGCN(nn.Module):
         people: int = 2,
         size: str = "base",
         hyper_joints: int = 3,
-        graph: str = "virtual_ensemble",
         virtual_init: str = "repeated",
         neighbours: int = 9,
         in_channels: int = 3,
@@ -307,8 +304,13 @@ class HyperGCN(nn.Module):
     ) -> None:
         super().__init__()
         layout = skeleton_named(skeleton) if isinstance(skeleton, str) else skeleton
-        _check_names(size=(size, tuple(WIDTHS)), graph=(graph, GRAPHS), virtual_init=(virtual_init, VIRTUAL_INITS))
-        _check_nodes(layout, hyper_joints, graph, neighbours)
+        require_known("size", size, WIDTHS)
+        require_known("virtual_init", virtual_init, VIRTUAL_INITS)
+        require(hyper_joints >= 0, "hyper_joints", hyper_joints, "0 or more")
+        require(neighbours >= 1, "neighbours", neighbours, "1 or more")
+        most = layout.joints + hyper_joints
+        fewest = f"{neighbours - layout.joints} virtual joints or more: {layout.name} has {layout.joints} joints"
+        require(neighbours <= most, "neighbours", neighbours, f"at most {most}, or {fewest}")
         self.people, self.joints, self.in_channels = people, layout.joints, in_channels
         adjacency = torch.tensor(ensemble_adjacency(layout, hyper_joints, GROUPS))
         width = WIDTHS[size][0]
@@ -341,8 +343,8 @@ class HyperGCN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Clips (N, C, T, V, M) to logits (N, K). Raises `LabError` for another shape."""
-        n, c, _, v, m = x.shape
-        if (c, v, m) != (self.in_channels, self.joints, self.people):
+        n, c, v, m = x.shape[0], self.in_channels, self.joints, self.people
+        if x.dim() != 5 or (x.shape[1], *x.shape[3:]) != (c, v, m):
             raise LabError(
                 f"Hyper-GCN was given clips of shape {tuple(x.shape)}",
                 expected=f"(N, {self.in_channels}, T, {self.joints}, {self.people}): coordinates, frames, joints, people",
@@ -379,30 +381,3 @@ class HyperGCN(nn.Module):
             dots = (virtual.unsqueeze(0) * virtual.unsqueeze(1)).sum(2)  # no product: autocast would round it
             excess.append(F.relu(dots / (length.unsqueeze(0) * length.unsqueeze(1) + EPS)).sum() - h)
         return torch.stack(excess).mean() / (h * (h - 1))
-
-
-def _check_names(**given: tuple[str, tuple[str, ...]]) -> None:
-    for key, (value, known) in given.items():
-        if value not in known:
-            raise LabError(
-                f"unknown {key} {value!r}{nearest(str(value), known)}", where=f"model argument {key}", expected=", ".join(known)
-            )
-
-
-def _check_nodes(layout: Skeleton, hyper_joints: int, graph: str, neighbours: int) -> None:
-    """Refuse counts that no clip can satisfy."""
-    if hyper_joints < 0 or neighbours < 1:
-        key, value, least = ("hyper_joints", hyper_joints, 0) if hyper_joints < 0 else ("neighbours", neighbours, 1)
-        raise LabError(f"{key} is {value}", where=f"model argument {key}", expected=f"{least} or more")
-    if graph == "spatial_ensemble" and hyper_joints:
-        raise LabError(
-            f"the graph spatial_ensemble has no room for {hyper_joints} virtual joints",
-            where="model argument graph",
-            expected="hyper_joints 0, or graph virtual_ensemble",
-        )
-    if layout.joints + hyper_joints < neighbours:
-        raise LabError(
-            f"a hyper-edge of {neighbours} nodes, but {layout.name} has {layout.joints} joints and {hyper_joints} virtual ones",
-            where="model argument neighbours",
-            expected=f"at most {layout.joints + hyper_joints}, or {neighbours - layout.joints} virtual joints or more",
-        )

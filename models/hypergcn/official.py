@@ -7,15 +7,25 @@ from typing import Any
 
 from torch import nn
 
-from engine.official import Entry, affine, batch_norm
+from engine.official import Entry, affine, batch_norm, known_words, layout_of
 from engine.parity.limits import Allowance, Limits
-from models.hypergcn.network import GRAPHS, HyperGCN, HyperGraphConv, MultiScaleTemporalConv
-from shared_data.errors import LabError, nearest
+from models.hypergcn.network import HyperGCN, HyperGraphConv, MultiScaleTemporalConv
+from shared_data.errors import require, require_known
+from shared_data.skeletons import skeleton
 
-SKELETONS = {"graph.ntu_rgb_d.Graph": "ntu25", "graph.ucla.Graph": "ucla20"}
-KNOWN = ("num_class", "num_point", "num_person", "hyper_joints", "graph", "graph_args", "in_channels", "drop_out", "adaptive")
-
-UNUSED: tuple[str, ...] = ()
+GRAPHS = {"graph.ntu_rgb_d.Graph": "ntu25", "graph.ucla.Graph": "ucla20"}
+LABELINGS = ("virtual_ensemble", "spatial_ensemble")  # the second knows no virtual joints and is the same graph without them
+KNOWN = {
+    "num_class": "num_classes",
+    "num_point": None,
+    "num_person": "people",
+    "hyper_joints": "hyper_joints",
+    "graph": "skeleton",
+    "graph_args": None,
+    "in_channels": "in_channels",
+    "drop_out": "dropout",
+    "adaptive": None,
+}
 
 
 def constructor(official: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,50 +34,22 @@ def constructor(official: Mapping[str, Any]) -> dict[str, Any]:
     The official base and large networks are two classes with the same arguments; `[official_variants]` of `model.toml` says
     which one a name stands for.
     """
-    if unknown := sorted(set(official) - set(KNOWN)):
-        raise LabError(
-            f"unknown constructor argument {', '.join(unknown)}{nearest(unknown[0], KNOWN)}", expected=", ".join(sorted(KNOWN))
-        )
-    if not official.get("adaptive", True):
-        raise LabError(
-            "Hyper-GCN without its adaptive graph is not known here", where="constructor argument adaptive", expected="True"
-        )
-    graph = official.get("graph") or "graph.ntu_rgb_d.Graph"
-    if graph not in SKELETONS:
-        raise LabError(
-            f"unknown graph {graph!r}{nearest(str(graph), SKELETONS)}",
-            where="constructor argument graph",
-            expected=", ".join(SKELETONS),
-        )
+    ours = {"num_classes": 60, "people": 2, "hyper_joints": 0, **known_words(official, KNOWN)}  # 0: four configurations say none
+    adaptive = official.get("adaptive", True)
+    require(bool(adaptive), "adaptive", adaptive, "True: the graph is always learned")
     options = dict(official.get("graph_args") or {})
-    labeling = options.pop("labeling_mode", GRAPHS[0])
-    hyper_joints = int(official.get("hyper_joints", 0))  # left out in four official configurations, which thus have none
-    if labeling not in GRAPHS:
-        raise LabError(
-            f"the labeling mode {labeling!r} gives no graph for each of the 8 groups of channels",
-            where="constructor argument graph_args",
-            expected=", ".join(GRAPHS),
-        )
-    if options.pop("hyper_joints", hyper_joints) != hyper_joints or options:
-        raise LabError(
-            f"graph_args does not fit: {official['graph_args']}",
-            where="constructor argument graph_args",
-            expected=f"labeling_mode, and no other count of virtual joints than hyper_joints ({hyper_joints})",
-        )
-    joints = int(SKELETONS[graph][-2:])
-    if int(official.get("num_point", joints)) != joints:
-        raise LabError(
-            f"num_point is {official['num_point']}, but {graph} has {joints} joints", where="constructor argument num_point"
-        )
-    return {
-        "num_classes": int(official.get("num_class", 60)),
-        "skeleton": SKELETONS[graph],
-        "people": int(official.get("num_person", 2)),
-        "hyper_joints": hyper_joints,
-        "graph": labeling,
-        "in_channels": int(official.get("in_channels", 3)),
-        "dropout": float(official.get("drop_out", 0.0)),
-    }
+    labeling = options.pop("labeling_mode", LABELINGS[0])
+    require_known("graph_args.labeling_mode", labeling, LABELINGS)
+    count = ours["hyper_joints"]
+    require(
+        options in ({}, {"hyper_joints": count}),
+        "graph_args",
+        official.get("graph_args"),
+        f"a labeling_mode, and no other count of virtual joints than hyper_joints ({count})",
+    )
+    said = official.get("hyper_joints")  # unsaid, a network of ours would have some
+    require(labeling != "spatial_ensemble" or said == 0, "hyper_joints", said, "0: spatial_ensemble has room for none")
+    return {**ours, "skeleton": layout_of(official, GRAPHS)}
 
 
 def allowance(official: Mapping[str, Any]) -> Allowance | None:
@@ -76,7 +58,7 @@ def allowance(official: Mapping[str, Any]) -> Allowance | None:
     The recorded training run used exact distances, so only what a near-tie can change later gets another limit.
     """
     arguments = constructor(official)
-    if int(arguments["skeleton"][-2:]) + arguments["hyper_joints"] <= 25:
+    if skeleton(arguments["skeleton"]).joints + arguments["hyper_joints"] <= 25:
         return None
     return Allowance(
         "with more than 25 nodes the official code takes distances by a matrix product, which leaves a joint away from itself",

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from models.msg3d.graph import diameter, disentangled_adjacency
 from models.msg3d.recompute import activated, recomputed
-from shared_data.errors import LabError
+from shared_data.errors import LabError, require
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named
 
@@ -228,12 +228,11 @@ class MSG3D(nn.Module):
             every_hop if gcn_scales is None else gcn_scales,
             min(6, every_hop) if g3d_scales is None else g3d_scales,
         )
-        counts = {"num_classes": num_classes, "people": people, "in_channels": in_channels}
-        for name, value in {**counts, "gcn_scales": scales[0], "g3d_scales": scales[1]}.items():
-            _check(name, value, _whole(value), "a whole number from 1")
+        for name, value in zip(("gcn_scales", "g3d_scales"), scales, strict=True):
+            require(_whole(value), name, value, "a whole number from 1")
         odd = isinstance(windows, Sequence) and not isinstance(windows, str) and all(_whole(w) and w % 2 for w in windows)
-        _check("windows", windows, odd, "a list of odd numbers of frames, such as [3, 5]: a window has a middle frame")
-        _check("width", width, _whole(width) and width % BRANCHES == 0, "a multiple of 6, for the six branches over time")
+        require(odd, "windows", windows, "a list of odd numbers of frames, such as [3, 5]: a window has a middle frame")
+        require(_whole(width) and width % BRANCHES == 0, "width", width, "a multiple of 6, for the six branches over time")
         self.people, self.joints, self.in_channels = people, layout.joints, in_channels
         self.data_bn = nn.BatchNorm1d(people * layout.joints * in_channels)
         plan = ((in_channels, width, width, 1), (width, width, 2 * width, 2), (2 * width, 2 * width, 4 * width, 2))
@@ -262,8 +261,3 @@ class MSG3D(nn.Module):
 
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _check(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        raise LabError(f"{name} of MS-G3D is {value!r}", where="model_args", expected=expected)

@@ -7,15 +7,21 @@ from typing import Any
 
 from torch import nn
 
-from engine.official import Entry, affine, batch_norm
+from engine.official import Entry, affine, batch_norm, known_words, layout_of
 from engine.parity.limits import Allowance, Limits
 from models.msg3d.network import BRANCHES, DILATIONS, MSG3D, DisentangledConv, MultiScaleTemporalConv, Stage, WindowPath
-from shared_data.errors import LabError
-from shared_data.skeletons import skeleton
 
 GRAPHS = {"graph.ntu_rgb_d.AdjMatrixGraph": "ntu25", "graph.kinetics.AdjMatrixGraph": "kinetics18"}
 
-UNUSED: tuple[str, ...] = ()
+KNOWN = {
+    "num_class": "num_classes",
+    "num_point": None,
+    "num_person": "people",
+    "num_gcn_scales": "gcn_scales",
+    "num_g3d_scales": "g3d_scales",
+    "graph": "skeleton",
+    "in_channels": "in_channels",
+}
 
 
 def constructor(official: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,23 +29,8 @@ def constructor(official: Mapping[str, Any]) -> dict[str, Any]:
 
     What is left out is taken as in the official configurations for NTU RGB+D 60.
     """
-    known = {"num_class", "num_point", "num_person", "num_gcn_scales", "num_g3d_scales", "graph", "in_channels"}
-    if unknown := sorted(set(official) - known):
-        raise LabError(f"unknown constructor argument {', '.join(unknown)}", expected=", ".join(sorted(known)))
-    graph = official.get("graph", "graph.ntu_rgb_d.AdjMatrixGraph")
-    if graph not in GRAPHS:
-        raise LabError(f"unknown graph {graph!r}", where="constructor argument graph", expected=", ".join(GRAPHS))
-    joints = skeleton(GRAPHS[graph]).joints
-    if int(official.get("num_point", joints)) != joints:
-        raise LabError(f"num_point is {official['num_point']}, but {graph} has {joints} joints")
-    return {
-        "num_classes": int(official.get("num_class", 60)),
-        "skeleton": GRAPHS[graph],
-        "people": int(official.get("num_person", 2)),
-        "gcn_scales": int(official.get("num_gcn_scales", 13)),
-        "g3d_scales": int(official.get("num_g3d_scales", 6)),
-        "in_channels": int(official.get("in_channels", 3)),
-    }
+    usual = {"num_classes": 60, "people": 2, "gcn_scales": 13, "g3d_scales": 6}
+    return {**usual, **known_words(official, KNOWN), "skeleton": layout_of(official, GRAPHS)}
 
 
 def allowance(official: Mapping[str, Any]) -> Allowance:
@@ -79,8 +70,7 @@ def _stage(number: int, ours: str, stage: Stage) -> Iterator[Entry]:
 def _window(official: str, ours: str, path: WindowPath) -> Iterator[Entry]:
     yield from _graph(f"{official}.gcn3d.1", f"{ours}.graph", path.graph, f"{ours}.graph_bn")
     window, (c_out, c_in) = path.graph.window, path.collapse.weight.shape[:2]
-    yield Entry(f"{official}.out_conv.weight", f"{ours}.collapse.weight", None, (c_out, c_in // window, 1, window, 1))
-    yield Entry(f"{official}.out_conv.bias", f"{ours}.collapse.bias")
+    yield from affine(f"{official}.out_conv", f"{ours}.collapse", shape=(c_out, c_in // window, 1, window, 1))
     yield from batch_norm(f"{official}.out_bn", f"{ours}.bn")
 
 
@@ -101,8 +91,7 @@ def _temporal(official: str, ours: str, tcn: MultiScaleTemporalConv) -> Iterator
         yield from affine(f"{name}.0", f"{ours}.enter", rows)
         yield from batch_norm(f"{name}.1", f"{ours}.enter_bn", rows)
         if dilated:  # kernels over time: (c, c, 3, 1) officially, (c, c, 1, 3) here where time is innermost
-            yield Entry(f"{name}.3.conv.weight", f"{ours}.dilated.{i}.weight", None, (c, c, 3, 1))
-            yield Entry(f"{name}.3.conv.bias", f"{ours}.dilated.{i}.bias")
+            yield from affine(f"{name}.3.conv", f"{ours}.dilated.{i}", shape=(c, c, 3, 1))
         yield from batch_norm(f"{name}.3.bn" if dilated else f"{name}.4", f"{ours}.bn", rows)
     name = f"{official}.branches.{BRANCHES - 1}"
     yield from affine(f"{name}.0", f"{ours}.skip")

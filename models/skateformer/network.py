@@ -32,11 +32,10 @@ from models.skateformer.sizes import (
     Size,
     check_frames,
     check_heads,
-    check_option,
     check_points,
     partition_sizes,
 )
-from shared_data.errors import LabError
+from shared_data.errors import LabError, require
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named
 
@@ -213,17 +212,17 @@ class SkateFormer(nn.Module):
     ) -> None:
         super().__init__()
         layout = skeleton_named(skeleton) if isinstance(skeleton, str) else skeleton
+        require(points is None or points >= 1, "points", points, "1 or more joints per person")
         self.joints = points or len(layout.orders.get("skateformer", range(layout.joints)))
         self.people, self.in_channels, self.frames = people, in_channels, frames
         self.sizes = partition_sizes((type_1_size, type_2_size, type_3_size, type_4_size))
         check_heads(num_heads)
         check_frames(frames, self.sizes)
         check_points(people * self.joints, self.sizes)
-        check_option("kernel_size", kernel_size, kernel_size > 0 and kernel_size % 2 == 1, "an odd number of frames")
-        check_option("mlp_ratio", mlp_ratio, int(mlp_ratio * WIDTHS[0]) > 0, f"at least 1/{WIDTHS[0]}")
-        check_option("attn_drop", attn_drop, 0 <= attn_drop < 1, "a rate, 0 to below 1")
-        check_option("head_drop", head_drop, 0 <= head_drop < 1, "a rate, 0 to below 1")
-        check_option("drop_path", drop_path, 0 <= drop_path < 1, "a rate, 0 to below 1")
+        require(kernel_size > 0 and kernel_size % 2 == 1, "kernel_size", kernel_size, "an odd number of frames")
+        require(mlp_ratio * WIDTHS[0] >= 1, "mlp_ratio", mlp_ratio, f"at least 1/{WIDTHS[0]}")
+        for name, rate in (("attn_drop", attn_drop), ("head_drop", head_drop), ("drop_path", drop_path)):
+            require(0 <= rate < 1, name, rate, "a rate, 0 or more and below 1")
 
         widths = [width for width in WIDTHS for _ in range(DEPTH)]
         points = people * self.joints

@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from engine.official import Entry, affine, batch_norm
+from engine.official import Entry, affine, batch_norm, known_words
 from models.skateformer.network import Block, SkateFormer
 from models.skateformer.sizes import DEPTH
-from shared_data.errors import LabError
 
 LAYOUTS = {24: "ntu25", 25: "ntu25", 20: "ucla20"}  # joints -> the layout they are of
-SAME = (
+SAME = (  # in both vocabularies
+    "num_classes",
     "in_channels",
     "kernel_size",
     "num_heads",
@@ -28,18 +28,12 @@ SAME = (
     "mlp_ratio",
     "index_t",
 )
-RENAMED = {"num_classes": "num_classes", "num_people": "people", "num_points": "points", "num_frames": "frames"}
-FLOATS = ("attn_drop", "head_drop", "drop_path", "mlp_ratio")
-
-UNUSED: tuple[str, ...] = ()
+KNOWN = {**{word: word for word in SAME}, "num_people": "people", "num_points": "points", "num_frames": "frames"}
 
 
 def constructor(official: Mapping[str, Any]) -> dict[str, Any]:
     """Official ``SkateFormer_(num_classes, num_people, num_points, num_frames, kernel_size, num_heads, ...)`` -> ours."""
-    if unknown := sorted(set(official) - {*SAME, *RENAMED}):
-        raise LabError(f"unknown constructor argument {', '.join(unknown)}", expected=", ".join(sorted({*SAME, *RENAMED})))
-    ours = {"num_classes": 60, "people": 2, "points": 24}
-    ours |= {RENAMED.get(key, key): float(value) if key in FLOATS else value for key, value in official.items()}
+    ours = {"num_classes": 60, "people": 2, "points": 24, **known_words(official, KNOWN)}
     return {**ours, "skeleton": LAYOUTS.get(ours["points"], "ntu25")}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared_data.errors import UsageError
+from shared_data.errors import UsageError, require
 
 DEPTH = 2
 WIDTHS = (96, 192, 192, 192)  # channels of the four stages, each of DEPTH blocks
@@ -59,14 +59,7 @@ def check_points(points: int, sizes: Sequence[Size]) -> None:
 def check_heads(heads: int) -> None:
     """Raises `UsageError` unless `heads` divides into the branches of every stage."""
     fitting = [n for n in range(8, WIDTHS[0] + 1, 8) if all(width % n == 0 for width in WIDTHS)]
-    if heads not in fitting:
-        raise UsageError(f"SkateFormer cannot have {heads} heads", where="num_heads", expected=_listed(fitting))
-
-
-def check_option(name: str, value: float, ok: bool, expected: str) -> None:
-    """Raises `UsageError` unless `ok`."""
-    if not ok:
-        raise UsageError(f"{name} is {value}", where="model_args", expected=expected)
+    require(heads in fitting, "num_heads", heads, _listed(fitting))
 
 
 def partition_sizes(given: Sequence[Sequence[int]]) -> tuple[Size, ...]:
@@ -74,8 +67,7 @@ def partition_sizes(given: Sequence[Sequence[int]]) -> tuple[Size, ...]:
     sizes = []
     for number, size in enumerate(given, 1):
         whole = isinstance(size, (list, tuple)) and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in size)
-        if not whole or len(size) != 2:
-            raise UsageError(f"type_{number}_size is {size!r}", where="model_args", expected="[frames, joints], such as [8, 8]")
+        require(whole and len(size) == 2, f"type_{number}_size", size, "[frames, joints], such as [8, 8]")
         sizes.append((size[0], size[1]))
     return tuple(sizes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from engine.config import RunConfig, parse
 from engine.errors import ConfigError
 from engine.export import export_onnx
 from engine.step import forward, takes_positions
+from shared_data.errors import LabError
 from shared_data.protocols import BENCHMARKS
 from shared_data.skeletons import skeleton
 from smoke_tests.fingerprint import settle
@@ -102,6 +104,7 @@ def test_every_recipe_builds_and_runs(name: str, recipe: str) -> None:
     size = SIZES[config.dataset]
     with torch.device("meta"):
         network = built(name, size, **model_arguments(config, size[0], skeleton(size[1]), size[2]))
+        assert all(value.is_meta for value in (*network.parameters(), *network.buffers()))
         for train in (True, False):
             clips = torch.empty(2, *clip_shape(config, skeleton(size[1]), size[2], train=train))
             assert network(clips).shape == (2, size[0])
@@ -224,6 +227,20 @@ def test_absent_people_and_empty_clips_make_a_difference(name: str) -> None:
         one, two, none = (network.eval()(x) for x in (present, absent, empty))
     assert torch.isfinite(torch.stack([one, two, none])).all()
     assert not torch.allclose(one, two) and not torch.allclose(two, none)
+
+
+@every_model
+def test_clips_of_another_shape_are_refused(name: str) -> None:
+    """Other coordinates, joints or people, or no axes for them: the message has the shape given and the one expected."""
+    row = CARDS[name].toml["expect"][0]
+    c, t, v, m = expected_shape(CARDS[name], row)
+    with torch.device("meta"):
+        network = built(name, (row["classes"], row["skeleton"], row["people"]), **row.get("model_args", {}))
+        wrong = [(c - 1, t, v, m), (c, t, v - 5, m), (c, t, v, m + 1), (c, t, v, m - 1), (c, t, v * m), (t, v * m * c)]
+        for shape in wrong:
+            with pytest.raises(LabError, match=re.escape(str((2, *shape)))) as caught:
+                network(torch.empty(2, *shape))
+            assert re.match(rf"\(N, {c}, (T|{t}), {v}, {m}\)", caught.value.expected), shape
 
 
 @pytest.mark.slow

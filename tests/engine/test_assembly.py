@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from engine import assembly
+from engine import assembly, models
 from engine.config import parse
 from engine.errors import ConfigError
-from shared_data.errors import MissingInputError
+from engine.parity import fixture
+from shared_data.errors import LabError, MissingInputError, UsageError
 from shared_data.skeletons import NTU25
 
 CPU = torch.device("cpu")
+PARITY = Path(__file__).resolve().parents[1] / "parity"
 
 
 def config(*flags: str):
@@ -44,7 +48,10 @@ def test_thinning_is_even_and_keeps_all_classes(tiny_data: Path) -> None:
     assert [len(split) for split in (assembly.load_data(few).train, assembly.load_data(few).test)] == [20, 12]
 
 
-@pytest.mark.parametrize("words", ["{num_classes: 3}", "{num_class: 3}", "{num_person: 1}", "{graph: graph.ucla.Graph}"])
+@pytest.mark.parametrize(
+    "words",
+    ["{num_classes: 3}", "{num_class: 3}", "{num_class: 60}", "{num_person: 1}", "{graph: graph.ucla.Graph, num_point: 20}"],
+)
 def test_what_follows_from_the_data_cannot_be_set(tiny_data: Path, words: str) -> None:
     run = config("--data", str(tiny_data), "--model-args", words)
     with pytest.raises(ConfigError, match="in the data and cannot be set"):
@@ -59,6 +66,68 @@ def test_official_words_for_model_arguments_are_understood(tiny_data: Path) -> N
     wrong = config("--data", str(tiny_data), "--model-args", "{adaptiv: true}")
     with pytest.raises(ConfigError, match="did you mean adaptive"):
         assembly.build_model(wrong, assembly.load_data(wrong), CPU)
+
+
+def official_words() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Case -> official name of a model and the constructor arguments that its configurations and its users give."""
+    cases = {path.stem: fixture.load(path).meta for path in sorted(PARITY.glob("*.npz"))}
+    found = {case: (meta["model"], meta["constructor_args"]) for case, meta in cases.items()}
+    labeling = {"labeling_mode": "virtual_ensemble", "hyper_joints": 3}
+    found["hypergcn with its graph's count"] = ("hypergcn_base", {**found["hypergcn_base_ntu60"][1], "graph_args": labeling})
+    trimmed = {"num_heads": 8, "drop_path": 0.05}
+    trimmed |= {"type_1_size": [4, 6], "type_2_size": [4, 8], "type_3_size": [4, 6], "type_4_size": [4, 8]}
+    shape = {"num_classes": 60, "num_people": 2, "num_points": 24, "kernel_size": 7, "mlp_ratio": 4.0, "index_t": True}
+    return found | {"skateformer, a few": ("skateformer", trimmed), "skateformer, all": ("skateformer", shape | trimmed)}
+
+
+OFFICIAL = official_words()
+
+
+@pytest.mark.parametrize(("name", "words"), OFFICIAL.values(), ids=OFFICIAL)
+def test_official_model_arguments_give_the_official_network(name: str, words: dict[str, Any]) -> None:
+    card, variant = models.find_official(name)
+    flags = ["--recipe", "smoke", "--train-window-size", "64", "--test-window-size", "64", "--model-args"]
+    run = parse([*flags, json.dumps({**words, **variant})], model=card.name)
+    with torch.device("meta"):
+        given = assembly.model_arguments(run, 60, NTU25, 2)
+        network = models.build(card, num_classes=60, skeleton=NTU25, people=2, **given)
+        wanted = models.build(card, **models.official_module(card).constructor(words), **variant)
+    shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (network, wanted)]
+    assert shapes[0] == shapes[1] and str(network) == str(wanted)
+
+
+def test_all_models_with_official_names_are_tried() -> None:
+    tried = {models.find_official(name)[0].name for name, _ in OFFICIAL.values()}
+    assert tried == {name for name, card in models.discover().items() if (card.folder / "official.py").exists()}
+
+
+def hyper_arguments(words: str) -> dict[str, Any]:
+    run = parse(["--train-window-size", "16", "--test-window-size", "16", "--model-args", words], model="hypergcn")
+    return assembly.model_arguments(run, 60, NTU25, 2)
+
+
+def test_a_word_of_both_vocabularies_means_the_official_argument_beside_official_words() -> None:
+    assert hyper_arguments("{num_class: 60, hyper_joints: 0, size: large}") == {"hyper_joints": 0, "size": "large"}
+    assert hyper_arguments("{hyper_joints: 2, neighbours: 5}") == {"hyper_joints": 2, "neighbours": 5}
+    assert hyper_arguments("{num_class: 60, drop_out: 0.5}") == {"dropout": 0.5}  # what is not said keeps our default
+    with pytest.raises(UsageError, match="hyper_joints \\(2\\)"):
+        hyper_arguments("{hyper_joints: 2, graph_args: {hyper_joints: 3}}")
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "message"),
+    [
+        ("hypergcn", "{num_pont: 25}", "did you mean num_point"), ("hypergcn", "{hyper_joint: 2}", "did you mean hyper_joints"),
+        ("hypergcn", "{num_class: 60, neighbour: 2}", "takes no model argument 'neighbour'; did you mean neighbours"),
+        ("msg3d", "{num_point: 20}", "num_point is 20(.|\n)*25, the joints of"),
+        ("baselines", "{num_class: 60}", "takes no model argument 'num_class'(.|\n)*architecture, dropout"),
+    ],
+)  # fmt: skip
+def test_a_word_of_neither_vocabulary_is_refused(model: str, words: str, message: str) -> None:
+    run = parse(["--recipe", "smoke", "--model-args", words], model=model)
+    with pytest.raises(LabError, match=message) as caught:
+        assembly.model_arguments(run, 60, NTU25, 2)
+    assert caught.value.exit_code == 2
 
 
 def test_a_network_that_needs_the_window_is_told(tiny_data: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
+import torch
 
 from engine import models
 from engine.errors import ConfigError
 from engine.models import ModelError
+from shared_data.errors import UsageError
 
 NETWORK = """
 from torch import nn
@@ -19,8 +22,9 @@ from models.NAME.size import WIDTH
 class Net(nn.Linear):
     def __init__(self, num_classes: int, *, skeleton, people: int, depth: int = 1, rate: float = 0.0):
         super().__init__(WIDTH, num_classes)
-        self.depth, self.rate = depth, rate
+        self.depth, self.rate, self.step = depth, rate, 1 / depth
 """
+SIZES = {"num_classes": 3, "skeleton": "ntu25", "people": 2}
 
 
 def write(
@@ -103,6 +107,49 @@ def test_wrong_model_arguments(folder: Path, arguments: dict[str, object], messa
     card = models.find("planted_b")
     with pytest.raises(ConfigError, match=message):
         models.build(card, num_classes=3, skeleton="ntu25", people=2, **arguments)
+
+
+def test_an_argument_that_the_network_breaks_on(folder: Path) -> None:
+    write(folder, "planted_b")
+    with pytest.raises(ConfigError, match=r"planted_b cannot be built: .*division by zero\n.*depth 0") as caught:
+        models.build(models.find("planted_b"), **SIZES, depth=0)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_network_that_breaks_by_itself_is_seen_as_it_is(folder: Path) -> None:
+    write(folder, "planted_b")
+    (folder / "planted_b" / "size.py").write_text("WIDTH = 'five'\n")
+    with pytest.raises(TypeError):
+        models.build(models.find("planted_b"), **SIZES)
+
+
+@pytest.mark.parametrize("name", models.discover())
+def test_numbers_that_no_network_can_have_are_refused_alike(name: str) -> None:
+    """Every number that a model takes refuses -1; counts refuse 0 and rates 1, each by name and with exit code 2."""
+    card = models.find(name)
+    hints = typing.get_type_hints(models.entry_class(card).__init__)
+    numbers = [key for key, hint in hints.items() if hint in (int, float, int | None, float | None)]
+    assert {"num_classes", "people"} < set(numbers)
+    wrong = [(key, -1) for key in numbers]
+    wrong += [(key, 0) for key in models.COUNTS if key in numbers] + [(key, 1.0) for key in models.RATES if key in numbers]
+    for key, value in wrong:
+        with torch.device("meta"), pytest.raises(UsageError) as caught:
+            models.build(card, **{**SIZES, key: value})
+        said = str(caught.value)
+        assert key in said and str(value) in said and caught.value.expected and caught.value.exit_code == 2, said
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("hypergcn", "neighbours", 0), ("msg3d", "width", 7), ("freqmixformer", "hop", 0), ("ctrgcn", "dropout", 2.0),
+        ("skateformer", "head_drop", 1.5), ("baselines", "architecture", "mpl"), ("hypergcn", "size", "huge"),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_work_is_refused_alike(name: str, key: str, value: object) -> None:
+    with torch.device("meta"), pytest.raises(UsageError, match=f"model argument {key} is {value!r}") as caught:
+        models.build(models.find(name), **SIZES, **{key: value})
+    assert caught.value.exit_code == 2 and caught.value.expected
 
 
 def test_entry_that_names_nothing(folder: Path) -> None:

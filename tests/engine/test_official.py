@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from engine.errors import WeightsError
-from engine.official import Entry, OfficialNames, strip_prefix
+from engine.official import Entry, OfficialNames, known_words, layout_of, strip_prefix
+from shared_data.errors import UsageError
 
 
 class Joined(nn.Module):
@@ -123,3 +124,33 @@ def test_an_entry_may_lie_in_another_order_of_dimensions() -> None:
     assert model.weight[2, 1, 0] == official["rest"][1, 0, 1, 0]
     back = names.to_official(model.state_dict(), model)
     assert all(torch.equal(back[key], value) for key, value in official.items())
+
+
+KNOWN = {"num_class": "num_classes", "num_point": None, "graph": "skeleton", "drop_out": "dropout"}
+GRAPHS = {"graph.ntu": "ntu25", "graph.kinetics": "kinetics18"}
+
+
+def test_official_words_in_ours() -> None:
+    assert known_words({"num_class": 5, "num_point": 25, "drop_out": 0.5}, KNOWN) == {"num_classes": 5, "dropout": 0.5}
+    with pytest.raises(UsageError, match=r"argument num_clas; did you mean num_class\?(.|\n)*num_point, graph") as caught:
+        known_words({"num_class": 5, "num_clas": 5}, KNOWN)
+    assert caught.value.exit_code == 2
+
+
+def test_layout_of_the_official_graph() -> None:
+    assert layout_of({}, GRAPHS) == layout_of({"graph": None, "num_point": 25}, GRAPHS) == "ntu25"
+    assert layout_of({"graph": "graph.kinetics", "num_point": 18}, GRAPHS) == "kinetics18"
+
+
+@pytest.mark.parametrize(
+    ("official", "message"),
+    [
+        ({"graph": "graph.kinetic"}, r"did you mean graph\.kinetics"),
+        ({"graph": {"name": "ntu"}}, "graph is {.name.: .ntu.}"),
+        ({"num_point": 18}, "expected: 25, the joints of graph.ntu"),
+        ({"graph": "graph.kinetics", "num_point": 25}, "num_point is 25(.|\n)*18, the joints"),
+    ],
+)
+def test_an_official_graph_that_does_not_fit(official: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        layout_of(official, GRAPHS)

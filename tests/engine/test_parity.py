@@ -53,6 +53,13 @@ def test_forward_fixture() -> None:
     assert exact["float64 gradient norms (564)"] < 1e-10
 
 
+def test_an_empty_gradient_has_no_error() -> None:
+    """Hyper-GCN without virtual joints has empty parameters, and fixtures hold their empty gradients."""
+    assert relative_error(torch.zeros(0, 128), np.zeros((0, 128))) == 0.0
+    assert relative_error(torch.zeros(0, 128), np.zeros((1, 128))) == math.inf
+    assert math.isnan(relative_error(torch.full((1, 2), math.nan), np.ones((1, 2))))
+
+
 def test_wrong_numbers_fail(tmp_path: Path) -> None:
     def change(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         meta["num_params"] = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import torch
 
 from engine.checkpoint import read
 from engine.runfolder import read_log
+from shared_data.errors import MissingInputError
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -221,3 +223,29 @@ def test_recipe_of_another_data_set(tiny_data: Path, tmp_path: Path, run_main: R
     done = run_main("--recipe", "ntu60_xsub", "--data", str(tiny_data), "--work-dir", str(tmp_path / "run"))
     assert done.returncode == 65, done.stderr
     assert "60 classes" in done.stderr
+
+
+def test_empty_parameters_and_a_refused_start(tiny_data: Path, tmp_path: Path) -> None:
+    """Hyper-GCN without virtual joints has parameters without entries; a start that is refused leaves no folder behind."""
+    from rich.console import Console
+
+    from engine.config import parse
+    from engine.train import train
+
+    words = ["--recipe", "tiny_cpu", "--num-epoch", "1", "--max-clips", "8", "--train-window-size", "8"]
+    words += ["--test-window-size", "8", "--model-args.hyper_joints", "0", "--work-dir", str(tmp_path / "run"), "--device", "cpu"]
+    with pytest.raises(MissingInputError):
+        train(parse([*words, "--data", str(tmp_path / "none.npz")], model="hypergcn"), Console(quiet=True))
+    assert not (tmp_path / "run").exists()
+    folder = train(parse([*words, "--data", str(tiny_data)], model="hypergcn"), Console(quiet=True))
+    assert (folder / "checkpoints" / "last.safetensors").exists()
+
+
+def test_a_run_goes_on_with_the_classes_it_began_with(finished: Path, quick: list[str], tmp_path: Path) -> None:
+    from shared_data.synthetic import write_synthetic
+
+    other = write_synthetic(tmp_path / "other_synthetic.npz", classes=5, train_per_class=6, test_per_class=3, frames=80, seed=3)
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    done = subprocess.run(command(quick, other, folder), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 73 and "other clips" in done.stderr, done.stderr

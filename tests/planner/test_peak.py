@@ -94,6 +94,7 @@ def test_evaluation_peak_of_two_layers_by_hand() -> None:
     assert law.trace("eval", batch) * MIB == expected == 34816
 
 
+@pytest.mark.skipif(torch.__version__ < "2.4", reason="torch's multi-tensor AdamW has no meta kernel before")
 def test_optimizer_state_is_two_moments_for_adamw_and_one_for_sgd() -> None:
     sgd = predict(two_layers, SHAPE, 10, probes=(32, 64, 128))
     adamw = predict(two_layers, SHAPE, 10, optimizer="AdamW", probes=(32, 64, 128))

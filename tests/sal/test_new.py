@@ -89,7 +89,7 @@ def test_the_planner_and_the_list_know_it(toy: Path) -> None:
     done = run(toy, "-m", "sal", "models", "--json")
     assert list(json.loads(done.stdout)) == ["toy"]
     done = run(toy, "-m", "sal", "plan", "toy")
-    assert done.returncode == 0 and done.stdout.count("comfortable") == 2, done.stdout + done.stderr
+    assert done.returncode == 0 and done.stdout.count("comfortable ") == 2, done.stdout + done.stderr
 
 
 def test_figures_are_measured_on_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from models.ctrgcn.graph import spatial_adjacency
 from shared_data.skeletons import Skeleton
+from tests.models.against_slow import NaiveTemporalConv
 
 
 class NaiveRefinement(nn.Module):
@@ -45,17 +46,6 @@ class NaiveGraph(nn.Module):
     def forward(self, x):
         y = sum(self.convs[i](x, self.PA[i], self.alpha) for i in range(3))
         return torch.relu(self.bn(y) + self.down(x))
-
-
-class NaiveTemporalConv(nn.Module):
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, dilation: int = 1) -> None:
-        super().__init__()
-        padding = (kernel - 1) * dilation // 2
-        self.conv = nn.Conv2d(c_in, c_out, (kernel, 1), (stride, 1), (padding, 0), (dilation, 1))
-        self.bn = nn.BatchNorm2d(c_out)
-
-    def forward(self, x):
-        return self.bn(self.conv(x))
 
 
 class NaiveTemporal(nn.Module):

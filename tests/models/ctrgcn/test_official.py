@@ -8,8 +8,9 @@ import torch
 from engine import models
 from engine.errors import WeightsError
 from models.ctrgcn.network import CTRGCN
-from shared_data.errors import LabError
+from shared_data.errors import UsageError
 from shared_data.skeletons import UCLA20
+from tests.models.against_slow import assert_there_and_back
 from tests.models.ctrgcn.naive import NaiveCTRGCN
 
 CARD = models.find("ctrgcn")
@@ -17,9 +18,7 @@ NAMES = models.official_module(CARD)
 
 
 def test_constructor() -> None:
-    assert NAMES.constructor({}) == {
-        "num_classes": 60, "skeleton": "ntu25", "people": 2, "in_channels": 3, "dropout": 0.0, "adaptive": True,
-    }  # fmt: skip
+    assert NAMES.constructor({}) == {"num_classes": 60, "skeleton": "ntu25", "people": 2}
     given = {
         "num_class": 10, "num_point": 20, "num_person": 1, "graph": "graph.ucla.Graph",
         "graph_args": {"labeling_mode": "spatial"},
@@ -35,19 +34,12 @@ def test_constructor() -> None:
     [{"graph": "graph.kinetics.Graph"}, {"graph_args": {"labeling_mode": "distance"}}, {"num_point": 20}, {"num_clas": 10}],
 )
 def test_constructor_refuses(given: dict[str, object]) -> None:
-    with pytest.raises(LabError):
+    with pytest.raises(UsageError):
         NAMES.constructor(given)
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "model.module."])
-def test_checkpoint_there_and_back(prefix: str) -> None:
-    official = NaiveCTRGCN(10, UCLA20, 1).state_dict()
-    network = CTRGCN(10, skeleton="ucla20", people=1)
-    ours = NAMES.from_official({prefix + key: value for key, value in official.items()}, network)
-    network.load_state_dict(ours)
-    back = NAMES.to_official(network.state_dict(), network)
-    assert list(back) == list(official)
-    assert all(torch.equal(back[key], value) for key, value in official.items())
+def test_checkpoint_there_and_back() -> None:
+    assert_there_and_back(CTRGCN(10, skeleton="ucla20", people=1), NaiveCTRGCN(10, UCLA20, 1), NAMES)
 
 
 def test_checkpoint_that_does_not_fit() -> None:

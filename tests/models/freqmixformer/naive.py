@@ -10,6 +10,8 @@ import torch
 import torch_dct
 from torch import nn
 
+from tests.models.against_slow import NaiveTemporalConv
+
 # Pairs (parent, child), 1-based, as the official graph lists them; for 20 joints CTR-GCN's tree, turned the same way.
 NTU_PAIRS = (
     (2, 1), (2, 21), (21, 3), (3, 4), (21, 5), (5, 6), (6, 7), (7, 8), (8, 23), (23, 22), (21, 9), (9, 10), (10, 11), (11, 12),
@@ -112,17 +114,6 @@ class NaiveSpatial(nn.Module):
         y = torch.einsum("nkctv,nkcvw->nctw", m, final)
         gate = self.ChaRef_conv(y.mean((2, 3)).unsqueeze(1)).sigmoid().view(b, c, 1, 1)
         return torch.relu(self.bn(y + y * gate) + self.down(x))
-
-
-class NaiveTemporalConv(nn.Module):
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, dilation: int = 1) -> None:
-        super().__init__()
-        padding = (kernel - 1) * dilation // 2
-        self.conv = nn.Conv2d(c_in, c_out, (kernel, 1), (stride, 1), (padding, 0), (dilation, 1))
-        self.bn = nn.BatchNorm2d(c_out)
-
-    def forward(self, x):
-        return self.bn(self.conv(x))
 
 
 class NaiveTemTrans(nn.Module):

@@ -8,7 +8,8 @@ import torch
 from engine import models
 from engine.errors import WeightsError
 from models.freqmixformer.network import FreqMixFormer
-from shared_data.errors import LabError
+from shared_data.errors import UsageError
+from tests.models.against_slow import assert_there_and_back
 from tests.models.freqmixformer.naive import NaiveFreqMixFormer
 
 CARD = models.find("freqmixformer")
@@ -33,24 +34,13 @@ def test_constructor_of_another_layout() -> None:
 
 @pytest.mark.parametrize("given", [{"graph": "graph.uav.Graph"}, {"num_point": 20}, {"num_clas": 10}, {"adaptive": False}])
 def test_constructor_refuses(given: dict[str, object]) -> None:
-    with pytest.raises(LabError):
+    with pytest.raises(UsageError):
         NAMES.constructor(given)
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_checkpoint_there_and_back(prefix: str) -> None:
-    naive = NaiveFreqMixFormer(10, 20, 1, 12)
-    generator = torch.Generator().manual_seed(0)
-    official = {
-        name: torch.rand(value.shape, generator=generator) if value.is_floating_point() else value
-        for name, value in naive.state_dict().items()
-    }
+def test_checkpoint_there_and_back() -> None:
     network = FreqMixFormer(10, skeleton="ucla20", people=1, frames=12)
-    ours = NAMES.from_official({prefix + key: value for key, value in official.items()}, network)
-    network.load_state_dict(ours)
-    back = NAMES.to_official(network.state_dict(), network)
-    assert list(back) == list(official)
-    assert all(torch.equal(back[key], value) for key, value in official.items())
+    assert_there_and_back(network, NaiveFreqMixFormer(10, 20, 1, 12), NAMES)
 
 
 def test_checkpoint_of_another_length() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shared_data.skeletons import Skeleton
+from tests.models.against_slow import NaiveTemporalConv
 
 FINGERS = {21: 7, 22: 7, 23: 11, 24: 11}  # of NTU-25, on the hand
 
@@ -72,24 +73,12 @@ class NaiveGraph(nn.Module):
         return torch.relu(self.bn(y) + self.down(x))
 
 
-class NaiveTemporalConv(nn.Module):
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, dilation: int = 1) -> None:
-        super().__init__()
-        padding = (kernel - 1) * dilation // 2
-        mode = "replicate" if padding else "zeros"
-        self.conv = nn.Conv2d(c_in, c_out, (kernel, 1), (stride, 1), (padding, 0), (dilation, 1), padding_mode=mode)
-        self.bn = nn.BatchNorm2d(c_out)
-
-    def forward(self, x):
-        return self.bn(self.conv(x))
-
-
 class NaiveTemporal(nn.Module):
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
-        c = channels // 4
+        c, ends = channels // 4, "replicate"
         self.branches = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, c, 1), nn.BatchNorm2d(c), nn.ReLU(), NaiveTemporalConv(c, c, 5, stride, d))
+            nn.Sequential(nn.Conv2d(channels, c, 1), nn.BatchNorm2d(c), nn.ReLU(), NaiveTemporalConv(c, c, 5, stride, d, ends))
             for d in (1, 2)
         )
         pool = nn.MaxPool2d((3, 1), (stride, 1), (1, 0))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from shared_data.skeletons import Skeleton
+from tests.models.against_slow import NaiveTemporalConv
 
 
 def k_adjacency(adjacency: np.ndarray, k: int) -> np.ndarray:
@@ -104,17 +105,6 @@ class NaiveWindows(nn.Module):
 
     def forward(self, x):
         return sum(path(x) for path in self.gcn3d)
-
-
-class NaiveTemporalConv(nn.Module):
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, dilation: int = 1) -> None:
-        super().__init__()
-        padding = (kernel - 1) * dilation // 2
-        self.conv = nn.Conv2d(c_in, c_out, (kernel, 1), (stride, 1), (padding, 0), (dilation, 1))
-        self.bn = nn.BatchNorm2d(c_out)
-
-    def forward(self, x):
-        return self.bn(self.conv(x))
 
 
 class NaiveTemporal(nn.Module):

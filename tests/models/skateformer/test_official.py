@@ -10,7 +10,8 @@ import torch
 from engine import models
 from engine.errors import WeightsError
 from models.skateformer.network import SkateFormer
-from shared_data.errors import LabError
+from shared_data.errors import UsageError
+from tests.models.against_slow import assert_there_and_back
 from tests.models.skateformer.naive import NaiveSkateFormer
 
 CARD = models.find("skateformer")
@@ -39,24 +40,16 @@ def test_constructor() -> None:
 
 @pytest.mark.parametrize("given", [{"num_clas": 10}, {"graph": "ntu"}, {"num_points": 25}])
 def test_constructor_refuses(given: dict[str, Any]) -> None:
-    with pytest.raises(LabError):
+    with pytest.raises(UsageError):
         models.build(CARD, **NAMES.constructor(given))
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "model.module."])
 @pytest.mark.parametrize(
     "options", [{}, {"index_t": False, "num_frames": 8}, {"rel": False}], ids=["default", "table", "no bias"]
 )
-def test_checkpoint_there_and_back(prefix: str, options: dict[str, Any]) -> None:
-    naive = NaiveSkateFormer(**SMALL, **options)
-    for parameter in naive.parameters():
-        torch.nn.init.normal_(parameter)
-    official = naive.state_dict()
+def test_checkpoint_there_and_back(options: dict[str, Any]) -> None:
     network = models.build(CARD, **NAMES.constructor({**SMALL, **options}))
-    network.load_state_dict(NAMES.from_official({prefix + key: value for key, value in official.items()}, network))
-    back = NAMES.to_official(network.state_dict(), network)
-    assert set(back) == set(official)
-    assert all(torch.equal(back[key], value) for key, value in official.items())
+    assert_there_and_back(network, NaiveSkateFormer(**SMALL, **options), NAMES)
 
 
 def test_checkpoint_that_does_not_fit() -> None:
