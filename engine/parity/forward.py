@@ -34,7 +34,8 @@ def judge(fixture: Fixture) -> list[Line]:
     loose = FLOAT32_BATCH_NORM if has_batch_norm(network) else FLOAT32
     lines = _pass(fixture, copy.deepcopy(network).double(), names, allowed.float64 or FLOAT64, "float64")
     lines += _pass(fixture, network.float(), names, allowed.float32 or loose, "float32")
-    return [*entries, *(replace(line, reason=allowed.reason) for line in lines)]
+    reason = allowed.reason if allowed.float64 or allowed.float32 else ""
+    return [*entries, *(replace(line, reason=reason) for line in lines)]
 
 
 def _require_classifier(fixture: Fixture) -> None:

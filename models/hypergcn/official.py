@@ -47,8 +47,7 @@ def constructor(official: Mapping[str, Any]) -> dict[str, Any]:
         official.get("graph_args"),
         f"a labeling_mode, and no other count of virtual joints than hyper_joints ({count})",
     )
-    said = official.get("hyper_joints")  # unsaid, a network of ours would have some
-    require(labeling != "spatial_ensemble" or said == 0, "hyper_joints", said, "0: spatial_ensemble has room for none")
+    require(labeling != "spatial_ensemble" or count == 0, "hyper_joints", count, "0: spatial_ensemble has room for none")
     return {**ours, "skeleton": layout_of(official, GRAPHS)}
 
 

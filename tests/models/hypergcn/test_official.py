@@ -58,13 +58,18 @@ def test_constructor() -> None:
     [
         {"graph": "graph.kinetics.Graph"}, {"graph_args": {"labeling_mode": "spatial"}}, {"num_point": 20}, {"num_clas": 10},
         {"graph_args": {"labeling_mode": "virtual_ensemble", "hyper_joints": 2}}, {"adaptive": False},
-        {"graph_args": {"labeling_mode": "spatial_ensemble"}},
         {"graph_args": {"labeling_mode": "spatial_ensemble", "hyper_joints": 3}, "hyper_joints": 3},
+        {"graph_args": {"labeling_mode": "spatial_ensemble"}, "hyper_joints": 3},
     ],
 )  # fmt: skip
 def test_constructor_refuses(given: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         NAMES.constructor(given)
+
+
+@pytest.mark.parametrize("labeling", ["virtual_ensemble", "spatial_ensemble"])
+def test_virtual_joints_that_are_not_said_are_none(labeling: str) -> None:
+    assert NAMES.constructor({"graph_args": {"labeling_mode": labeling}})["hyper_joints"] == 0
 
 
 def test_official_classes_are_sizes() -> None:
