@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -17,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from engine.official import OfficialNames
 from engine.parity.fixture import Fixture, FixtureError, weights
 from engine.parity.limits import FLOAT32, FLOAT32_BATCH_NORM, FLOAT64, Allowance, Limits
-from engine.parity.lines import Line, norm_error, relative_error
+from engine.parity.lines import NORM_FLOOR, Line, norm_error, relative_error
 from engine.parity.network import build, has_batch_norm, norm, official_gradients
 from engine.step import forward
 
@@ -98,8 +99,9 @@ def _pass(fixture: Fixture, network: nn.Module, names: OfficialNames, limits: Li
         *penalties,
         line(f"gradient norms ({len(norms)})", norm_error(norms, fixture["grad_norms_f64"]), limits.gradient),
     ]
+    noise = NORM_FLOOR * float(np.nanmax(fixture["grad_norms_f64"]))
     for name, reference in fixture.named("grad_f64").items():
-        error = relative_error(gradients[name], reference) if name in gradients else math.inf
+        error = relative_error(gradients[name], reference, noise=noise) if name in gradients else math.inf
         lines.append(line(f"gradient of {name}", error, limits.gradient))
     state = names.to_official(network.state_dict(), network)
     for name, reference in fixture.named("bn_after").items():

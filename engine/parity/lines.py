@@ -33,12 +33,15 @@ def as_float64(value: torch.Tensor | ArrayLike) -> NDArray[np.float64]:
     return np.asarray(value, np.float64)
 
 
-def relative_error(value: torch.Tensor | ArrayLike, reference: ArrayLike) -> float:
-    """max |a - b| / max |b|; infinite where the shapes differ, NaN where a value is NaN, 0 where there is none."""
+def relative_error(value: torch.Tensor | ArrayLike, reference: ArrayLike, *, noise: float = 0.0) -> float:
+    """max |a - b| / max |b|; infinite where the shapes differ, NaN where a value is NaN, 0 where there is none.
+
+    Where max |b| is below `noise`, that takes its place: the reference itself is rounding then.
+    """
     a, b = as_float64(value), as_float64(reference)
     if a.shape != b.shape:
         return float("inf")
-    return float(np.max(np.abs(a - b)) / max(float(np.max(np.abs(b))), 1e-30)) if a.size else 0.0
+    return float(np.max(np.abs(a - b)) / max(float(np.max(np.abs(b))), noise, 1e-30)) if a.size else 0.0
 
 
 def norm_error(values: ArrayLike, references: ArrayLike) -> float:
