@@ -88,7 +88,7 @@ def write(given: argparse.Namespace, rows: list[dict[str, object]], about: dict[
     name = f"{given.model}_{given.recipe}_{device}"
     file = RESULTS / f"{name}.csv"
     with file.open("w", newline="") as out:
-        words = [Path(word).name if word == str(given.data) else word for word in sys.argv[1:]]
+        words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
         out.write(
             f"# {machine_line()}\n# {about['date']}, revision {about['git']}\n# python benchmarks/nw_ucla.py {' '.join(words)}\n"
         )

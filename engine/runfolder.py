@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -67,8 +68,9 @@ class RunFolder:
 
     def _remove_if_empty(self) -> None:
         """A start that was refused leaves no folder behind."""
-        if {entry.name for entry in self.path.iterdir()} == {".lock", "checkpoints"} and not any(self.checkpoints.iterdir()):
-            shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # somebody else may have removed it
+            if {entry.name for entry in self.path.iterdir()} == {".lock", "checkpoints"} and not any(self.checkpoints.iterdir()):
+                shutil.rmtree(self.path, ignore_errors=True)
 
     def release(self) -> None:
         """Let another process have the folder."""
