@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +34,11 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """The autocast context of `precision` on `device`; does nothing for fp32."""
     dtype = AUTOCAST_DTYPES.get(precision, torch.bfloat16)
     return torch.autocast(device.type, dtype=dtype, enabled=precision in AUTOCAST_DTYPES)
+
+
+def without_autocast(x: torch.Tensor) -> contextlib.AbstractContextManager[object]:
+    """Turns autocast off for the device of `x`; the meta device has none."""
+    return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def forward(model: nn.Module, clips: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:

@@ -25,13 +25,13 @@ transposed copy. `official.py` tells where each entry of an official checkpoint 
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from engine.step import without_autocast
 from models.freqmixformer.graph import ancestors, cosine_transforms, spatial_adjacency
 from models.freqmixformer.products import GraphConvolution
 from shared_data.errors import LabError, require
@@ -72,11 +72,6 @@ def conv(c_in: int, c_out: int, kernel: int = 1, *, stride: int = 1, dilation: i
 def projection(c_in: int, c_out: int, *, stride: int = 1) -> nn.Sequential:
     """A residual that changes width: 1x1 convolution and BatchNorm."""
     return nn.Sequential(conv(c_in, c_out, stride=stride), nn.BatchNorm2d(c_out))
-
-
-def unrounded(x: Tensor) -> AbstractContextManager[object]:
-    """Where autocast is off; the meta device has none."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 class DeadWeight(nn.Module):
@@ -164,7 +159,7 @@ class SpatialMixing(nn.Module):
         Under autocast they stay in the precision of the weights, as officially: they are small, and a softmax of products of
         sums over joints rounds badly.
         """
-        with unrounded(x):
+        with without_autocast(x):
             mean = x.mean(3, dtype=self.weight.dtype)
             mean = torch.cat([mean, torch.ones_like(mean[:, :1])], 1)  # the last channel is that of the bias
             linear = torch.cat([self.weight, self.bias.unsqueeze(2)], 2)  # (C, S, C_in + 1)

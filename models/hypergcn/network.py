@@ -21,7 +21,6 @@ activation. `official.py` tells where each entry of an official checkpoint lives
 
 from __future__ import annotations
 
-import contextlib
 import math
 
 import torch
@@ -30,6 +29,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from engine.step import without_autocast
 from models.hypergcn.graph import ensemble_adjacency
 from shared_data.errors import LabError, require, require_known
 from shared_data.skeletons import Skeleton
@@ -55,11 +55,6 @@ def conv(c_in: int, c_out: int, kernel: int = 1, *, stride: int = 1, dilation: i
 def projection(c_in: int, c_out: int, *, stride: int = 1) -> nn.Sequential:
     """A residual that changes width or length: 1x1 convolution and BatchNorm."""
     return nn.Sequential(conv(c_in, c_out, stride=stride), nn.BatchNorm2d(c_out))
-
-
-def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Turns autocast off for the device of `x`; the meta device has none."""
-    return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def repeat_ends(x: Tensor, frames: int) -> Tensor:

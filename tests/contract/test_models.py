@@ -23,14 +23,14 @@ from engine.step import forward, takes_positions
 from shared_data.errors import LabError
 from shared_data.protocols import BENCHMARKS
 from shared_data.skeletons import skeleton
-from smoke_tests.fingerprint import settle
+from smoke_tests.fingerprint import fill, settle
 
 SIZES = {name: (b.classes, b.skeleton, b.people) for name, b in BENCHMARKS.items()}
 SIZES["auto"] = SIZES["ntu60"]
 CARDS = models.discover()
 RECIPES = [(name, recipe) for name, card in CARDS.items() for recipe in card.recipes]
 Size = tuple[int, str, int]
-ROUNDED = 0.2  # relative error of bf16: 0.01 for the convolutional networks, 0.13 for a fresh SkateFormer, whose logits are small
+ROUNDED = 0.05  # relative error of bf16 with all branches on: 0.004 to 0.021 under autocast, to 0.032 with weights in bf16
 
 
 def config_of(name: str, recipe: str) -> RunConfig:
@@ -185,6 +185,7 @@ def test_weights_survive_safetensors(name: str, tmp_path: Path) -> None:
 def test_autocast(name: str) -> None:
     """bf16 stays near fp32, forward and backward; parameters and their gradients stay fp32."""
     network, clips = sample(name)
+    fill(network)
     settle(network, clips)
     with torch.no_grad():
         exact = network(clips)
@@ -200,6 +201,7 @@ def test_autocast(name: str) -> None:
 def test_half_precision_weights(name: str) -> None:
     """Evaluation with the weights themselves in bf16 (half the memory) stays near fp32."""
     network, clips = sample(name)
+    fill(network)
     settle(network, clips)
     with torch.no_grad():
         exact = network(clips)
