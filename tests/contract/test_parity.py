@@ -23,3 +23,5 @@ def test_every_verified_model_has_cases() -> None:
 def test_case(path: Path) -> None:
     lines = judge(path)
     assert lines and [line.quantity for line in lines if not line.ok] == []
+    if path.parent.name == "trajectories":  # where the README allows more for graphs of another last bit, ours needs none of it
+        assert max(line.error for line in lines if line.quantity.startswith("float64")) < 1e-7
