@@ -37,6 +37,7 @@ ENV PYTHONPATH=/workspace:/opt/skeleton-lab/packages \
     TORCHINDUCTOR_CACHE_DIR=/tmp/.inductor \
     MPLCONFIGDIR=/tmp/.matplotlib
 COPY shared_data /workspace/shared_data
+COPY layers /workspace/layers
 COPY engine /workspace/engine
 COPY planner /workspace/planner
 COPY sal /workspace/sal

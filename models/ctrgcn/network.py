@@ -20,12 +20,15 @@ checkpoint lives in the joined parameters.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from layers.convolution import Projection, conv_over_time
+from layers.recompute import cheap, normalised, segment
 from models.ctrgcn.graph import spatial_adjacency
 from shared_data.errors import LabError
 from shared_data.skeletons import Skeleton
@@ -44,21 +47,8 @@ BLOCKS = (
 )
 
 
-def conv(c_in: int, c_out: int, kernel: int = 1, *, stride: int = 1, dilation: int = 1, fan_out: int | None = None) -> nn.Conv2d:
-    """Convolution over time, (B, c_in, V, T) -> (B, c_out, V, ceil(T / stride)), zero padded.
-
-    Weights N(0, 2 / fan_out), bias 0. `fan_out` is given where several of the paper's convolutions are joined in this one.
-    """
-    padding = (kernel - 1) * dilation // 2
-    layer = nn.Conv2d(c_in, c_out, (1, kernel), (1, stride), (0, padding), (1, dilation))
-    nn.init.normal_(layer.weight, 0.0, math.sqrt(2.0 / (fan_out or c_out * kernel)))
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-def projection(c_in: int, c_out: int, *, stride: int = 1) -> nn.Sequential:
-    """A residual that changes width: 1x1 convolution and BatchNorm."""
-    return nn.Sequential(conv(c_in, c_out, stride=stride), nn.BatchNorm2d(c_out))
+conv = partial(conv_over_time, axis=3)
+projection = partial(Projection, axis=3)
 
 
 class RefinedGraphConv(nn.Module):
@@ -89,16 +79,16 @@ class RefinedGraphConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, V, T) -> (B, C, V, T)."""
         b, _, v, t = x.shape
-        graph = self.refined_graph(x).view(b * self.c_out, SUBSETS * v, v)
-        value = self.value(x).view(b * self.c_out, SUBSETS * v, t)
+        graph = cheap(self.refined_graph, x).view(b * self.c_out, SUBSETS * v, v)
+        value = cheap(self.value, x).view(b * self.c_out, SUBSETS * v, t)
         y = torch.bmm(graph.transpose(1, 2), value).view(b, self.c_out, v, t)
-        return F.relu(self.bn(y).add_(self.down(x)), inplace=True)
+        return normalised(self.bn, y, relu_of_sum, self.down(x))
 
     def refined_graph(self, x: Tensor) -> Tensor:
         """(B, C_in, V, T) -> G as (B, C, S, V*V), the sending joint v before the receiving joint u."""
         b, _, v, _ = x.shape
         p, q = self.relate(x.mean(3, keepdim=True)).squeeze(3).view(b, 2, SUBSETS, -1, v).unbind(1)
-        relation = torch.tanh(p.unsqueeze(3) - q.unsqueeze(4)).view(b, SUBSETS, -1, v * v)
+        relation = cheap(relations, p, q)
         weight = self.alpha * self.refine
         shared = self.graph.transpose(1, 2).reshape(SUBSETS, 1, v * v) + (self.alpha * self.refine_bias).unsqueeze(2)
         parts = [
@@ -106,6 +96,16 @@ class RefinedGraphConv(nn.Module):
             for a, w, d in zip(shared, weight, relation.unbind(1), strict=True)
         ]
         return torch.stack(parts, 2)
+
+
+def relations(p: Tensor, q: Tensor) -> Tensor:
+    """``tanh(p[u] - q[v])``: p, q (B, S, R, V) -> (B, S, R, V*V), v before u."""
+    return torch.tanh(p.unsqueeze(3) - q.unsqueeze(4)).flatten(3)
+
+
+def relu_of_sum(x: Tensor, y: Tensor) -> Tensor:
+    """``relu(x + y)``, in x."""
+    return F.relu_(x.add_(y))
 
 
 class MultiScaleTemporalConv(nn.Module):
@@ -129,9 +129,13 @@ class MultiScaleTemporalConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, V, T) -> (B, C, V, ceil(T / stride))."""
-        near, far, peak = F.relu(self.enter_bn(self.enter(x)), inplace=True).chunk(3, 1)
-        peak = F.max_pool2d(peak, (1, 3), (1, self.stride), (0, 1))
+        near, far, peak = normalised(self.enter_bn, self.enter(x), F.relu_).chunk(3, 1)
+        peak, _ = cheap(self.peaks, peak)  # with the numbers of the largest frames, 8 bytes each
         return self.bn(torch.cat([self.near(near), self.far(far), peak, self.skip(x)], 1))
+
+    def peaks(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Largest of three frames, (B, C, V, T) -> (B, C, V, ceil(T / stride)), and where they are."""
+        return F.max_pool2d(x, (1, 3), (1, self.stride), (0, 1), return_indices=True)
 
 
 class Block(nn.Module):
@@ -198,5 +202,7 @@ class CTRGCN(nn.Module):
             )
         x = self.data_bn(rearrange(x, "n c t v m -> n (m v c) t"))
         x = rearrange(x, "n (m v c) t -> (n m) c v t", m=m, v=v)
-        x = self.blocks(x).mean((2, 3))
+        for block in self.blocks:
+            x = segment(block, x)
+        x = x.mean((2, 3))
         return self.fc(self.dropout(x.view(n, m, -1).mean(1)))
