@@ -86,6 +86,10 @@ class RunConfig:
     forward_batch_size: int | None = _key(None, "clips per forward pass; gradients accumulate to --batch-size")
     test_batch_size: int = _key(64, "clips per evaluation pass", volatile=True)
     memory_friendly: bool = _key(False, "micro-batches of 8 and small evaluation batches; BatchNorm sees the pieces")
+    recompute: Literal["auto", "none", "cheap", "blocks"] = _key(
+        "auto", "what the backward pass computes again instead of keeping it: nothing, cheap values, or whole blocks (activation "
+        "checkpointing); the numbers stay the same. auto: cheap on a GPU, none on a CPU", volatile=True
+    )  # fmt: skip
     optimizer: OptimizerName = _key("SGD", "optimizer")
     base_lr: float = _key(0.1, "learning rate after the warm-up")
     momentum: float = _key(0.9, "momentum of SGD")

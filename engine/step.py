@@ -11,6 +11,7 @@ from torch import nn
 
 from engine.errors import ConfigError
 from engine.losses import Loss
+from layers.recompute import Level, recomputing
 
 Precision = Literal["fp32", "bf16", "fp16"]
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,6 +48,13 @@ def forward(model: nn.Module, clips: torch.Tensor, positions: torch.Tensor | Non
     return logits
 
 
+def chosen_level(wish: Level | Literal["auto"], device: torch.device) -> Level:
+    """The level that "auto" means on `device`: a CPU has memory to spare and no time."""
+    if wish != "auto":
+        return wish
+    return "none" if device.type == "cpu" else "cheap"
+
+
 def takes_positions(model: nn.Module) -> bool:
     """Whether `model` says (``takes_positions = True``) that it reads frame positions."""
     return bool(getattr(model, "takes_positions", False))
@@ -60,6 +68,7 @@ class TrainStep:
     clip_grad     largest allowed L2 norm of the gradient, None for no clipping
     precision     fp32, or autocast to bf16, or to fp16 with a loss scaler
     penalty       weight of the model's own ``penalty()`` in the loss; a model without one raises `ConfigError` if it is not 0
+    recompute     what the backward pass computes again instead of keeping it (`layers.recompute`); no number changes
     """
 
     def __init__(
@@ -72,12 +81,13 @@ class TrainStep:
         clip_grad: float | None = None,
         micro_batch: int | None = None,
         penalty: float = 0.0,
+        recompute: Level = "none",
         device: torch.device | str = "cpu",
     ) -> None:
         if penalty and not hasattr(model, "penalty"):
             raise ConfigError(f"{type(model).__name__} has no penalty of its own", where="penalty_weight", expected="0")
         self.model, self.optimizer, self.loss, self.penalty = model, optimizer, loss, penalty
-        self.precision, self.clip_grad, self.micro_batch = precision, clip_grad, micro_batch
+        self.precision, self.clip_grad, self.micro_batch, self.recompute = precision, clip_grad, micro_batch, recompute
         self.device = torch.device(device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -91,7 +101,7 @@ class TrainStep:
         for first in range(0, len(clips), size):
             rows = slice(first, first + size)
             piece, truth = clips[rows], labels[rows]
-            with autocast(self.precision, self.device):
+            with recomputing(self.recompute), autocast(self.precision, self.device):
                 logits = forward(self.model, piece, None if positions is None else positions[rows])
                 loss = self.loss(logits, truth)
                 if self.penalty:

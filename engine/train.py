@@ -32,7 +32,7 @@ from engine.runfolder import RunFolder
 from engine.schedules import cosine_learning_rate, epoch_learning_rate, iteration_learning_rate
 from engine.score_files import BEST, HONEST_TEST, LAST, write_scores
 from engine.signals import StopWish, stop_wish
-from engine.step import TrainStep
+from engine.step import TrainStep, chosen_level
 from engine.tensorboard import Mirror
 from engine.weights import load_weights
 
@@ -77,7 +77,7 @@ class Trainer:
         self.train_step = TrainStep(
             self.model, self.optimizer, build_loss(config.loss_type, label_smoothing=config.label_smoothing),
             precision=config.precision, clip_grad=config.clip_grad, micro_batch=config.forward_batch_size,
-            penalty=config.penalty_weight, device=self.device,
+            penalty=config.penalty_weight, recompute=chosen_level(config.recompute, self.device), device=self.device,
         )  # fmt: skip
         for remark in assembly.remarks(config, self.data):
             console.print(f"note: {remark}", highlight=False)
