@@ -124,23 +124,35 @@ class _Ledger:
 
     def settle(self, saved: _Saved) -> None:
         """Let go of the tensor if it can be computed again."""
-        saved.value = self.reference(saved.value)
-        if isinstance(saved.value, _Reference):
-            saved.value.source.will_be_used()
+        if isinstance(saved.value, Tensor):
+            saved.value = self.reference(saved.value)
+            if isinstance(saved.value, _Reference):
+                saved.value.source.will_be_used()
 
     @staticmethod
     def unpack(saved: _Saved) -> Tensor:
         value = saved.value
-        return value if isinstance(value, Tensor) else value.source.result(value.index, value.place)
+        if isinstance(value, _Reference):
+            return value.source.result(value.index, value.place)
+        if value._version != saved.version:  # hooks take this check away from autograd
+            raise RuntimeError(f"a tensor of shape {tuple(value.shape)} that the backward pass needs was changed in place")
+        return value
+
+    def close(self) -> None:
+        """Nothing is saved any more; graphs may outlive the forward pass, and need none of this."""
+        self._known.clear()
+        self._watch.clear()
 
 
 class _Saved:
     """What autograd holds in place of a tensor."""
 
-    __slots__ = ("value",)
+    __slots__ = ("value", "version")
 
     def __init__(self, tensor: Tensor) -> None:
-        self.value: Any = tensor
+        # Without its history: a node's own result would hold the node, and the node this.
+        self.value: Tensor | _Reference = tensor.detach()
+        self.version = tensor._version
 
 
 _ledger: ContextVar[_Ledger | None] = ContextVar("ledger", default=None)
@@ -159,6 +171,7 @@ def recomputing(level: Level) -> Iterator[None]:
             yield
     finally:
         _ledger.reset(token)
+        ledger.close()
 
 
 def cheap(function: Callable[..., Result], *arguments: Any) -> Result:
@@ -181,6 +194,9 @@ def cheap(function: Callable[..., Result], *arguments: Any) -> Result:
     results: tuple[Tensor, ...] = (result,) if isinstance(result, Tensor) else result
     if any(r.requires_grad for r in results):
         given = [ledger.reference(a.detach()) if isinstance(a, Tensor) else a for a in arguments]
+        addresses = {a.untyped_storage()._cdata for a in arguments if isinstance(a, Tensor)}
+        if any(r.untyped_storage()._cdata in addresses for r in results):
+            raise RuntimeError(f"cheap({function}) returned its argument, or a view of it: there is nothing to compute again")
         source = _Again(function, given, _same_autocast(results[0]))
         for index, value in enumerate(results):
             ledger.note(value, source, index)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from layers.recompute import cheap, normalised, segment
 from shared_data.skeletons import Skeleton
 
 SUBSETS = 3
@@ -55,7 +56,12 @@ class GraphConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, T, V) -> (B, C_out, T, V)."""
         graph = rearrange(self.adjacency * self.importance, "s u v -> v (s u)")
-        return self.weight(rearrange(x @ graph, "b c t (s u) -> b c (t s) u", s=SUBSETS))
+        return self.weight(cheap(neighbours, x, graph))
+
+
+def neighbours(x: Tensor, graph: Tensor) -> Tensor:
+    """(B, C, T, V) and (V, S * V) -> (B, C, T * S, V)."""
+    return rearrange(x @ graph, "b c t (s u) -> b c (t s) u", s=SUBSETS)
 
 
 class Block(nn.Module):
@@ -74,7 +80,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, T, V) -> (B, C_out, ceil(T / stride), V)."""
-        y = self.tcn(self.gcn(x))
+        gcn, bn, _ = self.gcn
+        y = self.tcn(normalised(bn, gcn(x), F.relu_))
         if self.residual is not None:
             y = y + self.residual(x)
         return F.relu(y, inplace=True)
@@ -99,5 +106,7 @@ class STGCN(nn.Module):
         """(N, C, T, V, M) -> (N, K)."""
         n, _, _, v, m = x.shape
         x = self.data_bn(rearrange(x, "n c t v m -> n (m v c) t"))
-        x = self.blocks(rearrange(x, "n (m v c) t -> (n m) c t v", m=m, v=v))
+        x = rearrange(x, "n (m v c) t -> (n m) c t v", m=m, v=v)
+        for block in self.blocks:
+            x = segment(block, x)
         return self.fc(self.dropout(x.mean((2, 3)).view(n, m, -1).mean(1)))

@@ -1,0 +1,88 @@
+"""What every model owes the levels of `layers.recompute`: the same bits at each, and less memory from one to the next."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine import models
+from engine.assembly import expected_shape
+from layers.recompute import Level, recomputing
+from planner.lifetimes import Lifetimes
+from planner.peak import FusedAttention
+from smoke_tests.fingerprint import fill
+
+CARDS = models.discover()
+LEVELS: tuple[Level, ...] = ("none", "cheap", "blocks")
+
+
+def sample(name: str, clips: int) -> tuple[nn.Module, Tensor]:
+    """The network of the first expected size, in training, and clips for it, on the default device."""
+    row = CARDS[name].toml["expect"][0]
+    torch.manual_seed(0)
+    network = models.build(
+        CARDS[name], num_classes=row["classes"], skeleton=row["skeleton"], people=row["people"], **row.get("model_args", {})
+    )
+    generator = None if torch.get_default_device().type == "meta" else torch.Generator().manual_seed(1)
+    return network.train(), torch.randn(clips, *expected_shape(CARDS[name], row), generator=generator)
+
+
+@functools.cache
+def trained(name: str, level: Level, precision: str, steps: int) -> dict[str, Tensor]:
+    """Losses, last gradients, weights and statistics of a few steps on two clips."""
+    network, clips = sample(name, 2)
+    fill(network)
+    optimizer = torch.optim.SGD((p for p in network.parameters() if p.requires_grad), lr=1e-3)
+    found: dict[str, Any] = {}
+    for step in range(steps):
+        torch.manual_seed(step)  # dropout
+        optimizer.zero_grad()
+        with recomputing(level), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = F.cross_entropy(network(clips).float(), torch.tensor([0, 1]))
+        loss.backward()
+        optimizer.step()
+        found[f"loss {step}"] = loss.detach()
+    found |= {f"gradient {key}": p.grad for key, p in network.named_parameters() if p.grad is not None}
+    return found | {key: value.detach().clone() for key, value in network.state_dict().items()}
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    different = [key for key, value in one.items() if not torch.equal(value, other[key])]
+    assert not different, different[:10]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("level", ["cheap", "blocks"])
+@pytest.mark.parametrize("name", sorted(CARDS))
+def test_levels_have_the_same_bits(name: str, level: Level, precision: str) -> None:
+    assert_same(trained(name, level, precision, 1), trained(name, "none", precision, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["cheap", "blocks"])
+@pytest.mark.parametrize("name", sorted(CARDS))
+def test_twenty_steps_have_the_same_bits(name: str, level: Level) -> None:
+    assert_same(trained(name, level, "fp32", 20), trained(name, "none", "fp32", 20))
+
+
+def kept(name: str, level: Level) -> int:
+    """Bytes alive between forward and backward, beyond those before, of four clips on the meta device."""
+    with torch.device("meta"):
+        network, clips = sample(name, 4)
+        with Lifetimes() as memory, FusedAttention(), recomputing(level):
+            loss = F.cross_entropy(network(clips), torch.empty(4, dtype=torch.int64))
+            left = memory.live
+        del loss
+        return left
+
+
+@pytest.mark.parametrize("name", sorted(CARDS))
+def test_each_level_keeps_less(name: str) -> None:
+    everything, cheaply, blocks = (kept(name, level) for level in LEVELS)
+    assert blocks < 0.6 * cheaply < 0.6 * 0.75 * everything
