@@ -226,16 +226,14 @@ def normalised(bn: nn.Module, x: Tensor, after: Callable[..., Tensor] = lambda y
     `after` may change its first argument in place. BatchNorm's running statistics move once. A normalisation over several
     processes is kept as it is: it would have to talk to them again.
     """
-    if _active() is None or type(bn) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+    if type(bn) not in (nn.BatchNorm1d, nn.BatchNorm2d):
         return after(bn(x), *others)
     first = True
 
     def again(x: Tensor, *others: Tensor) -> Tensor:
         nonlocal first
-        if first:
+        with contextlib.nullcontext() if first else _still(bn):
             first = False
-            return after(bn(x), *others)
-        with _still(bn):
             return after(bn(x), *others)
 
     return cheap(again, x, *others)
