@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from layers.bias import convolved, move_mean
 from layers.recompute import normalised
 
 TimeAxis = Literal[2, 3]  # activations are (B, C, T, V) or (B, C, V, T)
@@ -52,55 +53,15 @@ def conv_bn(
     convolution: nn.Conv2d, bn: nn.Module, x: Tensor, after: Callable[..., Tensor] = lambda y: y, *others: Tensor
 ) -> Tensor:
     """``after(bn(convolution(x)), *others)``, of which the convolution's result alone is kept (see `normalised`)."""
-    return normalised(bn, _entering(bn, [(convolution, x)])[0], after, *others)
+    y = normalised(bn, convolved(convolution, x, bn), after, *others)
+    move_mean(bn, convolution.bias)
+    return y
 
 
 def joined_bn(bn: nn.Module, *branches: Tensor | tuple[nn.Conv2d, Tensor]) -> Tensor:
     """``bn`` of the `branches` one below another in the channels: tensors, or convolutions with what they convolve."""
-    return bn(torch.cat(_entering(bn, branches), 1))  # type: ignore[no-any-return]
-
-
-def _entering(bn: nn.Module, branches: Sequence[Tensor | tuple[nn.Conv2d, Tensor]]) -> list[Tensor]:
-    """The branches as `bn` gets them: in training without the biases of the convolutions.
-
-    BatchNorm takes a bias out again, whatever it is: it moves the running mean, and has no gradient, officially the rounding
-    noise of none, here zeros. On a GPU it would be a pass over the result to add it, and one over its gradient to sum that.
-    """
-    if (
-        not (isinstance(bn, nn.BatchNorm2d) and bn.training and bn.momentum is not None and bn.momentum < 1)
-        or torch.compiler.is_compiling()
-    ):
-        return [part if isinstance(part, Tensor) else part[0](part[1]) for part in branches]
-    tensors: list[Tensor] = []
-    first = 0
-    for part in branches:
-        if isinstance(part, Tensor):
-            tensors.append(part)
-        else:
-            convolution, x = part
-            tensors.append(_unbiased(convolution, x))
-            if bn.track_running_stats and bn.running_mean is not None and convolution.bias is not None:
-                # BatchNorm will forget the share `momentum` of it; `data`, as BatchNorm itself moves it behind autograd's back.
-                mean = bn.running_mean.data[first : first + convolution.out_channels]
-                mean.add_(convolution.bias.detach(), alpha=bn.momentum / (1 - bn.momentum))
-        first += tensors[-1].shape[1]
-    return tensors
-
-
-def _unbiased(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    weight = convolution.weight if convolution.bias is None else _WithIdleBias.apply(convolution.weight, convolution.bias)
-    result: Tensor = convolution._conv_forward(x, weight, None)
-    return result
-
-
-class _WithIdleBias(torch.autograd.Function):
-    """The weight, and a gradient of zeros for a bias that is not used: the optimizer decays it, as it does officially."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.shape = bias.shape
-        return weight.view_as(weight)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        return gradient, gradient.new_zeros(ctx.shape)
+    parts = [part if isinstance(part, Tensor) else convolved(*part, bn) for part in branches]
+    biases = [None if isinstance(part, Tensor) else part[0].bias for part in branches]
+    y: Tensor = bn(torch.cat(parts, 1))
+    move_mean(bn, *biases, widths=tuple(part.shape[1] for part in parts))
+    return y

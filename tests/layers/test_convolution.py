@@ -40,11 +40,11 @@ def steps(forward: Callable[[Pair, Tensor], Tensor], net: Pair) -> tuple[list[Te
     return outputs, {**net.state_dict(), **{f"{k}.grad": p.grad for k, p in net.named_parameters() if p.grad is not None}}
 
 
-def joined(net: Pair, x: Tensor) -> Tensor:
+def lean(net: Pair, x: Tensor) -> Tensor:
     return joined_bn(net.bn, (net.one, x), x[..., ::2], (net.two, x)).tanh()
 
 
-def joined_plainly(net: Pair, x: Tensor) -> Tensor:
+def plain(net: Pair, x: Tensor) -> Tensor:
     return net.bn(torch.cat([net.one(x), x[..., ::2], net.two(x)], 1)).tanh()
 
 
@@ -58,7 +58,7 @@ def single_plainly(net: Pair, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("momentum", [0.1, 0.9, 1.0, None])
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("ours", "theirs"), [(joined, joined_plainly), (single, single_plainly)])
+@pytest.mark.parametrize(("ours", "theirs"), [(lean, plain), (single, single_plainly)])
 def test_the_same_as_with_the_bias(ours: Forward, theirs: Forward, training: bool, momentum: float | None) -> None:
     """Outputs, gradients and running statistics; a bias in front of a BatchNorm in training has no gradient."""
     nets = Pair(), Pair()
@@ -69,7 +69,7 @@ def test_the_same_as_with_the_bias(ours: Forward, theirs: Forward, training: boo
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
     assert state.keys() == wanted.keys()
     torch.testing.assert_close(state, wanted, rtol=1e-10, atol=1e-12)
-    if training and momentum in (0.1, 0.9):
+    if training and momentum is not None:
         assert not state["one.bias.grad"].any()
     else:
         assert state["one.bias.grad"].any()
@@ -91,17 +91,17 @@ def test_the_bias_costs_no_pass() -> None:
 
     net, x = Pair(), torch.randn(2, 4, 6, 8, dtype=torch.float64)
     with Biases() as counted:
-        joined(net, x).sum().backward()
+        lean(net, x).sum().backward()
         single(net, x).sum().backward()
     assert counted.found == 0
     with Biases() as counted:
-        joined_plainly(net, x).sum().backward()
+        plain(net, x).sum().backward()
     assert counted.found == 4
 
 
 def test_two_forward_passes_before_a_backward_pass() -> None:
     net, x = Pair(), torch.randn(2, 4, 6, 8, dtype=torch.float64)
-    (joined(net, x).sum() + joined(net, 2 * x).sum()).backward()
+    (lean(net, x).sum() + lean(net, 2 * x).sum()).backward()
 
 
 @pytest.mark.parametrize("axis", [2, 3])
