@@ -220,7 +220,7 @@ def segment(block: nn.Module, *arguments: Tensor) -> Tensor:
     return _Segment.apply(block, len(arguments), *arguments, *_trained(block))  # type: ignore[no-any-return]
 
 
-def normalised(bn: nn.Module, x: Tensor, after: Callable[..., Tensor] = lambda y: y, *others: Tensor) -> Tensor:
+def normalised(bn: nn.Module, x: Tensor, after: Callable[..., Result] = lambda y: y, *others: Tensor) -> Result:
     """``after(bn(x), *others)`` as a cheap value: `x` is kept and normalised again with the same statistics.
 
     `after` may change its first argument in place. BatchNorm's running statistics move once. A normalisation over several
@@ -230,7 +230,7 @@ def normalised(bn: nn.Module, x: Tensor, after: Callable[..., Tensor] = lambda y
         return after(bn(x), *others)
     first = True
 
-    def again(x: Tensor, *others: Tensor) -> Tensor:
+    def again(x: Tensor, *others: Tensor) -> Result:
         nonlocal first
         with contextlib.nullcontext() if first else _still(bn):
             first = False
@@ -303,7 +303,7 @@ def _same_autocast(like: Tensor) -> Context:
 
 
 def _random_state(like: Tensor) -> tuple[torch.device, Tensor] | None:
-    if like.is_meta:
+    if like.is_meta or (like.is_cuda and torch.cuda.is_current_stream_capturing()):  # a graph may not ask; see engine.graphs
         return None
     return like.device, torch.cuda.get_rng_state(like.device) if like.is_cuda else torch.get_rng_state()
 

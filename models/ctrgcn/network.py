@@ -7,10 +7,16 @@ The network is lean by construction: it computes the paper's formulas in another
 
 1. A mean over time commutes with a 1x1 convolution: relations come from (B, C, V), never from (B, C, T, V).
 2. The relation convolutions of all subsets are one product, and so are the value convolutions.
-3. alpha is folded into the small weight, its bias into the shared graph: a refined graph is one `baddbmm`.
+3. alpha is folded into the small weight; its bias and the shared graph are two more relations, one constant, one with weight 1:
+   a refined graph is one matrix product, and so is the gradient of each of its parts.
 4. The sum over the subsets is the contraction of one batched product of length S*V.
 5. The 1x1 convolutions that open the temporal branches are one convolution with one BatchNorm, and the BatchNorms that end
    the branches are one: BatchNorm works channel by channel.
+6. A BatchNorm in training takes a bias in front of it out again (`conv_bn`, `joined_bn`).
+
+For the backward pass it keeps, with recomputation, the blocks' inputs, the graph products and what enters the last BatchNorm of
+a block; relations, 1x1 convolutions, normalised and pooled values are computed again. Refined graphs, the largest tensors, are
+never kept.
 
 Activations are (B, C, V, T) inside, time innermost: the products of 4. then need no transposed copy of an activation, and rows
 of 64, 32 or 16 frames are aligned where rows of 25 joints are not. `official.py` tells where each entry of an official
@@ -21,13 +27,15 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from layers.convolution import Projection, conv_over_time
+from layers.convolution import Projection, conv_bn, conv_over_time, joined_bn
 from layers.recompute import cheap, normalised, segment
 from models.ctrgcn.graph import spatial_adjacency
 from shared_data.errors import LabError
@@ -78,29 +86,82 @@ class RefinedGraphConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, V, T) -> (B, C, V, T)."""
-        b, _, v, t = x.shape
-        graph = cheap(self.refined_graph, x).view(b * self.c_out, SUBSETS * v, v)
-        value = cheap(self.value, x).view(b * self.c_out, SUBSETS * v, t)
-        y = torch.bmm(graph.transpose(1, 2), value).view(b, self.c_out, v, t)
+        p, q = self.relate(x.mean(3, keepdim=True)).squeeze(3).unflatten(1, (2, SUBSETS, -1)).unbind(1)
+        weight = self.alpha * torch.cat([self.refine, self.refine_bias.unsqueeze(2)], 2)
+        y = refined_product(F.pad(weight, (0, 1), value=1.0), cheap(self.relations, p, q), cheap(self.value, x))
         return normalised(self.bn, y, relu_of_sum, self.down(x))
 
-    def refined_graph(self, x: Tensor) -> Tensor:
-        """(B, C_in, V, T) -> G as (B, C, S, V*V), the sending joint v before the receiving joint u."""
-        b, _, v, _ = x.shape
-        p, q = self.relate(x.mean(3, keepdim=True)).squeeze(3).view(b, 2, SUBSETS, -1, v).unbind(1)
-        relation = cheap(relations, p, q)
-        weight = self.alpha * self.refine
-        shared = self.graph.transpose(1, 2).reshape(SUBSETS, 1, v * v) + (self.alpha * self.refine_bias).unsqueeze(2)
-        parts = [
-            torch.baddbmm(a.expand(b, -1, -1), w.expand(b, -1, -1), d)
-            for a, w, d in zip(shared, weight, relation.unbind(1), strict=True)
-        ]
-        return torch.stack(parts, 2)
+    def relations(self, p: Tensor, q: Tensor) -> Tensor:
+        """What a refined graph is a combination of: p, q (B, S, R, V) -> (B, S, R + 2, V*V), v before u.
+
+        ``tanh(p[u] - q[v])`` of each relation channel, ones for the bias, and the shared graph.
+        """
+        relation = cheap(differences, p, q)
+        shared = F.pad(self.graph.transpose(1, 2).flatten(1).unsqueeze(1), (0, 0, 1, 0), value=1.0)
+        return torch.cat([relation, shared.to(relation).expand(p.shape[0], -1, -1, -1)], 2)
 
 
-def relations(p: Tensor, q: Tensor) -> Tensor:
+def differences(p: Tensor, q: Tensor) -> Tensor:
     """``tanh(p[u] - q[v])``: p, q (B, S, R, V) -> (B, S, R, V*V), v before u."""
     return torch.tanh(p.unsqueeze(3) - q.unsqueeze(4)).flatten(3)
+
+
+def refined_product(weight: Tensor, relation: Tensor, value: Tensor) -> Tensor:
+    """Every subset's frames through its refined graph, and summed.
+
+    weight (S, C, R'), relation (B, S, R', V*V), value (B, C*S, V, T), channel before subset -> (B, C, V, T):
+    ``y[b, c, u] = sum_{s, v, r} weight[s, c, r] relation[b, s, r, (v, u)] value[b, (c, s), v]``
+    """
+    weight, relation = weight.to(value.dtype), relation.to(value.dtype)  # autocast has chosen that of `value`
+    if torch.compiler.is_compiling():
+        return _spread(torch.einsum("scr,bsrg->bcsg", weight, relation), value)
+    return RefinedProduct.apply(weight, relation, value)  # type: ignore[no-any-return]
+
+
+def _spread(graph: Tensor, value: Tensor) -> Tensor:
+    """The contraction over subset and sender: graph (B, C, S, V*V), value (B, C*S, V, T) -> (B, C, V, T)."""
+    b, c, s, _ = graph.shape
+    v, t = value.shape[2:]
+    return torch.bmm(graph.reshape(b * c, s * v, v).transpose(1, 2), value.view(b * c, s * v, t)).view(b, c, v, t)
+
+
+class RefinedProduct(torch.autograd.Function):
+    """`refined_product` with the refined graphs, its largest tensor, computed again in the backward pass.
+
+    By hand, because autograd would write the graphs' gradient transposed and copy it, and because each subset's graph goes
+    straight to its place between the other subsets'.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, relation: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, relation, value)
+        return _spread(_graphs(weight, relation), value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        weight, relation, value = ctx.saved_tensors
+        (b, s, _, _), (v, t) = relation.shape, value.shape[2:]
+        gradient = gradient.reshape(-1, v, t)
+        graph = _graphs(weight, relation)
+        to_value = torch.bmm(graph.view(-1, s * v, v), gradient)
+        del graph
+        to_graph = torch.bmm(value.view(-1, s * v, t), gradient.transpose(1, 2)).view(b, -1, s, v * v)
+        to_relation = torch.empty_like(relation)
+        to_weight = weight.new_empty(b, *weight.shape)
+        for i, w in enumerate(weight):
+            torch.bmm(w.t().expand(b, -1, -1), to_graph[:, :, i], out=to_relation[:, i])
+            torch.bmm(to_graph[:, :, i], relation[:, i].transpose(1, 2), out=to_weight[:, i])
+        return to_weight.sum(0), to_relation, to_value.view_as(value)
+
+
+def _graphs(weight: Tensor, relation: Tensor) -> Tensor:
+    """weight (S, C, R'), relation (B, S, R', V*V) -> refined graphs (B, C, S, V*V)."""
+    b, s, _, n = relation.shape
+    graph = relation.new_empty(b, weight.shape[1], s, n)
+    for i, w in enumerate(weight):
+        torch.bmm(w.expand(b, -1, -1), relation[:, i], out=graph[:, :, i])
+    return graph
 
 
 def relu_of_sum(x: Tensor, y: Tensor) -> Tensor:
@@ -129,9 +190,9 @@ class MultiScaleTemporalConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, V, T) -> (B, C, V, ceil(T / stride))."""
-        near, far, peak = normalised(self.enter_bn, self.enter(x), F.relu_).chunk(3, 1)
+        near, far, peak = conv_bn(self.enter, self.enter_bn, x, F.relu_).chunk(3, 1)
         peak, _ = cheap(self.peaks, peak)  # with the numbers of the largest frames, 8 bytes each
-        return self.bn(torch.cat([self.near(near), self.far(far), peak, self.skip(x)], 1))
+        return joined_bn(self.bn, (self.near, near), (self.far, far), peak, (self.skip, x))
 
     def peaks(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Largest of three frames, (B, C, V, T) -> (B, C, V, ceil(T / stride)), and where they are."""

@@ -11,6 +11,8 @@ import torch_dct
 
 from shared_data.skeletons import Skeleton
 
+LOW, HIGH = 0.5, 1.5  # factors of the low and the high joint frequencies of mixed attention
+
 
 def parents(skeleton: Skeleton) -> list[int | None]:
     """The parent of every joint, None for the root: the model's own tree where the layout has one, else the layout's."""
@@ -53,3 +55,18 @@ def cosine_transforms(joints: int) -> np.ndarray:
     """
     unit = torch.eye(joints, dtype=torch.float64, device="cpu")
     return np.stack([torch_dct.dct(unit).numpy(), torch_dct.idct(unit).numpy()])
+
+
+def attention_transforms(joints: int, split: int, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """What leads from features over joints into both domains, and from attention in both domains to the attention of a group.
+
+    The first is (2V, V), unit matrix and DCT, float64. The second, (2G - 1, 2, V, G, V) as a matrix of 2 (2G - 1) V rows, sums
+    the attention within each of G groups, then that between each and the next one: half and a quarter of each goes to the groups
+    it belongs to, columns of mixed attention from `split` on are high frequencies, and the domains are averaged.
+    """
+    forward, inverse = cosine_transforms(joints)
+    unit, scale = np.eye(joints), np.where(np.arange(joints) < split, LOW, HIGH)
+    within = np.einsum("ig,dvw->idvgw", np.eye(groups), np.stack([unit, inverse]))
+    neighbours = (np.eye(groups)[:-1] + np.eye(groups)[1:]) / 2
+    between = np.einsum("ig,dvw->idvgw", neighbours, np.stack([unit, scale[:, None] * inverse]))
+    return np.concatenate([unit, forward.T]), np.concatenate([within, between]).reshape(-1, groups * joints) / 4

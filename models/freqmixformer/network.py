@@ -8,23 +8,24 @@ The network is lean by construction: it computes the paper's formulas in another
 1. Attention looks at features averaged over time and over half a group of channels. Both means commute with the 1x1 convolution
    that makes the features: all attention starts from 24 channels of the input's mean over time.
 2. The DCT runs over the joints and commutes with these means: it is applied to 24 rows of V numbers, not to every channel and
-   frame, and joins the linear layer that follows. Its inverse joins the scaling of the frequencies.
+   frame. Its inverse, the scaling of the frequencies, the shares of the groups and the mean of both domains are one matrix.
 3. Attention is the same for all channels of a group and is kept as (B, G, S, V, V); the learned graph has 8 patterns for all
-   channels. Their sum, one graph per channel, is not kept for the backward pass, nor are the features that it mixes: both are
-   computed again (`products.py`).
-4. The channel gate depends on the mean of the mixed features over joints and frames, which the row sums of the graph and the
-   input's mean over time determine: the gate is known before the product and is folded into the graph.
-5. The sum over the subsets is the contraction of one batched product of length S*V.
-6. The 1x1 convolutions of temporal branches are joined, and so are the BatchNorms that end all five: BatchNorm works channel
-   by channel.
+   channels. Their sum, a graph for each channel, lives only as long as the product that needs it.
+4. The sum over the subsets is the contraction of one batched product of length S*V.
+5. The 1x1 convolutions of temporal branches are joined, and so are the BatchNorms that end all five: BatchNorm works channel
+   by channel. So are the means and maxima over joints that the last two branches look at.
 
-Activations are (B, C, V, T), time innermost, as in CTR-GCN here: the products of 5. and the attention over time then need no
+For the backward pass (`layers.recompute`) a block keeps its input, the graph product and the two convolutions over time: all
+else is a 1x1 convolution or cheaper, and is computed from these again.
+
+Activations are (B, C, V, T), time innermost, as in CTR-GCN here: the products of 4. and the attention over time then need no
 transposed copy. `official.py` tells where each entry of an official checkpoint lives in the joined parameters.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +33,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from engine.step import without_autocast
-from models.freqmixformer.graph import ancestors, cosine_transforms, spatial_adjacency
-from models.freqmixformer.products import GraphConvolution
+from layers.bias import convolved, move_mean
+from layers.convolution import Projection, conv_bn, conv_over_time
+from layers.recompute import cheap, normalised, segment
+from models.freqmixformer.graph import ancestors, attention_transforms, spatial_adjacency
 from shared_data.errors import LabError, require
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named
@@ -41,7 +44,6 @@ from shared_data.skeletons import skeleton as skeleton_named
 SUBSETS = 3
 GROUPS = 4  # of channels, each with its own attention
 PATTERNS = 8  # of the learned graph: channel c has pattern c mod 8
-LOW, HIGH = 0.5, 1.5  # factors of the low and the high joint frequencies of mixed attention
 WIDTH = 80
 
 # (channels in, channels out, stride in time, residual around the block)
@@ -57,21 +59,28 @@ EARLY, MIDDLE = 4, 7  # blocks whose outputs are also read by the classifier
 SHRINKING = math.prod(stride for _, _, stride, _ in BLOCKS)
 
 
-def conv(c_in: int, c_out: int, kernel: int = 1, *, stride: int = 1, dilation: int = 1, fan_out: int | None = None) -> nn.Conv2d:
-    """Convolution over time, (B, c_in, V, T) -> (B, c_out, V, ceil(T / stride)), zero padded.
-
-    Weights N(0, 2 / fan_out), bias 0. `fan_out` is given where several of the paper's convolutions are joined in this one.
-    """
-    padding = (kernel - 1) * dilation // 2
-    layer = nn.Conv2d(c_in, c_out, (1, kernel), (1, stride), (0, padding), (1, dilation))
-    nn.init.normal_(layer.weight, 0.0, math.sqrt(2.0 / (fan_out or c_out * kernel)))
-    nn.init.zeros_(layer.bias)
-    return layer
+conv = partial(conv_over_time, axis=3)
+projection = partial(Projection, axis=3)
 
 
-def projection(c_in: int, c_out: int, *, stride: int = 1) -> nn.Sequential:
-    """A residual that changes width: 1x1 convolution and BatchNorm."""
-    return nn.Sequential(conv(c_in, c_out, stride=stride), nn.BatchNorm2d(c_out))
+def projected_mean(layer: Projection, x: Tensor, frames: int) -> Tensor:
+    """(B, c_in, V, T) to (B, c_out): means of so many frames, projected, their mean after ReLU."""
+    return conv_bn(*layer, cheap(F.avg_pool2d, x, (1, frames)), F.relu_).mean((2, 3))
+
+
+def relu_of_sum(x: Tensor, y: Tensor) -> Tensor:
+    """``relu(x + y)``, in x."""
+    return F.relu_(x.add_(y))
+
+
+def relu_of_thirds(x: Tensor) -> tuple[Tensor, ...]:
+    """ReLU of each third of the channels, each in one piece: convolutions would copy what is not."""
+    return tuple(F.relu(third) for third in x.chunk(3, 1))
+
+
+def side_by_side(*branches: Tensor) -> Tensor:
+    """Branches (B, c, V, T) to (B, C, V, T)."""
+    return torch.cat(branches, 1)
 
 
 class DeadWeight(nn.Module):
@@ -103,28 +112,26 @@ class MixedAttention(nn.Module):
         super().__init__()
         self.within = nn.Linear(joints, joints)
         self.between = nn.Linear(joints, joints)
-        forward, inverse = cosine_transforms(joints)
-        scale = [[LOW if column < split else HIGH] for column in range(joints)]
         # Float64, as they are cast to the dtype of the pass: a network in double keeps exact ones.
-        self.register_buffer("dct", torch.tensor(forward), persistent=False)
-        self.register_buffer("back", torch.cat([torch.tensor(inverse), torch.tensor(scale * inverse)]), persistent=False)
+        domains, back = attention_transforms(joints, split, GROUPS)
+        self.register_buffer("domains", torch.tensor(domains), persistent=False)
+        self.register_buffer("back", torch.tensor(back), persistent=False)
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Mean features over time (B, G, 2, S, V), Q then K, to attention (B, G, S, V, V)."""
-        joint = torch.cat([self.within.weight, self.between.weight])
-        frequency = joint @ self.dct.to(joint.dtype).T
-        bias = torch.cat([self.within.bias, self.between.bias]).repeat(2)
-        rows = F.relu(F.linear(pooled, torch.cat([joint, frequency]), bias))
-        q, k = rows.view(*rows.shape[:-1], 2, 2, -1).unbind(2)  # each (B, G, S, domain, within or between, V)
-        left = torch.cat([q[..., 0, :], k[:, :-1, ..., 1, :]], 1)
-        right = torch.cat([k[..., 0, :], q[:, 1:, ..., 1, :]], 1)
-        attention = torch.softmax(left.unsqueeze(-1) * right.unsqueeze(-2), -1)
-        within, between = attention.split([GROUPS, GROUPS - 1], 1)
-        padded = F.pad(between, (0, 0, 0, 0, 0, 0, 0, 0, 1, 1))  # the first and the last group have one neighbour
-        parts = torch.cat([within, 0.5 * (padded[:, :-1] + padded[:, 1:])], -1)  # (B, G, S, domain, V, 2V)
-        in_joints, in_frequencies = parts.unbind(3)
-        within, between = in_joints.chunk(2, -1)
-        return 0.25 * (within + between + in_frequencies @ self.back.to(parts.dtype))
+        b, groups, _, subsets, joints = pooled.shape
+        rows = F.linear(pooled.flatten(1, 2), self.domains.to(pooled.dtype)).unflatten(-1, (2, joints))
+        # One after the other: Q and K of each group; then K of each but the last group and Q of its neighbour.
+        rows = F.relu(torch.cat([self.within(rows), self.between(rows[:, 1:-1])], 1))
+        left, right = rows.view(b, -1, 2, subsets, 2, joints).unbind(2)  # each (B, 2G - 1, S, domain, V)
+        attention = cheap(outer_softmax, left.permute(0, 2, 4, 1, 3).contiguous(), right.transpose(1, 2))
+        maps = attention.view(b, subsets, joints, -1) @ self.back.to(attention.dtype)
+        return maps.view(b, subsets, joints, groups, joints).permute(0, 3, 1, 2, 4)
+
+
+def outer_softmax(left: Tensor, right: Tensor) -> Tensor:
+    """``softmax_w(left[v] right[w])``: (B, S, V, *rest) and (B, S, *rest, V) to (B, S, V, *rest, V)."""
+    return torch.softmax(left.unsqueeze(-1) * right.unsqueeze(2), -1)
 
 
 class SpatialMixing(nn.Module):
@@ -145,51 +152,69 @@ class SpatialMixing(nn.Module):
         self.gate = nn.Conv1d(1, 1, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(c_out)
         self.down = projection(c_in, c_out) if c_in != c_out else nn.Identity()
+        # A block that widens still has the frames before its stride: half of its channels at a time keep the backward pass small.
+        self.parts = 1 if c_in == c_out else 2
         self.unused = DeadWeight(joints, c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, V, T) -> (B, C, V, T)."""
-        weight, bias = self.weight.flatten(0, 1)[..., None, None], self.bias.flatten()
-        y = GraphConvolution.apply(x, weight, bias, *self.graph_parts(x))
-        return F.relu(self.bn(y).add_(self.down(x)), inplace=True)
+        maps = self.maps(x)
+        parts = [self.mixed(x, maps, part) for part in range(self.parts)]
+        y = parts[0] if self.parts == 1 else torch.cat(parts, 1)
+        y = cheap(torch.mul, y, self.channel_gate(y))
+        return normalised(self.bn, y, relu_of_sum, self.down(x))
 
-    def graph_parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Attention (B, G, S*V, V), the graph of all clips (C, S*V, V), and the gate (B, C).
+    def mixed(self, x: Tensor, maps: Tensor, part: int) -> Tensor:
+        """``sum_s A_s W_s x`` of one part of the channels, (B, C/parts, V, T)."""
+        b, _, v, t = x.shape
+        value = cheap(self.value, x, part).view(-1, SUBSETS * v, t)
+        graph = cheap(self.per_channel, maps, part, value.dtype)
+        return torch.bmm(graph.transpose(1, 2), value).view(b, -1, v, t)
 
-        Under autocast they stay in the precision of the weights, as officially: they are small, and a softmax of products of
-        sums over joints rounds badly.
+    def value(self, x: Tensor, part: int) -> Tensor:
+        """(B, C_in, V, T) -> (B, C/parts*S, V, T)."""
+        weight, bias = self.weight.chunk(self.parts)[part], self.bias.chunk(self.parts)[part]
+        return F.conv2d(x, weight.flatten(0, 1)[..., None, None], bias.flatten())
+
+    def maps(self, x: Tensor) -> Tensor:
+        """(B, C_in, V, T) to the attention (B, G, S*V, V).
+
+        Under autocast it stays in the precision of the weights, as officially: a softmax of products of sums over joints rounds
+        badly.
         """
         with without_autocast(x):
-            mean = x.mean(3, dtype=self.weight.dtype)
-            mean = torch.cat([mean, torch.ones_like(mean[:, :1])], 1)  # the last channel is that of the bias
-            linear = torch.cat([self.weight, self.bias.unsqueeze(2)], 2)  # (C, S, C_in + 1)
-            c_out, *rest = linear.shape
-            halves = linear.view(GROUPS, 2, -1, *rest).mean(2)
-            maps = self.attention(torch.einsum("ghsk,bkv->bghsv", halves, mean))
-            patterns = (self.graph + self.skeleton.unsqueeze(1)).transpose(0, 1)
-            by_group = torch.einsum("bgsv,bkv->bgsk", maps.sum(-1), mean)
-            by_pattern = torch.einsum("psv,bkv->bpsk", patterns.sum(-1), mean)
-            mixed = torch.einsum("gcsk,bgsk->bgc", linear.view(GROUPS, -1, *rest), by_group).flatten(1)
-            mixed = mixed + torch.einsum("cpsk,bpsk->bcp", linear.view(-1, PATTERNS, *rest), by_pattern).flatten(1)
-            gate = 1.0 + torch.sigmoid(self.gate(mixed.unsqueeze(1) / mean.shape[2]).squeeze(1))
-        shared = patterns.repeat(c_out // PATTERNS, 1, 1, 1)
-        return maps.flatten(2, 3), shared.flatten(1, 2), gate
+            mean = x.sum(3, dtype=self.weight.dtype) / x.shape[3]
+            weight = self.weight.unflatten(0, (2 * GROUPS, -1)).mean(1).flatten(0, 1)
+            bias = self.bias.unflatten(0, (2 * GROUPS, -1)).mean(1).view(-1, 1)
+            pooled = torch.baddbmm(bias, weight.expand(x.shape[0], -1, -1), mean)
+            return self.attention(pooled.view(x.shape[0], GROUPS, 2, SUBSETS, -1)).flatten(2, 3)
+
+    def per_channel(self, maps: Tensor, part: int, dtype: torch.dtype) -> Tensor:
+        """Attention (B, G, S*V, V) and the graph of all clips, as a graph per channel of the part, (B*C/parts, S*V, V)."""
+        maps = maps.chunk(self.parts, 1)[part].to(dtype)
+        shared = (self.graph + self.skeleton.unsqueeze(1)).to(dtype).transpose(0, 1).flatten(1, 2)
+        shared = shared.repeat(len(self.weight) // (self.parts * PATTERNS), 1, 1)
+        return (maps.unsqueeze(2) + shared.unflatten(0, (maps.shape[1], -1))).flatten(0, 2)
+
+    def channel_gate(self, y: Tensor) -> Tensor:
+        """(B, C, V, T) -> (B, C, 1, 1), between 1 and 2."""
+        with without_autocast(y):
+            mean = y.sum((2, 3), dtype=self.weight.dtype) / (y.shape[2] * y.shape[3])
+            return (1.0 + torch.sigmoid(self.gate(mean.unsqueeze(1)))).to(y.dtype).view(*mean.shape, 1, 1)
 
 
 class TimeAttention(nn.Module):
-    """Frames to frames: ``out[m] = sum_t x[t] sigmoid(q[t] k[m])``, with q from means and k from maxima of the features."""
+    """Frames to frames: ``out[m] = sum_t x[t] sigmoid(q[t] k[m])``."""
 
     def __init__(self, frames: int) -> None:
         super().__init__()
         self.linear = nn.Linear(frames, frames)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, V, T) -> (B, C, V, T)."""
-        asking, asked = x.chunk(2, 1)
-        q = F.relu(self.linear(asking.mean((1, 2))))
-        k = F.relu(self.linear(asked.amax((1, 2))))
-        attention = torch.sigmoid(q.unsqueeze(2) * k.unsqueeze(1))
-        return torch.bmm(x.flatten(1, 2), attention).view_as(x)
+    def forward(self, x: Tensor, asking: Tensor, asked: Tensor) -> Tensor:
+        """(B, C, V, T) -> (B, C, V, T); `asking` (B, 1, T), a mean of features, makes q and `asked`, a maximum, makes k."""
+        q, k = F.relu(self.linear(torch.cat([asking, asked], 1))).chunk(2, 1)
+        attention = torch.sigmoid(q.transpose(1, 2) * k)
+        return cheap(torch.bmm, x.flatten(1, 2), attention).view_as(x)
 
 
 class TimeGate(nn.Module):
@@ -200,10 +225,10 @@ class TimeGate(nn.Module):
         self.weight = nn.Parameter(torch.empty(2).normal_(0.0, math.sqrt(2.0)))  # of the mean, of the maximum
         self.bias = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, V, T) -> (B, C, V, T)."""
-        mean, largest = x.mean((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
-        return x * torch.sigmoid(self.weight[0] * mean + self.weight[1] * largest + self.bias).to(x.dtype)
+    def forward(self, x: Tensor, mean: Tensor, largest: Tensor) -> Tensor:
+        """(B, C, V, T), and mean and maximum (B, T) -> (B, C, V, T)."""
+        gate = torch.sigmoid(F.linear(torch.stack([mean, largest], 2), self.weight.unsqueeze(0), self.bias))
+        return cheap(torch.mul, x, gate.to(x.dtype).view(x.shape[0], 1, 1, -1))
 
 
 class TemporalMixing(nn.Module):
@@ -230,11 +255,23 @@ class TemporalMixing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, V, T) -> (B, C, V, ceil(T / stride))."""
-        near, far, peak = F.relu(self.enter_bn(self.enter(x)), inplace=True).chunk(3, 1)
-        peak = F.max_pool2d(peak, (1, 3), (1, self.stride), (0, 1))
-        attended, gated = self.embed(x).chunk(2, 1)
-        attended = self.attention_bn(self.attention(attended))
-        return self.bn(torch.cat([self.near(near), self.far(far), peak, attended, self.gate(gated)], 1))
+        near, far, peak = conv_bn(self.enter, self.enter_bn, x, relu_of_thirds)
+        peak, _ = cheap(self.peaks, peak)  # with the numbers of the largest frames, 8 bytes each
+        features = cheap(self.embed, x)
+        quarters = features.view(x.shape[0], 4, -1, features.shape[3])
+        asking, _, mean = (quarters.sum(2) / quarters.shape[2]).split([1, 1, 2], 1)
+        _, asked, largest = quarters.max(2).values.split([1, 1, 2], 1)
+        attended, gated = features.chunk(2, 1)
+        attended = normalised(self.attention_bn, self.attention(attended, asking, asked))
+        gated = self.gate(gated, mean.mean(1), largest.amax(1))
+        near, far = convolved(self.near, near, self.bn), convolved(self.far, far, self.bn)
+        y = self.bn(cheap(side_by_side, near, far, peak, attended, gated))
+        move_mean(self.bn, self.near.bias, self.far.bias, None, None, None)
+        return y
+
+    def peaks(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Largest of three frames, (B, C, V, T) -> (B, C, V, ceil(T / stride)), and where they are."""
+        return F.max_pool2d(x, (1, 3), (1, self.stride), (0, 1), return_indices=True)
 
 
 class Block(nn.Module):
@@ -324,21 +361,25 @@ class FreqMixFormer(nn.Module):
         x = self.embed(x)
         seen = []
         for number, block in enumerate(self.blocks, 1):
-            x = block(x)
+            x = segment(block, x)
             if number == EARLY:
-                seen.append(self.early(F.avg_pool2d(x, (1, 4))))
+                seen.append(projected_mean(self.early, x, 4))
             elif number == MIDDLE:
-                seen.append(self.middle(F.avg_pool2d(x, (1, 2))))
-        early, middle = (F.relu(y, inplace=True).mean((2, 3)) for y in seen)
-        x = x.mean((2, 3)) + early + middle
+                seen.append(projected_mean(self.middle, x, 2))
+        x = x.mean((2, 3)) + seen[0] + seen[1]
         return self.fc(self.dropout(x.view(-1, self.people, x.shape[1]).mean(1)))
 
     def embed(self, x: Tensor) -> Tensor:
         """Clips (N, C, T, V, M) to (B, 80, V, T): relative coordinates, linear layer, joint positions, BatchNorm."""
-        n = x.shape[0]
         x = rearrange(x, "n c t v m -> n m v c t")
         if self.relative:
             x = x - x.index_select(2, self.origin) * self.has_origin.unsqueeze(2).to(x.dtype)
-        x = rearrange(self.embedding(x.flatten(0, 2)), "(b v) c t -> b v c t", v=self.joints) + self.position
-        x = self.data_bn(x.view(n, -1, self.frames))
+        return normalised(self.data_bn, cheap(self.placed, x), self.time_innermost)
+
+    def placed(self, x: Tensor) -> Tensor:
+        """Relative coordinates (N, M, V, C, T) to (N, M*V*80, T): linear layer and joint positions."""
+        return (self.embedding(x.flatten(0, 2)).unflatten(0, (-1, self.joints)) + self.position).view(x.shape[0], -1, self.frames)
+
+    def time_innermost(self, x: Tensor) -> Tensor:
+        """(N, M*V*80, T) -> (B, 80, V, T)."""
         return rearrange(x, "n (m v c) t -> (n m) c v t", m=self.people, v=self.joints).contiguous()

@@ -8,12 +8,18 @@ The network is lean by construction: it computes the paper's formulas in another
 1. A virtual joint is the same in every clip and frame. So nothing is concatenated to an activation: what virtual joints send to
    joint u is one small term (B, C, V), added to all frames. What they would receive is never used and never computed.
 2. Mixing joints by a graph and mixing the channels of a group by a 1x1 convolution commute, because all channels of a group
-   have one graph. Joints come first, which is cheaper where the convolution widens; both are batched products, and what lies
-   between them is computed again in the backward pass rather than kept.
+   have one graph. Joints come first, which is cheaper where the convolution widens; both are batched products, no grouped
+   convolution.
 3. W enters a hyper-graph twice, as a factor of the rows and of the columns: ``H diag(W) diag(W / c) H'`` needs only W * W / c.
 4. The time mean commutes with 1x1 convolutions: the hyper-graph is made from (B, C, P), its two maps as one product.
-5. The 1x1 convolutions that open the temporal branches are one convolution with one BatchNorm, and the BatchNorms that end
-   the branches are one: BatchNorm works channel by channel.
+5. No clip is in the fixed graphs: they are normalised once for all blocks.
+6. The 1x1 convolutions of the temporal branches are one convolution, those that have a BatchNorm and ReLU behind them share it,
+   and the BatchNorms that end the branches are one: BatchNorm works channel by channel.
+7. A bias in front of a BatchNorm cancels in training: it is not added, its gradient is 0, and it moves the running mean alone.
+
+A training step that computes again what is cheap (`layers.recompute`) keeps of each block its output and what its two BatchNorms
+of the temporal branches read, next to maps as small as a graph; from these, two products per block and otherwise elementwise
+steps make the rest.
 
 Activations are (B, C, T, V) inside, joints innermost: then the joints of a group are mixed by one product without a copy of an
 activation. `official.py` tells where each entry of an official checkpoint lives in the joined parameters.
@@ -22,14 +28,17 @@ activation. `official.py` tells where each entry of an official checkpoint lives
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
 
 from engine.step import without_autocast
+from layers.bias import before, convolved, move_mean
+from layers.convolution import Projection, conv_over_time
+from layers.recompute import cheap, normalised, segment
 from models.hypergcn.graph import ensemble_adjacency
 from shared_data.errors import LabError, require, require_known
 from shared_data.skeletons import Skeleton
@@ -41,20 +50,8 @@ WIDTHS = {"base": (128, 256, 256), "large": (128, 256, 512)}  # channels of the 
 VIRTUAL_INITS = ("repeated", "independent")
 
 
-def conv(c_in: int, c_out: int, kernel: int = 1, *, stride: int = 1, dilation: int = 1, fan_out: int | None = None) -> nn.Conv2d:
-    """Convolution over time, (B, c_in, T, V) -> (B, c_out, T', V), without padding.
-
-    Weights N(0, 2 / fan_out), bias 0. `fan_out` is given where several of the paper's convolutions are joined in this one.
-    """
-    layer = nn.Conv2d(c_in, c_out, (kernel, 1), (stride, 1), 0, (dilation, 1))
-    nn.init.normal_(layer.weight, 0.0, math.sqrt(2.0 / (fan_out or c_out * kernel)))
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-def projection(c_in: int, c_out: int, *, stride: int = 1) -> nn.Sequential:
-    """A residual that changes width or length: 1x1 convolution and BatchNorm."""
-    return nn.Sequential(conv(c_in, c_out, stride=stride), nn.BatchNorm2d(c_out))
+conv = partial(conv_over_time, axis=2, pad=False)
+projection = partial(Projection, axis=2)
 
 
 def repeat_ends(x: Tensor, frames: int) -> Tensor:
@@ -75,38 +72,9 @@ def mixed_joints(x: Tensor, graph: Tensor) -> Tensor:
     return torch.bmm(x.reshape(b * s, -1, v), graph.flatten(0, 1).transpose(1, 2)).view(b, s, -1, x.shape[2] * v)
 
 
-def mixed(x: Tensor, graph: Tensor, value: Tensor) -> Tensor:
-    """Joints mixed by a graph per clip and group, then the channels of each group: ``y[s] = W_s x_s A_s'``.
-
-    x (B, S * I, T, V), graph A (B, S, V, V), value W (S, O, I) -> (B, S, O, T * V).
-    """
-    return torch.matmul(value, mixed_joints(x, graph))
-
-
-class Mix(torch.autograd.Function):
-    """`mixed` for training, of one dtype: its backward pass computes `mixed_joints` again, which autograd would keep.
-
-    One product more, and one activation per block less in memory.
-    """
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, graph: Tensor, value: Tensor) -> Tensor:
-        """As `mixed`."""
-        ctx.save_for_backward(x, graph, value)
-        with without_autocast(x):
-            return mixed(x, graph, value)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradients of x, graph and value."""
-        x, graph, value = ctx.saved_tensors
-        with without_autocast(x):
-            grad_value = torch.matmul(grad, mixed_joints(x, graph).transpose(2, 3)).sum(0)
-            grad_mixed = torch.matmul(value.transpose(1, 2), grad).view(graph.shape[0] * graph.shape[1], -1, x.shape[3])
-            grad_x = torch.bmm(grad_mixed, graph.flatten(0, 1)).view(x.shape)
-            grad_graph = torch.bmm(grad_mixed.transpose(1, 2), x.reshape(grad_mixed.shape)).view(graph.shape)
-        return grad_x, grad_graph, grad_value
+def relu_of_sum(x: Tensor, y: Tensor) -> Tensor:
+    """``relu(x + y)``, in x."""
+    return F.relu_(x.add_(y))
 
 
 class HyperGraphConv(nn.Module):
@@ -140,56 +108,73 @@ class HyperGraphConv(nn.Module):
         nn.init.constant_(self.bn.weight, 1e-6)  # the graph branch starts almost switched off
         self.down = projection(c_in, c_out) if c_in != c_out else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, T, V) -> (B, C, T, V)."""
+    def forward(self, x: Tensor, fixed: Tensor) -> Tensor:
+        """(B, C_in, T, V), fixed graph (S, V, P) -> (B, C, T, V)."""
+        virtual = self.virtual.view_as(self.virtual)  # its gradient is gathered here, as that of x is in `Block`
+        y = cheap(self.mixed, x, self.graph(x, fixed, virtual), virtual)
+        return normalised(self.bn, y, relu_of_sum, self.down(x))
+
+    def mixed(self, x: Tensor, graph: Tensor, virtual: Tensor) -> Tensor:
+        """Joints mixed by a graph per clip and group, then the channels of each group: ``W_s x_s A_s'``, (B, C, T, V)."""
         b, _, t, v = x.shape
-        graph = self.graph(x)
-        mix = Mix.apply if self.training else mixed
-        y = mix(x, graph[..., :v], self.value.to(x.dtype)).view(b, GROUPS, -1, t, v) + self.constant(graph)
-        return F.relu(self.bn(y.flatten(1, 2)).add_(self.down(x)), inplace=True)
+        y = torch.matmul(self.value, cheap(mixed_joints, x, graph[..., :v])).view(b, GROUPS, -1, t, v)
+        return (y + self.constant(graph, virtual)).flatten(1, 2)
 
-    def constant(self, graph: Tensor) -> Tensor:
+    def constant(self, graph: Tensor, virtual: Tensor) -> Tensor:
         """What reaches joint u in every frame alike, (B, S, C/S, 1, V): the bias of all its senders, and the virtual joints."""
-        v = graph.shape[2]
-        senders = torch.cat([graph.sum(3, keepdim=True), graph[..., v:]], 3)
-        virtual = torch.matmul(self.virtual.unflatten(1, (GROUPS, -1)).transpose(0, 1), self.value.transpose(1, 2))
-        values = torch.cat([self.value_bias.unsqueeze(1), virtual], 1)
-        return torch.matmul(senders, values).transpose(2, 3).unsqueeze(3)
+        bias = self.value_bias.unsqueeze(1)
+        values = torch.matmul(virtual.unflatten(1, (GROUPS, -1)).transpose(0, 1), self.value.transpose(1, 2)) + bias
+        sent = torch.cat([bias.expand(-1, graph.shape[2], -1), values], 1)
+        return torch.matmul(graph, sent).transpose(2, 3).unsqueeze(3)
 
-    def graph(self, x: Tensor) -> Tensor:
-        """(B, C_in, T, V) -> (B, S, V, P): fixed graph and hyper-graph, as far as real joints receive.
+    def graph(self, x: Tensor, fixed: Tensor, virtual: Tensor) -> Tensor:
+        """(B, C_in, T, V), fixed graph (S, V, P), (h, C_in) -> with the hyper-graph (B, S, V, P), as far as real joints receive.
 
         Always in full precision: under autocast, rounding would choose other neighbours.
         """
-        v = x.shape[3]
+        t, v = x.shape[2:]
         with without_autocast(x):
-            nodes = x.mean(2, dtype=torch.promote_types(x.dtype, torch.float32))
-            nodes = torch.cat([nodes, self.virtual.t().expand(x.shape[0], -1, -1)], 2)
+            nodes = x.sum(2, dtype=torch.promote_types(x.dtype, torch.float32)) / t  # a sum's gradient is a view, a mean's is not
+            nodes = torch.cat([nodes, virtual.t().expand(x.shape[0], -1, -1)], 2)
             places, weights = self.relations(nodes)
-            fixed = self.adjacency[:, :v] * self.importance[:, :v].to(nodes)
-            fixed = fixed / (fixed.abs().sum(2, keepdim=True) + EPS)
-            graph = fixed + F.relu(self.alpha) * hyper_graph(incidence(places, self.neighbours), weights, v)
-            return graph.to(x.dtype)
+            graph = hyper_graph(incidence(places, self.neighbours), weights, v)
+            return torch.addcmul(fixed, F.relu(self.alpha), graph).to(x.dtype)
 
     def relations(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C_in, P) -> the nodes' places in the learned space (B, S, d, P), the weights of their hyper-edges (B, S, P)."""
-        b, _, p = nodes.shape
-        relate, weigh = self.relate.to(nodes).unsqueeze(1), self.weigh.to(nodes)
-        places, hidden = torch.matmul(relate, nodes.view(b, GROUPS, -1, p)) + self.relate_bias[:, None, ..., None]
-        hidden = F.leaky_relu(hidden, 0.01).reshape(b, -1, p)
-        return places, torch.tanh(torch.matmul(weigh, hidden) + self.weigh_bias.unsqueeze(1))
+        b = nodes.shape[0]
+        nodes = rearrange(nodes, "b (s c) p -> s c (b p)", s=GROUPS)
+        relate = rearrange(self.relate.to(nodes), "two s d c -> s (two d) c")
+        bias = rearrange(self.relate_bias.to(nodes), "two s d -> s (two d) 1")
+        places, hidden = torch.baddbmm(bias, relate, nodes).chunk(2, 1)
+        hidden = F.leaky_relu(hidden, 0.01).flatten(0, 1)
+        weights = torch.tanh(torch.addmm(self.weigh_bias.to(nodes).unsqueeze(1), self.weigh.to(nodes), hidden))
+        return rearrange(places, "s d (b p) -> b s d p", b=b).contiguous(), rearrange(weights, "s (b p) -> b s p", b=b)
+
+
+def distances(places: Tensor) -> Tensor:
+    """Between all pairs of places, (B, S, d, P) -> (B, S, P, P); the gradient at distance 0 is 0.
+
+    Exact differences: the matrix-product formula leaves a node at some distance from itself, and moves near-ties. `cdist` never
+    writes the differences down; on a CPU it is 15 times as fast, on a GPU it starts a block of threads for each distance.
+    """
+    if places.is_cpu and not torch.compiler.is_compiling():
+        points = places.transpose(2, 3)
+        return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.linalg.vector_norm(cheap(differences, places), dim=2)
+
+
+def differences(places: Tensor) -> Tensor:
+    """(B, S, d, P) -> (B, S, d, P, P)."""
+    return places.unsqueeze(4) - places.unsqueeze(3)
 
 
 def incidence(places: Tensor, neighbours: int) -> Tensor:
-    """H: places (B, S, d, P) -> (B, S, P, P), row v the soft membership of all nodes in the hyper-edge around v.
-
-    Distances are exact differences: the matrix-product formula leaves a node at some distance from itself, and moves
-    near-ties. Their gradient at distance 0 is 0.
-    """
-    distance = torch.linalg.vector_norm(places.unsqueeze(4) - places.unsqueeze(3), dim=2)
+    """H: places (B, S, d, P) -> (B, S, P, P), row v the soft membership of all nodes in the hyper-edge around v."""
+    distance = distances(places)
     near = distance.detach().topk(neighbours, largest=False, sorted=False).indices
-    outside = torch.ones_like(distance, dtype=torch.bool).scatter_(3, near, False)
-    return torch.softmax((-distance).masked_fill(outside, -math.inf), 3)
+    outside = torch.full_like(distance, -math.inf).scatter_(3, near, 0.0)
+    return torch.softmax(outside - distance, 3)
 
 
 def hyper_graph(memberships: Tensor, weights: Tensor, receivers: int) -> Tensor:
@@ -203,28 +188,9 @@ def hyper_graph(memberships: Tensor, weights: Tensor, receivers: int) -> Tensor:
     return torch.matmul(rows * per_edge.unsqueeze(2), memberships.transpose(2, 3)) / norm
 
 
-def peaks(x: Tensor, stride: int) -> Tensor:
-    """Largest of three frames, (B, C, T, V) -> (B, C, ceil(T / stride), V)."""
-    return F.max_pool2d(x, (3, 1), (stride, 1), (1, 0))
-
-
-class Peak(torch.autograd.Function):
-    """`peaks` for training: its backward pass finds the largest frames again; autograd would keep their numbers, 8 bytes each."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, stride: int) -> Tensor:
-        """As `peaks`."""
-        ctx.save_for_backward(x)
-        ctx.stride = stride
-        return peaks(x, stride)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
-        """The gradient of x."""
-        (x,), window = ctx.saved_tensors, ((3, 1), (ctx.stride, 1), (1, 0))
-        _, frames = F.max_pool2d(x, *window, return_indices=True)
-        return torch.ops.aten.max_pool2d_with_indices_backward(grad, x, *window, (1, 1), False, frames), None
+def joints_as_channels(x: Tensor) -> Tensor:
+    """(B, C, T, V) -> (B * C, V, T, 1), innermost in memory what counts as channels: so a CPU pools twice as fast."""
+    return x.contiguous().flatten(0, 1).unsqueeze(2).permute(0, 3, 1, 2)
 
 
 class MultiScaleTemporalConv(nn.Module):
@@ -249,9 +215,36 @@ class MultiScaleTemporalConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, V) -> (B, C, ceil(T / stride), V)."""
-        near, far, peak = F.relu(repeat_ends(self.enter_bn(self.enter(x)), 4), inplace=True).chunk(3, 1)
-        peak = (Peak.apply if self.training else peaks)(peak[:, :, 4:-4], self.stride)
-        return self.bn(torch.cat([self.near(near[:, :, 2:-2]), self.far(far), peak, self.skip(x)], 1))
+        opened, skip = self.opened(x)
+        near, far, peak = normalised(self.enter_bn, opened, F.relu_).chunk(3, 1)
+        near = convolved(self.near, cheap(repeat_ends, near, 2), self.bn)
+        far = convolved(self.far, cheap(repeat_ends, far, 4), self.bn)
+        peak, _ = cheap(self.peaks, peak)  # with the numbers of the largest frames, 8 bytes each
+        y = self.bn(torch.cat([near, far, peak, skip], 1))
+        move_mean(self.enter_bn, self.enter.bias)
+        move_mean(self.bn, self.near.bias, self.far.bias, None, self.skip.bias)
+        return y
+
+    def opened(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, T, V) -> what opens three branches (B, 3 C/4, T, V), and the fourth (B, C/4, ceil(T / stride), V).
+
+        One convolution: x is read once, and so is the gradient of x written once.
+        """
+        pairs = [before(bn, layer.weight, layer.bias) for bn, layer in ((self.enter_bn, self.enter), (self.bn, self.skip))]
+        weight = torch.cat([weight for weight, _ in pairs])
+        bias = None
+        if any(bias is not None for _, bias in pairs):
+            bias = torch.cat([weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in pairs])
+        opened, skip = F.conv2d(x, weight, bias).split([len(weight) for weight, _ in pairs], 1)
+        return opened.contiguous(), skip[:, :, :: self.stride]
+
+    def peaks(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Largest of three frames, (B, C, T, V) -> (B, C, ceil(T / stride), V), and where they are."""
+        window = (3, 1), (self.stride, 1), (1, 0)
+        if not x.is_cpu:
+            return F.max_pool2d(x, *window, return_indices=True)
+        found, frames = F.max_pool2d(cheap(joints_as_channels, x), *window, return_indices=True)
+        return found.permute(0, 2, 3, 1).reshape(*x.shape[:2], -1, x.shape[3]), frames
 
 
 class Block(nn.Module):
@@ -264,9 +257,11 @@ class Block(nn.Module):
         same = c_in == c_out and stride == 1
         self.residual = nn.Identity() if same else projection(c_in, c_out, stride=stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, T, V) -> (B, C, ceil(T / stride), V)."""
-        return F.relu(self.tcn(self.gcn(x)).add_(self.residual(x)), inplace=True)
+    def forward(self, x: Tensor, fixed: Tensor) -> Tensor:
+        """(B, C_in, T, V), fixed graph (S, V, P) -> (B, C, ceil(T / stride), V)."""
+        x = x.view_as(x)  # gathers the gradient of x from within the block, in one order at every level of recomputing
+        residual = self.residual(x)
+        return relu_of_sum(self.tcn(self.gcn(x, fixed)), residual)
 
 
 class HyperGCN(nn.Module):
@@ -345,20 +340,34 @@ class HyperGCN(nn.Module):
                 expected=f"(N, {self.in_channels}, T, {self.joints}, {self.people}): coordinates, frames, joints, people",
                 next_step="build the model for the skeleton and the people of the data",
             )
-        x = self.embedded(x)
+        x, fixed = self.embedded(x), iter(self.fixed_graphs())
         for first, second, third in self.stages:
-            x = first(x)
-            x = third(second(x) + x)
-        x = x.mean((2, 3))
-        return self.fc(self.dropout(x.view(n, m, -1).mean(1)))
+            x = segment(first, x, next(fixed))
+            x = segment(third, cheap(torch.add, segment(second, x, next(fixed)), x), next(fixed))
+        x = x.mean((2, 3)).view(n, m, -1).mean(1)
+        return self.fc(self.dropout(x))
+
+    def fixed_graphs(self) -> tuple[Tensor, ...]:
+        """The fixed graph (S, V, P) of each block, as far as real joints receive: rows of absolute sum 1."""
+        adjacency = torch.stack([block.gcn.adjacency for block in self.blocks])
+        importance = torch.stack([block.gcn.importance for block in self.blocks])
+        graph = (adjacency * importance)[:, :, : self.joints]
+        return (graph / (graph.abs().sum(3, keepdim=True) + EPS)).unbind()
 
     def embedded(self, x: Tensor) -> Tensor:
         """Clips (N, C, T, V, M) -> (B, C_1, T, V): embedding of each joint, its own code, tanh, BatchNorm."""
         m, v = x.shape[4], x.shape[3]
+
+        def inner(x: Tensor) -> Tensor:
+            return rearrange(x, "n (m v c) t -> (n m) c t v", m=m, v=v).contiguous()
+
+        return normalised(self.data_bn, cheap(self.placed, x), inner)
+
+    def placed(self, x: Tensor) -> Tensor:
+        """Clips (N, C, T, V, M) -> (N, M * V * C_1, T): embedding of each joint, its own code, tanh."""
         x = torch.matmul(self.embed.weight, rearrange(x, "n c t v m -> n m v c t"))
         x = x.add_((self.joint_code + self.embed.bias).unsqueeze(2)).tanh_()
-        x = self.data_bn(rearrange(x, "n m v c t -> n (m v c) t"))
-        return rearrange(x, "n (m v c) t -> (n m) c t v", m=m, v=v).contiguous()
+        return rearrange(x, "n m v c t -> n (m v c) t")
 
     def penalty(self) -> Tensor:
         """(): how alike the virtual joints of a block are: mean ReLU(cosine) of its pairs, averaged over the blocks.
@@ -369,10 +378,13 @@ class HyperGCN(nn.Module):
         h = len(self.blocks[0].gcn.virtual)
         if h < 2:
             return self.fc.weight.new_zeros(())
-        excess = []
+        widths: dict[int, list[Tensor]] = {}
         for block in self.blocks:
-            virtual = block.gcn.virtual
-            length = virtual.norm(dim=1)
-            dots = (virtual.unsqueeze(0) * virtual.unsqueeze(1)).sum(2)  # no product: autocast would round it
-            excess.append(F.relu(dots / (length.unsqueeze(0) * length.unsqueeze(1) + EPS)).sum() - h)
-        return torch.stack(excess).mean() / (h * (h - 1))
+            widths.setdefault(block.gcn.virtual.shape[1], []).append(block.gcn.virtual)
+        excess = []
+        for alike in widths.values():
+            virtual = torch.stack(alike)
+            length = virtual.norm(dim=2)
+            dots = (virtual.unsqueeze(1) * virtual.unsqueeze(2)).sum(3)  # no product: autocast would round it
+            excess.append(F.relu(dots / (length.unsqueeze(1) * length.unsqueeze(2) + EPS)).sum((1, 2)) - h)
+        return torch.cat(excess).mean() / (h * (h - 1))

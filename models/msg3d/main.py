@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)  # the repository, not this folder
 
-from engine.launch import main  # noqa: E402
+from sal.train import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main("msg3d"))

@@ -12,8 +12,13 @@ The network is lean by construction: it computes the paper's formulas in another
    T frames instead of on the T'*W frames of the windows.
 4. The 1x1 convolutions that open the temporal branches are one convolution with one BatchNorm, and the BatchNorms that end
    the branches are one: BatchNorm works channel by channel.
-5. The tensor between gathering and mixing, K times as large as its input, is not kept for the backward pass: the first, cheaper
-   of the two is computed again there. So is ReLU of BatchNorm inside the window paths and the temporal convolutions.
+5. A sum over scales is one of sums over some of the scales: the widest tensor, K times the input, is there in two parts.
+6. A bias in front of a BatchNorm moves its running mean and nothing else: in training no kernel adds it (`bias.py`).
+
+What costs little to compute again is marked `cheap`, so that a training step may let go of it (`layers/recompute.py`): what lies
+between gathering and mixing; graph convolutions that widen, those of the three coordinates; the 1x1 convolutions that open the
+temporal branches; all that BatchNorms, ReLUs, sums and pools make. Left are the windows' graph convolutions and the collapsed
+windows, the branches side by side, and the residuals that change width.
 
 Activations are (B, C, V, T) inside, time innermost: every change between "channels" and "joints as channels" is then a view.
 `official.py` tells where each entry of an official checkpoint lives in the joined parameters.
@@ -29,14 +34,17 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from layers.bias import before, convolved, move_mean
+from layers.convolution import conv_bn
+from layers.recompute import cheap, normalised, segment
 from models.msg3d.graph import diameter, disentangled_adjacency
-from models.msg3d.recompute import activated, recomputed
 from shared_data.errors import LabError, require
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named
 
 BRANCHES = 6  # of a multi-scale temporal convolution
 DILATIONS = (1, 2, 3, 4)
+SCALES_AT_ONCE = 7  # that are gathered: half of the official 13, and all 6 of a window
 
 
 class DisentangledConv(nn.Module):
@@ -51,6 +59,7 @@ class DisentangledConv(nn.Module):
         super().__init__()
         self.scales, self.window, self.stride = scales, window, stride
         self.gathers_first = gathers_first(c_in, c_out, skeleton.joints, window, stride)
+        self.widens = scales * c_in < c_out  # then the result costs more to keep than to compute again
         graph = torch.tensor(disentangled_adjacency(skeleton, scales, window))
         kernels = rearrange(graph, "(k r) (w v) -> k r v w", k=scales, w=window).contiguous()
         self.register_buffer("graph", kernels, persistent=False)
@@ -59,39 +68,51 @@ class DisentangledConv(nn.Module):
         self.mix = nn.Parameter(torch.empty(c_out, scales, c_in).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(c_out).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, V, T) -> (B, C_out, W*V, T'), tokens (frame, joint) with the joint fastest."""
-        return self.gather_then_mix(x) if self.gathers_first else self.mix_then_gather(x)
+    def forward(self, x: Tensor, bn: nn.Module | None = None) -> Tensor:
+        """(B, C_in, V, T) -> (B, C_out, W*V, T'), tokens (frame, joint) with the joint fastest; `bn` comes next, if any."""
+        mix, bias = before(bn, self.mix, self.bias)
+        order = self.gather_then_mix if self.gathers_first else self.mix_then_gather
+        return cheap(order, x, mix, bias) if self.widens else order(x, mix, bias)
 
-    def gather_then_mix(self, x: Tensor) -> Tensor:
+    def activated(self, x: Tensor, bn: nn.Module) -> Tensor:
+        """``relu(bn(self(x)))``."""
+        y = normalised(bn, self(x, bn), F.relu_)
+        move_mean(bn, self.bias)
+        return y
+
+    def gather_then_mix(self, x: Tensor, mix: Tensor, bias: Tensor | None) -> Tensor:
         """Each channel by itself: V joints -> K*W*V tokens; then C_in*K -> C_out channels."""
-        b, c, v, t = x.shape
+        groups = zip(self.kernels().split(SCALES_AT_ONCE), mix.split(SCALES_AT_ONCE, 1), strict=True)
+        first, *others = (F.conv2d(cheap(self.gathered, x, some), rearrange(m, "o k c -> o (c k) 1 1")) for some, m in groups)
+        for z in others:
+            first = first.add_(z)
+        return first if bias is None else first.add_(bias.view(-1, 1, 1))
 
-        def gathered(x: Tensor, kernels: Tensor) -> Tensor:
-            return self.over_time(x.reshape(b * c, v, 1, t), kernels).reshape(b, c * self.scales, self.window * v, -1)
-
-        kernels = (self.graph + self.residual).view(-1, v, 1, self.window)
-        y = gathered(x, kernels)
-        given, fixed = x.detach().to(y.dtype), kernels.detach().to(y.dtype)
-        with recomputed(y, lambda: gathered(given, fixed)):
-            return F.conv2d(y, rearrange(self.mix, "o k c -> o (c k) 1 1"), self.bias)
-
-    def mix_then_gather(self, x: Tensor) -> Tensor:
+    def mix_then_gather(self, x: Tensor, mix: Tensor, bias: Tensor | None) -> Tensor:
         """C_in -> C_out*K channels; then each channel of C_out by itself: K*V joints -> W*V tokens."""
-        b, _, v, t = x.shape
+        z = self.over_time(cheap(self.mixed, x, mix), rearrange(self.kernels(), "k r v w -> r (k v) 1 w"))
+        z = z.reshape(x.shape[0], -1, self.window * x.shape[2], z.shape[3])
+        return z if bias is None else z.add_(bias.view(-1, 1, 1))
 
-        def mixed(x: Tensor, weight: Tensor) -> Tensor:
-            return F.conv2d(x, weight).reshape(-1, self.scales * v, 1, t)
+    def gathered(self, x: Tensor, kernels: Tensor) -> Tensor:
+        """(B, C_in, V, T) -> (B, C_in*k, W*V, T'), the scales of a channel in a row; `kernels` are those of k scales."""
+        b, c, v, t = x.shape
+        y = self.over_time(x.reshape(b * c, v, 1, t), kernels.reshape(-1, v, 1, self.window))
+        return y.reshape(b, c * kernels.shape[0], self.window * v, -1)
 
-        weight = rearrange(self.mix, "o k c -> (o k) c 1 1")
-        y = mixed(x, weight)
-        given, fixed = x.detach().to(y.dtype), weight.detach().to(y.dtype)
-        with recomputed(y, lambda: mixed(given, fixed)):
-            z = self.over_time(y, rearrange(self.graph + self.residual, "k r v w -> r (k v) 1 w"))
-        return z.reshape(b, -1, self.window * v, z.shape[3]).add_(self.bias.view(-1, 1, 1))
+    def mixed(self, x: Tensor, mix: Tensor) -> Tensor:
+        """(B, C_in, V, T) -> (B*C_out, K*V, 1, T)."""
+        y = F.conv2d(x, rearrange(mix, "o k c -> (o k) c 1 1"))
+        return y.reshape(-1, self.scales * x.shape[2], 1, x.shape[3])
+
+    def kernels(self) -> Tensor:
+        """A_k + R_k."""
+        return self.graph + self.residual
 
     def over_time(self, x: Tensor, kernels: Tensor) -> Tensor:
         """Joints are the channels, the frames of a window the extent of the kernel: (.., V, 1, T) -> (.., V', 1, T')."""
+        if self.window == self.stride == 1:  # then batched products take half the time of a convolution
+            return torch.bmm(kernels.view(1, -1, x.shape[1]).expand(x.shape[0], -1, -1), x.squeeze(2)).unsqueeze(2)
         return F.conv2d(x, kernels, stride=(1, self.stride), padding=(0, self.window // 2))
 
 
@@ -122,23 +143,24 @@ class WindowPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, V, T) -> (B, C_out, V, T')."""
         b, _, v, _ = x.shape
-        y = self.graph(x)
-        with activated(self.graph_bn, y) as tokens:
-            collapsed = self.collapse(tokens.reshape(b, -1, v, y.shape[3]))
-        return self.bn(collapsed)
+        tokens = self.graph.activated(x, self.graph_bn)
+        y = convolved(self.collapse, tokens.reshape(b, -1, v, tokens.shape[3]), self.bn)
+        y = normalised(self.bn, y)
+        move_mean(self.bn, self.collapse.bias)
+        return y
 
 
 class MultiScaleTemporalConv(nn.Module):
     """Six parallel branches over time, C/6 channels each: kernel 3 dilated by 1, 2, 3, 4; max pool 3; 1x1 (section 3.4).
 
-    `enter` opens the first five (1x1 convolution, BatchNorm, ReLU), `skip` is the sixth, `bn` ends all six. A residual is added;
-    with ``activate=False`` no ReLU follows.
+    `enter` opens the first five (1x1 convolution, BatchNorm, ReLU), `skip` is the sixth, `bn` ends all six. ReLU follows the sum
+    with a residual and with whatever else is added.
     """
 
-    def __init__(self, c_in: int, c_out: int, *, stride: int = 1, activate: bool = True) -> None:
+    def __init__(self, c_in: int, c_out: int, *, stride: int = 1) -> None:
         super().__init__()
         c = c_out // BRANCHES
-        self.stride, self.activate = stride, activate
+        self.stride = stride
         self.enter = nn.Conv2d(c_in, (BRANCHES - 1) * c, 1)
         self.enter_bn = nn.BatchNorm2d((BRANCHES - 1) * c)
         self.dilated = nn.ModuleList(
@@ -150,14 +172,34 @@ class MultiScaleTemporalConv(nn.Module):
         if c_in != c_out or stride != 1:
             self.residual = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride=(1, stride)), nn.BatchNorm2d(c_out))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, V, T) -> (B, C_out, V, T')."""
-        with activated(self.enter_bn, self.enter(x)) as entered:
-            *parts, peak = entered.chunk(BRANCHES - 1, 1)
-            branches = [conv(part) for conv, part in zip(self.dilated, parts, strict=True)]
-            branches.append(F.max_pool2d(peak, (1, 3), (1, self.stride), (0, 1)))
-        y = self.bn(torch.cat([*branches, self.skip(x)], 1)).add_(self.residual(x))
-        return F.relu(y, inplace=True) if self.activate else y
+    def forward(self, x: Tensor, *more: Tensor) -> Tensor:
+        """(B, C_in, V, T) -> (B, C_out, V, T'); `more` has the shape of the result."""
+        *parts, peak = conv_bn(self.enter, self.enter_bn, x, relu_of_branches)
+        branches = [convolved(conv, part, self.bn) for conv, part in zip(self.dilated, parts, strict=True)]
+        branches.append(cheap(self.peaks, peak)[0])  # with the numbers of the largest frames, 8 bytes each
+        branches.append(convolved(self.skip, x, self.bn))
+        residual = x
+        if isinstance(self.residual, nn.Sequential):
+            residual = conv_bn(*self.residual, x)
+        y = normalised(self.bn, torch.cat(branches, 1), relu_of_sum, residual, *more)
+        move_mean(self.bn, *(conv.bias for conv in self.dilated), None, self.skip.bias)
+        return y
+
+    def peaks(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Largest of three frames, (B, C, V, T) -> (B, C, V, T'), and where they are."""
+        return F.max_pool2d(x, (1, 3), (1, self.stride), (0, 1), return_indices=True)
+
+
+def relu_of_branches(x: Tensor) -> tuple[Tensor, ...]:
+    """ReLU of each branch for itself: convolutions want channels without gaps."""
+    return tuple(F.relu(part) for part in x.chunk(BRANCHES - 1, 1))
+
+
+def relu_of_sum(x: Tensor, *more: Tensor) -> Tensor:
+    """``relu(x + ...)``, in x."""
+    for y in more:
+        x = x.add_(y)
+    return F.relu_(x)
 
 
 class Stage(nn.Module):
@@ -184,16 +226,15 @@ class Stage(nn.Module):
             nn.BatchNorm2d(c_graph),
             nn.ReLU(inplace=True),
             MultiScaleTemporalConv(c_graph, c_out, stride=stride),
-            MultiScaleTemporalConv(c_out, c_out, activate=False),
+            MultiScaleTemporalConv(c_out, c_out),
         )
         self.temporal = MultiScaleTemporalConv(c_out, c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, V, T) -> (B, C_out, V, T')."""
-        y = self.factorised(x)
-        for path in self.windows:
-            y = y.add_(path(x))
-        return self.temporal(F.relu(y, inplace=True))
+        graph, bn, _, first, second = self.factorised
+        y = first(graph.activated(x, bn))
+        return self.temporal(second(y, *(path(x) for path in self.windows)))
 
 
 class MSG3D(nn.Module):
@@ -255,7 +296,9 @@ class MSG3D(nn.Module):
         n, _, _, v, m = x.shape
         x = self.data_bn(rearrange(x, "n c t v m -> n (m v c) t"))
         x = rearrange(x, "n (m v c) t -> (n m) c v t", m=m, v=v)
-        x = self.stages(x).mean((2, 3))
+        for stage in self.stages:
+            x = segment(stage, x)
+        x = x.mean((2, 3))
         return self.fc(x.view(n, m, -1).mean(1))
 
 

@@ -7,27 +7,28 @@ Activations are (N, T, V, C), channels innermost: every linear layer, LayerNorm,
 rows of channels, and nothing is transposed. The network is lean by exact identities:
 
 1. Attention is fused and never stored: the relative bias is its mask, partitions of one size share a call.
-2. Fused attention on a GPU wants rows of 16 bytes. The projection gives them: its weights, not its outputs, are filled up
-   with rows of zeros, which change no logit and no output.
-3. The graph convolutions of all groups are one batched product.
-4. Biases are made once per forward pass from small tables, by sliding views.
-5. The MLP keeps its hidden values before the GELU only; those after it are made again in the backward pass.
+2. Fused attention on a GPU wants rows of 16 bytes. Where the grid is cut, rows are filled up with zeros, which change no logit
+   and no output.
+3. One product makes what all branches read. One copy cuts it, one puts together what they found, and so do their gradients.
+4. The graph convolutions of all groups are one batched product.
+5. Biases of all blocks are made at once from small tables, by sliding views.
+6. Of a block training keeps, where memory counts, its input, the sum in its middle, and what the temporal convolution and the
+   attention found. The rest is made again (`layers.recompute`): norms, the products that follow them, GELU, all copies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from models.skateformer.attention import PartitionedAttention
+from layers.recompute import cheap, normalised, segment
+from models.skateformer.attention import NEAR_JOINTS, Cut, Join, PartitionedAttention, Pieces, relative_biases
 from models.skateformer.sizes import (
     DEPTH,
-    KINDS,
     WIDTHS,
     Size,
     check_frames,
@@ -55,23 +56,9 @@ def sine_code(positions: Tensor, channels: int) -> Tensor:
     return torch.stack([phase.sin(), phase.cos()], -1).flatten(-2)
 
 
-class GeluLinear(torch.autograd.Function):
-    """``linear(gelu(x))`` that saves x alone: a GELU is cheap, and what comes out of it is a quarter of all saved memory."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """(..., C_in), (C_out, C_in), (C_out) -> (..., C_out)."""
-        ctx.save_for_backward(x, weight)
-        return F.linear(F.gelu(x), weight, bias)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        rows = gradient.flatten(0, -2)  # under autocast in its dtype, like x; the weights' gradients are theirs again
-        hidden = torch.ops.aten.gelu_backward(gradient @ weight.to(gradient.dtype), x)
-        of_weight = rows.t() @ F.gelu(x).flatten(0, -2)
-        return hidden, of_weight.to(weight.dtype), rows.sum(0).to(weight.dtype)
+def normal(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """``norm(x)`` in the dtype in which autocast has linear layers read it, so that they keep no copy of theirs."""
+    return norm(x).to(autocast_dtype(x))
 
 
 class DropPath(nn.Module):
@@ -87,7 +74,7 @@ class DropPath(nn.Module):
             return residual + branch
         keep = 1.0 - self.drop_prob
         kept = residual.new_empty(len(branch), 1, 1, 1).bernoulli_(keep).div_(keep)
-        return residual + branch * kept
+        return torch.addcmul(residual, branch, kept)
 
 
 class Downsample(nn.Module):
@@ -100,7 +87,7 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, T, V, C_in) -> (N, ceil(T / 2), V, C); the permutations only rename the axes ("channels last")."""
-        return self.bn(self.reduce(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+        return normalised(self.bn, self.reduce(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
 
 
 class Block(nn.Module):
@@ -125,8 +112,8 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         groups, hidden = heads // 4, int(mlp_ratio * channels)
-        self.groups, self.width = groups, channels // heads
-        self.split = [channels // 4, channels // 4, 3 * channels // 2]
+        self.width = channels // heads
+        self.given, self.found = (Pieces(tuple(sizes), groups, heads // 8, self.width, rows) for rows in (3, 1))  # see `mix`
         self.norm_1 = nn.LayerNorm(channels)
         self.mapping = nn.Linear(channels, 2 * channels)
         self.graph = nn.Parameter(torch.empty(groups, points, points))  # [g, v, u]: joint v receives from u
@@ -139,32 +126,44 @@ class Block(nn.Module):
         self.fc1 = nn.Linear(channels, hidden)
         self.fc2 = nn.Linear(hidden, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, T, V, C) -> the same shape."""
-        x = self.drop_path(x, self.mix(self.norm_1(x)))
-        return self.drop_path(x, GeluLinear.apply(self.fc1(self.norm_2(x)), self.fc2.weight, self.fc2.bias))
+    def forward(self, x: Tensor, *biases: Tensor) -> Tensor:
+        """(N, T, V, C), and the relative biases of each group of partitions, -> (N, T, V, C)."""
+        x = self.drop_path(x, self.mix(cheap(normal, self.norm_1, x), biases))
+        hidden = cheap(self.fc1, cheap(normal, self.norm_2, x))
+        return self.drop_path(x, self.fc2(cheap(F.gelu, hidden)))
 
-    def mix(self, x: Tensor) -> Tensor:
+    def mix(self, x: Tensor, biases: Sequence[Tensor]) -> Tensor:
         """(N, T, V, C) -> (N, T, V, C): what joints and frames tell each other."""
-        weights, biases = self.mapping.weight.split(self.split), self.mapping.bias.split(self.split)
-        graph, temporal = (F.linear(x, w, b) for w, b in zip(weights[:2], biases[:2], strict=True))
-        graph = torch.einsum("gvu,ntugk->ntvgk", self.graph, graph.unflatten(-1, (self.groups, -1))).flatten(-2)
-        temporal = self.temporal(temporal.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        rows = (KINDS, 3, self.attention.heads, self.width)
         spare = -self.width % row_multiple(x)
-        weight, bias = weights[2].unflatten(0, rows), biases[2].unflatten(0, rows)
-        if spare:
-            weight, bias = F.pad(weight, (0, 0, 0, spare)), F.pad(bias, (0, spare))
-        qkv = F.linear(x, weight.flatten(0, -2), bias.flatten()).unflatten(-1, bias.shape)
-        attended = [y[..., : self.width].flatten(-2) for y in self.attention(qkv)]
-        return self.proj(torch.cat([graph, temporal, *attended], -1))
+        graph, temporal, *rows = cheap(self.cut, x, spare)
+        graph = cheap(torch.bmm, self.graph, graph.flatten(2)).view(graph.shape)
+        temporal = self.temporal(temporal.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.proj(cheap(self.join, spare, graph, temporal, *self.attention(rows, biases)))
+
+    def cut(self, x: Tensor, spare: int) -> tuple[Tensor, ...]:
+        """What the branches read, see `Pieces`."""
+        return Cut.apply(self.given, spare, self.mapping(x))
+
+    def join(self, spare: int, *pieces: Tensor) -> Tensor:
+        """What the branches found, side by side."""
+        return Join.apply(self.found, spare, *pieces)
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """Of what linear layers read: that of `x` unless autocast is on."""
+    kind = x.device.type
+    if kind == "meta":  # has none
+        return x.dtype
+    if hasattr(torch, "get_autocast_dtype"):
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    if kind == "cpu":  # torch 2.3
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else x.dtype
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else x.dtype
 
 
 def row_multiple(x: Tensor) -> int:
     """To what the rows of queries, keys and values are filled up on the device of `x`: 16 bytes, for the fused kernels."""
-    if x.device.type == "cpu":
-        return 1
-    return 8 if torch.is_autocast_enabled() or x.element_size() == 2 else 4
+    return 1 if x.device.type == "cpu" else 16 // x.element_size()
 
 
 class SkateFormer(nn.Module):
@@ -230,7 +229,7 @@ class SkateFormer(nn.Module):
         # (V, C), with `index_t=False` (T, V, C)
         self.embedding = nn.Parameter(torch.empty(*(() if index_t else (frames,)), points, WIDTHS[0]))
         nn.init.trunc_normal_(self.embedding, std=0.02)
-        self.index_t = index_t
+        self.index_t, self.relative = index_t, rel
         self.blocks = nn.ModuleList()
         self.downsamples = nn.ModuleDict()  # by the number of the block that they stand before
         for i, width in enumerate(widths):
@@ -258,20 +257,34 @@ class SkateFormer(nn.Module):
         Without positions the frames are spread evenly over the whole clip. Raises `LabError` for clips of another shape.
         """
         self._check(x)
-        x = rearrange(x, "n c t v m -> n t (m v) c")
-        for i, layer in enumerate(self.stem):
-            x = layer(F.gelu(x) if i else x)
-        if self.index_t:
-            exact = torch.promote_types(self.embedding.dtype, torch.float32)  # half precision cannot tell frames apart
-            given = evenly(x.shape[1], x.device, exact) if positions is None else positions.to(exact)
-            x = x + sine_code(given, WIDTHS[0]).to(self.embedding.dtype).unsqueeze(2) * self.embedding
-        else:
-            x = x + self.embedding
+        x = cheap(self.embedded, x, positions)
+        biases = self.biases()
         for i, block in enumerate(self.blocks):
             if str(i) in self.downsamples:
                 x = self.downsamples[str(i)](x)
-            x = block(x)
+            x = segment(block, x, *biases[i])
         return self.head(self.dropout(x.mean((1, 2))))
+
+    def embedded(self, x: Tensor, positions: Tensor | None) -> Tensor:
+        """Clips (N, C, T, V, M) and positions (N, T) or None -> (N, T, V, C)."""
+        x = rearrange(x, "n c t v m -> n t (m v) c")
+        for i, layer in enumerate(self.stem):
+            x = layer(F.gelu(x) if i else x)
+        if not self.index_t:
+            return x + self.embedding
+        exact = torch.promote_types(self.embedding.dtype, torch.float32)  # half precision cannot tell frames apart
+        given = evenly(x.shape[1], x.device, exact) if positions is None else positions.to(exact)
+        return x + sine_code(given, WIDTHS[0]).to(self.embedding.dtype).unsqueeze(2) * self.embedding
+
+    def biases(self) -> list[list[Tensor]]:
+        """Of each block the relative biases of each group of partitions."""
+        result: list[list[Tensor]] = [[] for _ in self.blocks]
+        for size, kinds in self.blocks[0].given.groups() if self.relative else ():
+            tables = [block.attention.bias[kind].table for block in self.blocks for kind in kinds]
+            made = relative_biases(tables, size, len(self.blocks), near_joints=NEAR_JOINTS[kinds[0]])
+            for row, bias in zip(result, made, strict=True):
+                row.append(bias)
+        return result
 
     def _check(self, x: Tensor) -> None:
         """Refuse clips of another shape, and windows that the partitions do not fit."""

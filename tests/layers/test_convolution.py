@@ -110,3 +110,19 @@ def test_only_the_stride_shortens_a_clip(axis: int) -> None:
     shape = conv_over_time(4, 6, 5, axis=axis, stride=2, dilation=2)(x).shape
     assert shape == ((2, 6, 5, 9) if axis == 2 else (2, 6, 9, 5))
     assert Projection(4, 6, axis=axis, stride=2)(x).shape == shape
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("clips", [3, 16])  # on either side of where PyTorch changes its mind
+def test_pointwise_is_a_convolution(stride: int, clips: int) -> None:
+    layer = conv_over_time(6, 10, axis=3, stride=stride)
+    nn.init.normal_(layer.bias)
+    plain = nn.Conv2d(6, 10, 1, (1, stride))
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(clips, 6, 5, 9)
+    torch.testing.assert_close(layer(x), plain(x))
+    torch.testing.assert_close(
+        torch.autograd.grad(layer(x).square().sum(), list(layer.parameters())),
+        torch.autograd.grad(plain(x).square().sum(), list(plain.parameters())),
+        rtol=1e-4, atol=1e-4,
+    )  # fmt: skip

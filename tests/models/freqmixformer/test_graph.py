@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from models.freqmixformer.graph import ancestors, cosine_transforms, parents, spatial_adjacency
+from models.freqmixformer.graph import ancestors, attention_transforms, cosine_transforms, parents, spatial_adjacency
 from shared_data.skeletons import COCO17, KINETICS18, NTU25, UCLA20, Skeleton
 from tests.models.freqmixformer.naive import adjacency, joint_transform
 
@@ -62,3 +62,21 @@ def test_cosine_transforms(joints: int) -> None:
     np.testing.assert_allclose(forward, 2 * np.cos(math.pi * k * (2 * n + 1) / (2 * joints)), atol=1e-13)
     row = np.random.default_rng(0).normal(size=joints)
     assert (row @ forward)[0] == pytest.approx(2 * row.sum())
+
+
+def test_attention_transforms() -> None:
+    """Against the sums of the paper, row by row."""
+    joints, groups = 5, 4
+    domains, back = attention_transforms(joints, 3, groups)
+    forward, inverse = cosine_transforms(joints)
+    rows = np.random.default_rng(0).normal(size=joints)
+    np.testing.assert_allclose(domains @ rows, np.concatenate([rows, rows @ forward]), rtol=1e-12)
+    within, between = np.random.default_rng(1).normal(size=(2, groups, 2, joints))
+    between = between[:-1]
+    scaled = between[:, 1] * np.array([0.5, 0.5, 0.5, 1.5, 1.5])
+    own = within[:, 0] + within[:, 1] @ inverse
+    mixed = np.zeros((groups + 1, joints))
+    mixed[1:-1] = between[:, 0] + scaled @ inverse
+    expected = (own / 2 + (mixed[:-1] + mixed[1:]) / 4) / 2
+    found = np.concatenate([within, between]).reshape(-1) @ back
+    np.testing.assert_allclose(found.reshape(groups, joints), expected, rtol=1e-12)

@@ -136,7 +136,8 @@ def test_attention_over_time() -> None:
         for target in range(6):
             weight = torch.sigmoid(q[:, source] * k[:, target]).view(2, 1, 1)
             expected[..., target] += x[..., source] * weight
-    torch.testing.assert_close(part(x), expected, rtol=1e-12, atol=1e-12)
+    found = part(x, x[:, :2].mean((1, 2))[:, None], x[:, 2:].amax((1, 2))[:, None])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_gate_over_time() -> None:
@@ -146,7 +147,7 @@ def test_gate_over_time() -> None:
         part.bias.fill_(0.1)
     frame = x[1, :, :, 2]
     gate = torch.sigmoid(0.3 * frame.mean() - 0.7 * frame.max() + 0.1)
-    torch.testing.assert_close(part(x)[1, :, :, 2], frame * gate)
+    torch.testing.assert_close(part(x, x.mean((1, 2)), x.amax((1, 2)))[1, :, :, 2], frame * gate)
 
 
 def test_hop() -> None:

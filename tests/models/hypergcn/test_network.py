@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine import models
+from layers.recompute import Level, recomputing
 from models.hypergcn import network as lean
 from models.hypergcn.graph import ensemble_adjacency
 from models.hypergcn.network import HyperGCN
+from planner.lifetimes import Lifetimes
 from shared_data.errors import LabError
 from shared_data.skeletons import COCO17, NTU25, UCLA20, Skeleton
 from tests.models.against_slow import assert_same_training, randomise
@@ -70,17 +72,19 @@ def test_graph_of_a_layout_without_published_pairs() -> None:
 
 def test_fixed_part_of_the_graph() -> None:
     """Rows of absolute sum 1, zeros of the skeleton stay zero, and importance may change a sign."""
-    gcn = HyperGCN(3).double().blocks[0].gcn
+    network = HyperGCN(3).double()
+    gcn, x = network.blocks[0].gcn, rand(2, 128, 4, 25)
     nn.init.normal_(gcn.importance)
     nn.init.zeros_(gcn.alpha)
-    graph = gcn.graph(rand(2, 128, 4, 25))
+    fixed = network.fixed_graphs()[0]
+    graph = gcn.graph(x, fixed, gcn.virtual)
     torch.testing.assert_close(graph.abs().sum(3), torch.ones(2, 8, 25, dtype=torch.float64), rtol=0, atol=1e-6)
     assert torch.equal(graph[0] != 0, gcn.adjacency[:, :25] != 0) and (graph < 0).any()
-    assert torch.equal(graph[0], graph[1])
+    assert torch.equal(graph[0], graph[1]) and torch.equal(graph[0], fixed)
     nn.init.constant_(gcn.alpha, -1.0)  # ReLU(alpha): a negative one switches the hyper-graph off too
-    assert torch.equal(gcn.graph(rand(2, 128, 4, 25)), graph)
+    assert torch.equal(gcn.graph(x, fixed, gcn.virtual), graph)
     nn.init.ones_(gcn.alpha)
-    assert not torch.allclose(gcn.graph(rand(2, 128, 4, 25)), graph)
+    assert not torch.allclose(gcn.graph(x, fixed, gcn.virtual), graph)
 
 
 def test_incidence() -> None:
@@ -119,27 +123,42 @@ def test_hyper_graph_equals_explicit_matrices() -> None:
     torch.testing.assert_close(lean.hyper_graph(memberships, weights, 28), slow, rtol=1e-10, atol=1e-12)
 
 
-def test_mix() -> None:
-    """Its own backward pass, against numerical differences and the plain formula."""
-    x, graph, value = rand(2, 16, 3, 4), rand(2, 8, 4, 4, seed=2), rand(8, 3, 2, seed=3)
-    for tensor in (x, graph, value):
-        tensor.requires_grad_()
-    plain = torch.einsum("soi,bsuv,bsitv->bsotu", value, graph, x.view(2, 8, 2, 3, 4))
-    torch.testing.assert_close(lean.Mix.apply(x, graph, value).view(2, 8, 3, 3, 4), plain)
-    assert torch.autograd.gradcheck(lean.Mix.apply, (x, graph, value))
+def test_mixed() -> None:
+    """Against the plain formula with virtual joints standing beside the real ones in every frame."""
+    gcn = randomise(lean.HyperGraphConv(32, 24, torch.ones(8, 6, 6), 2, 3, independent=True)).double()
+    x, graph = rand(2, 32, 3, 4), rand(2, 8, 4, 6, seed=2)
+    nodes = torch.cat([x, gcn.virtual.t()[None, :, None].expand(2, -1, 3, -1)], 3).view(2, 8, 4, 3, 6)
+    values = torch.einsum("soi,bsitv->bsotv", gcn.value, nodes) + gcn.value_bias[:, :, None, None]
+    plain = torch.einsum("bsuv,bsotv->bsotu", graph, values).flatten(1, 2)
+    torch.testing.assert_close(gcn.mixed(x, graph, gcn.virtual), plain)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_peaks(stride: int) -> None:
-    """Its own backward pass gives a gradient to the same frame as max pooling, also among equals and at the ends."""
-    x, weights = rand(2, 3, 9, 5), rand(2, 3, 5 if stride == 2 else 9, 5, seed=2)
+    """Joints as channels, as on a CPU: the same frame is the largest as in the plain form, also among equals and at the ends."""
+    x, weights = rand(2, 6, 9, 5), rand(2, 2, 5 if stride == 2 else 9, 5, seed=2)
     x[:, :, 3:6] = x[:, :, 3:4]
     x.requires_grad_()
-    pooled = F.max_pool2d(x, (3, 1), (stride, 1), (1, 0))
-    found = lean.Peak.apply(x, stride)
+    branch = x.chunk(3, 1)[2]
+    pooled = F.max_pool2d(branch, (3, 1), (stride, 1), (1, 0))
+    found, _ = lean.MultiScaleTemporalConv(8, stride).peaks(branch)
     assert torch.equal(found, pooled)
-    grads = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (found, pooled)]
+    grads = [torch.autograd.grad((y * weights).sum(), x, retain_graph=True)[0] for y in (found, pooled)]
     assert torch.equal(*grads)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.0])
+def test_distances_of_a_cpu_are_those_of_a_gpu(monkeypatch: pytest.MonkeyPatch, apart: float) -> None:
+    """Both forms, values and gradients, also where nodes coincide."""
+    places, weights = rand(2, 8, 4, 28) * apart, rand(2, 8, 28, 28, seed=2)
+    places[..., 25:] = places[..., 25:26]
+    places.requires_grad_()
+    found = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        distance = lean.distances(places)
+        found.append((distance, *torch.autograd.grad((distance * weights).sum(), places)))
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 9])
@@ -173,6 +192,100 @@ def test_borders_of_the_temporal_branches(stride: int) -> None:
     assert differs[:edge].any() and differs[-edge:].any() and not differs[edge:-edge].any()
     slow = NaiveTemporal(16, stride)
     assert slow.branches[2][3].padding == (1, 0) and slow.branches[0][3].conv.padding_mode == "replicate"
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_biases_in_front_of_a_batchnorm_are_left_out_in_training_alone(size: str) -> None:
+    """All of them: they change no logit, have a gradient of 0, and move the running mean as if they had been added."""
+    generator = torch.Generator().manual_seed(0)
+    network = randomise(HyperGCN(3, skeleton="ucla20", people=1, size=size)).double()
+    clips = rand(2, 3, 6, 20, 1)
+    biases = {f"{name}.bias": m.bias for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+    assert len(biases) == 9 * 4 + 2 + (1 if size == "base" else 2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    shifts = {name: torch.randn(bias.shape, dtype=torch.float64, generator=generator) for name, bias in biases.items()}
+    means, logits = [], []
+    for shift in (0.0, 1.0):
+        network.load_state_dict(before)
+        with torch.no_grad():
+            for name, bias in biases.items():
+                bias.add_(shift * shifts[name])
+        network.zero_grad()
+        logits.append(network(clips))
+        logits[-1].square().sum().backward()
+        assert all(bias.grad is not None and not bias.grad.any() for bias in biases.values())
+        means.append({name: value.clone() for name, value in network.state_dict().items() if name.endswith("running_mean")})
+    assert torch.equal(*logits)
+    moved = {name: means[1][name] - means[0][name] for name in means[0]}
+    for name, value in shifts.items():
+        layer, _, kind = name.removesuffix(".bias").rpartition(".")
+        bn, part = {"enter": ("enter_bn", 0), "near": ("bn", 0), "far": ("bn", 1), "skip": ("bn", 3), "0": ("1", 0)}[kind]
+        rows = moved[f"{layer}.{bn}.running_mean"][part * len(value) : (part + 1) * len(value)]
+        torch.testing.assert_close(rows, 0.1 * value, rtol=1e-9, atol=1e-12)
+    evaluated = network.eval()(clips)
+    nn.init.zeros_(network.blocks[3].residual[0].bias)
+    assert not torch.allclose(network(clips), evaluated)
+
+
+def test_frozen_batchnorms_see_the_biases() -> None:
+    """In training with statistics that stay: the network is that of evaluation, and the biases have their gradients."""
+    network = randomise(HyperGCN(3, skeleton="ucla20", people=1)).double()
+    clips = rand(2, 3, 6, 20, 1)
+    evaluated = network.eval()(clips)
+    for module in network.train().modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    logits = network(clips)
+    logits.square().sum().backward()
+    torch.testing.assert_close(logits, evaluated)
+    assert all(module.bias.grad.any() for module in network.modules() if isinstance(module, nn.Conv2d))
+
+
+def trained(level: Level, precision: torch.dtype, size: str) -> dict[str, Tensor]:
+    """Loss, gradients and running statistics of one step on clips of a few frames, one person of which is absent."""
+    torch.manual_seed(0)
+    network = randomise(HyperGCN(5, skeleton="ucla20", people=2, size=size, hyper_joints=2, dropout=0.3))
+    clips = torch.randn(3, 3, 7, 20, 2)
+    clips[1, ..., 1] = 0.0
+    with recomputing(level), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        loss = F.cross_entropy(network(clips).float(), torch.arange(3)) + network.penalty()
+    loss.backward()
+    gradients = {f"gradient of {name}": p.grad for name, p in network.named_parameters() if p.requires_grad}
+    return {"loss": loss.detach(), **gradients, **network.state_dict()}
+
+
+@pytest.mark.parametrize(("size", "precision"), [("base", torch.float32), ("base", torch.bfloat16), ("large", torch.float32)])
+def test_levels_of_recomputing_have_the_same_bits(size: str, precision: torch.dtype) -> None:
+    plain, *others = (trained(level, precision, size) for level in ("none", "cheap", "blocks"))
+    for other in others:
+        assert [name for name, value in plain.items() if not torch.equal(value, other[name])] == []
+
+
+BOUNDS = {("base", "cheap"): (39, 43), ("base", "blocks"): (12, 27), ("large", "cheap"): (53, 57), ("large", "blocks"): (15, 32)}
+
+
+@pytest.mark.parametrize(("case", "bounds"), BOUNDS.items(), ids=map(" ".join, BOUNDS))
+def test_memory_of_a_clip(case: tuple[str, Level], bounds: tuple[int, int]) -> None:
+    """MiB per clip kept between forward and backward pass, and at the peak, of 64 frames and two people."""
+    size, level = case
+    with torch.device("meta"):
+        network, found = HyperGCN(60, size=size), []
+        for clips in (4, 8):
+            x, labels = torch.empty(clips, 3, 64, 25, 2), torch.empty(clips, dtype=torch.int64)
+            with Lifetimes() as memory:
+                with recomputing(level):
+                    loss = F.cross_entropy(network(x), labels)
+                kept = memory.live
+                loss.backward()
+            network.zero_grad()
+            found.append((kept, memory.peak))
+    kept, peak = ((more - less) / 4 / 2**20 for less, more in zip(*found, strict=True))
+    assert kept < bounds[0] and peak < bounds[1], (kept, peak)
+
+
+def test_no_grouped_convolution() -> None:
+    """They are slow on a GPU, above all backwards: groups are mixed by batched products."""
+    assert all(module.groups == 1 for module in HyperGCN(3).modules() if isinstance(module, nn.Conv2d))
 
 
 def test_long_skips() -> None:
@@ -299,15 +412,16 @@ def test_virtual_joints_reach_the_output() -> None:
 
 
 def test_graph_is_not_rounded_under_autocast() -> None:
-    gcn = randomise(HyperGCN(3)).blocks[0].gcn
+    network = randomise(HyperGCN(3))
+    gcn, fixed = network.blocks[0].gcn, network.fixed_graphs()[0]
     x = torch.randn(2, 128, 8, 25)
-    exact = gcn.graph(x)
+    exact = gcn.graph(x, fixed, gcn.virtual)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(gcn.graph(x), exact)
-        y = gcn(x.bfloat16())
+        assert torch.equal(gcn.graph(x, fixed, gcn.virtual), exact)
+        y = gcn(x.bfloat16(), fixed)
         y.float().sum().backward()
     assert y.dtype == torch.bfloat16 and gcn.value.grad.dtype == torch.float32
-    torch.testing.assert_close(y.float(), gcn(x), rtol=0.1, atol=0.3)
+    torch.testing.assert_close(y.float(), gcn(x, fixed), rtol=0.1, atol=0.3)
 
 
 REFUSED = {

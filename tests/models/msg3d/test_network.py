@@ -12,7 +12,7 @@ from torch import nn
 from engine import models
 from engine.parity import fixture as fixtures
 from models.msg3d.graph import diameter, disentangled_adjacency, hop_distance
-from models.msg3d.network import MSG3D, DisentangledConv, MultiScaleTemporalConv, Stage, WindowPath, gathers_first
+from models.msg3d.network import MSG3D, DisentangledConv, Stage, WindowPath, gathers_first
 from shared_data.errors import LabError
 from shared_data.skeletons import COCO17, KINETICS18, NTU25, UCLA20, Skeleton
 from tests.models.against_slow import assert_same_training, randomise
@@ -193,12 +193,15 @@ def test_where_relu_is() -> None:
     torch.manual_seed(0)
     stage = Stage(6, 6, 12, UCLA20, scales=(3, 2), windows=(3, 5), stride=2)
     x = torch.randn(2, 6, 20, 9)
-    parts = [stage.factorised(x), *(path(x) for path in stage.windows)]
-    assert all((part < 0).any() for part in parts)
+    seen: dict[str, tuple[torch.Tensor, ...]] = {}
+    stage.factorised[4].register_forward_hook(lambda module, given, result: seen.update(given=given, sums=(result,)))
     out = stage(x)
-    torch.testing.assert_close(out, stage.temporal(torch.relu(sum(parts))))
-    assert not (out < 0).any()
-    assert [tcn.activate for tcn in stage.modules() if isinstance(tcn, MultiScaleTemporalConv)] == [True, False, True]
+    (y, *paths), (sums,) = seen["given"], seen["sums"]
+    assert len(paths) == 2 and all(torch.allclose(given, path(x)) for given, path in zip(paths, stage.windows, strict=True))
+    assert all((path < 0).any() for path in paths)
+    assert ((stage.factorised[4](y, torch.full_like(sums, 100.0)) - 100.0) < 0).any()
+    torch.testing.assert_close(out, stage.temporal(sums))
+    assert not (sums < 0).any() and not (out < 0).any()
 
 
 def test_batch_norm_of_a_window_counts_frames_as_often_as_windows_show_them() -> None:

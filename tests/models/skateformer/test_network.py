@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from engine import models
 from models.skateformer import network as module
-from models.skateformer.network import DropPath, GeluLinear, SkateFormer, evenly, row_multiple, sine_code
+from models.skateformer.network import DropPath, SkateFormer, evenly, row_multiple, sine_code
 from shared_data.errors import LabError, UsageError
 from tests.models.against_slow import assert_same_training, randomise
 from tests.models.skateformer.naive import NaiveSkateFormer
@@ -127,22 +127,6 @@ def test_positions() -> None:
     assert not torch.allclose(network(clips), network(clips, even.expand(2, -1) * 0.5))
     learned = SkateFormer(4, **SMALL, index_t=False).eval()
     assert torch.equal(learned(clips), learned(clips, even.expand(2, -1) * 0.5))
-
-
-def test_gelu_linear_is_the_plain_pair() -> None:
-    torch.manual_seed(0)
-    given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 3, 5, 8), (4, 8), (4,))]
-    assert torch.autograd.gradcheck(GeluLinear.apply, given)
-    saved: list[int] = []
-
-    def count(tensor: torch.Tensor) -> torch.Tensor:
-        saved.append(tensor.numel())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        y = GeluLinear.apply(*given)
-    assert torch.equal(y, F.linear(F.gelu(given[0]), given[1], given[2]))
-    assert sorted(saved) == [32, 240]
 
 
 def test_rows_filled_up_for_gpu_kernels_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
