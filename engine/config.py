@@ -90,6 +90,18 @@ class RunConfig:
         "auto", "what the backward pass computes again instead of keeping it: nothing, cheap values, or whole blocks (activation "
         "checkpointing); the numbers stay the same. auto: cheap on a GPU, none on a CPU", volatile=True
     )  # fmt: skip
+    fit: str = _key(
+        "", "memory of the GPU that the run is to fit: 8GiB, 7.5GiB ..., or auto for that of the run's GPU. Pulls the cheapest "
+        "sufficient levers, says which, and leaves alone what else is given on the command line", volatile=True
+    )  # fmt: skip
+    cuda_graphs: bool = _key(
+        False, "capture the forward and backward passes of a step in a CUDA graph and replay them; the numbers stay the same. "
+        "Needs a GPU; not yet measured on a GPU, so off unless asked for", volatile=True
+    )  # fmt: skip
+    compile: bool = _key(
+        False, "run the network through torch.compile in training: other rounding, the first step takes minutes, and what is "
+        "recomputed is its own choice. Needs a compiler"
+    )  # fmt: skip
     optimizer: OptimizerName = _key("SGD", "optimizer")
     base_lr: float = _key(0.1, "learning rate after the warm-up")
     momentum: float = _key(0.9, "momentum of SGD")

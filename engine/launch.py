@@ -1,15 +1,20 @@
-"""From a command line to a finished run: what `sal train`, `sal test` and every model's `main.py` call."""
+"""What every command runs in (`guarded`), and a run from its settings to its end, with errors that a user can act on."""
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from shared_data.atomic import WriteError
 from shared_data.errors import LabError
+
+if TYPE_CHECKING:
+    from engine.config import RunConfig
 
 NEEDED_FOR_TRAINING = ("torch", "numpy", "h5py", "safetensors", "einops", "torch_dct")
 
@@ -51,17 +56,8 @@ def _silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def main(model: str, argv: Sequence[str] | None = None) -> int:
-    """`python3 main.py …` in a model's folder. Exit codes: docs/exit-codes.md."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: launch(words, model=model, prog="python3 main.py"))
-
-
-def launch(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = "sal train") -> int:
-    """Parse, then train or test; returns 0 or raises."""
-    from engine.config import parse
-
-    config = parse(argv, model=model, phase=phase, prog=prog)
+def run(config: RunConfig) -> int:
+    """Train or test as `config` says; returns 0 or raises."""
     # cuBLAS repeats itself only with a fixed workspace, and reads this before its first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
@@ -73,11 +69,37 @@ def launch(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str =
     try:
         (score if config.phase == "test" else train)(config, Console())
     except torch.cuda.OutOfMemoryError as error:
-        smaller = max((config.forward_batch_size or config.batch_size) // 2, 1)
         raise OutOfMemoryError(
             f"the GPU ran out of memory: {str(error).splitlines()[0]}",
-            next_step=f"--forward-batch-size {smaller} (same optimizer step, BatchNorm sees the pieces), --precision bf16, or "
-            f"--test-batch-size {max(config.test_batch_size // 2, 1)} if it was during evaluation; with --force it goes on "
-            "from the last checkpoint",
+            next_step="; ".join(_smaller(config)) + "; with --force a training run goes on from its last checkpoint",
         ) from None
     return 0
+
+
+def _smaller(config: RunConfig) -> list[str]:
+    """What needs less GPU memory, the cheapest first."""
+    fit = f"--fit {_gpu_gib(config)} chooses settings that are predicted to fit"
+    if config.fit:  # the prediction was wrong
+        fit = f"a smaller --fit than {config.fit}, whose prediction was too low"
+    evaluation = max(config.test_batch_size // 2, 1)
+    wishes = [fit, f"--test-batch-size {evaluation} if it was during evaluation (no number changes)"]
+    if config.phase == "train":
+        if config.recompute != "blocks":
+            wishes.append("--recompute blocks (no number changes)")
+        if config.precision == "fp32":
+            wishes.append("--precision bf16 (other rounding)")
+        piece = max((config.forward_batch_size or config.batch_size) // 2, 1)
+        wishes.append(f"--forward-batch-size {piece} (same optimizer step, BatchNorm sees the pieces)")
+    return wishes
+
+
+def _gpu_gib(config: RunConfig) -> str:
+    """The memory of the run's GPU as `--fit` takes it, rounded down."""
+    import torch
+
+    from engine.assembly import choose_device
+
+    device = choose_device(config.device)
+    if device.type != "cuda":
+        return "8GiB"
+    return f"{math.floor(torch.cuda.get_device_properties(device).total_memory / 2**30 * 10) / 10:g}GiB"

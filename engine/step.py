@@ -1,20 +1,26 @@
-"""One optimizer step: forward, loss, backward, clipping, update; in one piece or in micro-batches, in any precision."""
+"""One optimizer step: forward, loss, backward, clipping, update; in one piece or in micro-batches, in any precision.
+
+It has two parts: the gradients, which a GPU can replay from a graph (`engine.graphs`), and the update.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
+from engine import compiling, graphs
 from engine.errors import ConfigError
 from engine.losses import Loss
 from layers.recompute import Level, recomputing
 
 Precision = Literal["fp32", "bf16", "fp16"]
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+SAME = {"fp32": 1e-5, "bf16": 1e-2, "fp16": 1e-2}  # relative difference of a replayed loss and gradient norm to the usual ones
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,9 @@ class TrainStep:
     precision     fp32, or autocast to bf16, or to fp16 with a loss scaler
     penalty       weight of the model's own ``penalty()`` in the loss; a model without one raises `ConfigError` if it is not 0
     recompute     what the backward pass computes again instead of keeping it (`layers.recompute`); no number changes
+    backend       captures the gradients and replays them (`engine.graphs`), None for no graphs
+    compiled      whether the network runs through `torch.compile`, which then decides itself what to compute again
+    note          is told, in words for the user, what a step decides about itself
     """
 
     def __init__(
@@ -82,6 +91,9 @@ class TrainStep:
         micro_batch: int | None = None,
         penalty: float = 0.0,
         recompute: Level = "none",
+        backend: graphs.Backend | None = None,
+        compiled: bool = False,
+        note: Callable[[str], None] = print,
         device: torch.device | str = "cpu",
     ) -> None:
         if penalty and not hasattr(model, "penalty"):
@@ -91,9 +103,28 @@ class TrainStep:
         self.device = torch.device(device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.network = compiling.compiled(model) if compiled else model
+        self.kept: Level = "none" if compiled else recompute
+        self.replayed: graphs.Replayed | None = None
+        if backend is not None:
+            self.scaler.scale(torch.zeros((), device=self.device))  # makes the scale now: a captured one would be made every time
+            self.replayed = graphs.Replayed(
+                self._gradients, model, self.parameters, backend=backend, tolerance=SAME[precision],
+                without_random=self.kept == "blocks", note=note,
+            )  # fmt: skip
 
     def __call__(self, clips: torch.Tensor, labels: torch.Tensor, positions: torch.Tensor | None = None) -> StepResult:
         """Train on clips (N, C, T, V, M) with labels (N,) and, where the model reads them, positions (N, T); on its device."""
+        loss, correct = (self.replayed or self._gradients)(clips, labels, positions)
+        return StepResult(loss, correct, self._update())
+
+    def _gradients(
+        self, clips: torch.Tensor, labels: torch.Tensor, positions: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and correct clips of the batch; the gradients of its loss, scaled by a loss scaler, are in the parameters.
+
+        Nothing in here may look at a tensor's values.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         size = self.micro_batch or len(clips)
         total = torch.zeros((), device=clips.device, dtype=torch.float64)
@@ -101,8 +132,8 @@ class TrainStep:
         for first in range(0, len(clips), size):
             rows = slice(first, first + size)
             piece, truth = clips[rows], labels[rows]
-            with recomputing(self.recompute), autocast(self.precision, self.device):
-                logits = forward(self.model, piece, None if positions is None else positions[rows])
+            with recomputing(self.kept), autocast(self.precision, self.device):
+                logits = forward(self.network, piece, None if positions is None else positions[rows])
                 loss = self.loss(logits, truth)
                 if self.penalty:
                     loss = loss + self.penalty * self.model.penalty()  # type: ignore[operator]
@@ -110,11 +141,15 @@ class TrainStep:
             self.scaler.scale(loss).backward()
             total += loss.detach()
             correct += (logits.detach().argmax(1) == truth).sum()
+        return total, correct
+
+    def _update(self) -> torch.Tensor:
+        """Change the parameters by their gradients; returns the norm of these."""
         self.scaler.unscale_(self.optimizer)
         norm = self._clip()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return StepResult(total, correct, norm)
+        return norm
 
     def _clip(self) -> torch.Tensor:
         """Clip if asked; return the norm before clipping."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from engine import assembly, checkpoint, memory
+from engine import assembly, checkpoint, compiling, graphs, memory
 from engine.config import RunConfig
 from engine.environment import describe
 from engine.errors import ConfigError, DivergedError, Interrupted, WorkDirError
@@ -64,6 +64,9 @@ class Trainer:
     def __init__(self, config: RunConfig, folder: RunFolder, console: Console) -> None:
         self.config, self.folder, self.console, self.wish = config, folder, console, StopWish()
         self.device = assembly.choose_device(config.device)
+        backend = graphs.on_device(self.device) if config.cuda_graphs else None
+        if config.compile:
+            compiling.require(self.device)
         _make_deterministic(config)
         self.given = assembly.load_data(config)
         self.data = assembly.validation(self.given, config)
@@ -78,6 +81,7 @@ class Trainer:
             self.model, self.optimizer, build_loss(config.loss_type, label_smoothing=config.label_smoothing),
             precision=config.precision, clip_grad=config.clip_grad, micro_batch=config.forward_batch_size,
             penalty=config.penalty_weight, recompute=chosen_level(config.recompute, self.device), device=self.device,
+            backend=backend, compiled=config.compile, note=lambda text: console.print(f"note: {text}", highlight=False),
         )  # fmt: skip
         for remark in assembly.remarks(config, self.data):
             console.print(f"note: {remark}", highlight=False)

@@ -171,6 +171,7 @@ class Loader:
             positions = torch.from_numpy(self._positioned.positions(self.clips, index, draws))
         if self.pin_memory and self.device is None:
             clips, labels = clips.pin_memory(), labels.pin_memory()
+            positions = None if positions is None else positions.pin_memory()
         return Batch(clips, labels, self.clips.ids[index], index, positions)
 
 
