@@ -5,27 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from torch import nn
 
 from engine import models as registry
-from engine.assembly import clip_shape, model_arguments
 from engine.config import RunConfig, parse
 from engine.models import ModelCard
-from planner.peak import Law, predict
+from planner.costs import asked_of, costs_of, size_of
+from planner.peak import Steps
 from planner.verdict import COMFORTABLE, FITS, NOTE, PESSIMISTIC, Allowance, Verdict, judge, usable_mib
 from shared_data.errors import LabError
-from shared_data.protocols import BENCHMARKS
-from shared_data.skeletons import skeleton
 
 COLOURS = {"comfortable": "green", "fits": "cyan", "tight": "yellow", "no": "red"}
 BAR = 10
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -65,15 +60,12 @@ def plan(
     usable_mib(vram_gib, allowance)  # refuse before any work
     known = registry.discover() if cards is None else cards
     chosen = list(known.values()) if models is None else [known.get(name) or registry.find(name) for name in models]
-    laws: dict[str, Law] = {}
+    traced: dict[str, Steps] = {}
 
-    def verdict_of(card: ModelCard, config: RunConfig) -> tuple[Verdict, Law, Law]:
-        law, eval_law = _law(card, config, laws, train=True), _law(card, config, laws, train=False)
-        verdict = judge(
-            law, vram_gib, batch=config.batch_size, test_batch=config.test_batch_size,
-            forward_batch=config.forward_batch_size, eval_law=eval_law, allowance=allowance,
-        )  # fmt: skip
-        return verdict, law, eval_law
+    def verdict_of(card: ModelCard, config: RunConfig) -> tuple[Verdict, bool]:
+        costs, asked = costs_of(card, config, size_of(config.dataset), traced), asked_of(config)
+        verdict = judge(costs, vram_gib, asked, allowance=allowance)
+        return verdict, costs.law(asked, "train").linear and costs.law(asked, "eval").linear
 
     return [_row(vram_gib, card, name, path, verdict_of) for card in chosen for name, path in card.recipes.items()]
 
@@ -83,7 +75,7 @@ def _row(
     card: ModelCard,
     recipe: str,
     path: Path,
-    verdict_of: Callable[[ModelCard, RunConfig], tuple[Verdict, Law, Law]],
+    verdict_of: Callable[[ModelCard, RunConfig], tuple[Verdict, bool]],
 ) -> Row:
     try:
         config = parse(["--config", str(path)], model=card.name)
@@ -92,45 +84,10 @@ def _row(
     row = (vram_gib, card.name, recipe, config.batch_size, config.forward_batch_size, config.test_batch_size,
            config.train_window_size, config.precision)  # fmt: skip
     try:
-        verdict, law, eval_law = verdict_of(card, config)
+        verdict, linear = verdict_of(card, config)
     except LabError as error:
         return Row(*row, None, problem=error.what)
-    return Row(*row, verdict, law.linear and eval_law.linear, law.approximate)
-
-
-def _law(card: ModelCard, config: RunConfig, laws: dict[str, Law], *, train: bool) -> Law:
-    """The law of a recipe's network on its training or test clips; recipes that memory cannot tell apart share one."""
-    dataset = "ntu60" if config.dataset == "auto" else config.dataset  # a recipe for whatever comes is judged as NTU-60
-    if dataset not in BENCHMARKS:
-        raise LabError(f"no clip shape known for data set {dataset!r}", expected=", ".join(BENCHMARKS))
-    benchmark = BENCHMARKS[dataset]
-    classes, layout, people = benchmark.classes, benchmark.skeleton, benchmark.people
-    clip = clip_shape(config, skeleton(layout), people, train=train)
-    arguments = _guarded(card, lambda: model_arguments(config, classes, skeleton(layout), people))
-
-    def network() -> nn.Module:
-        return registry.build(card, num_classes=classes, skeleton=layout, people=people, **arguments)
-
-    key = repr((card.name, classes, layout, people, clip, config.optimizer, config.precision, arguments))
-    if key not in laws:
-        laws[key] = predict(
-            lambda: _guarded(card, network),
-            clip,
-            classes,
-            optimizer=config.optimizer,
-            precision=config.precision,
-        )
-    return laws[key]
-
-
-def _guarded(card: ModelCard, make: Callable[[], Made]) -> Made:
-    """`make()` from the model's own modules; one broken model must not hide the others."""
-    try:
-        return make()
-    except LabError:
-        raise
-    except Exception as error:
-        raise LabError(f"{card.name} cannot be built: {type(error).__name__}: {error}", where=str(card.folder)) from error
+    return Row(*row, verdict, linear, config.precision != "fp32")
 
 
 def bar(share: float, word: str) -> Text:

@@ -7,9 +7,10 @@ the comparison, and the upper limit of "fits" leaves 8 % of the rest for the all
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
-from planner.peak import Law
+from planner.levers import WINDOW, Costs, Settings, choose
+from planner.peak import Phase
 from shared_data.errors import UsageError
 
 Word = Literal["comfortable", "fits", "tight", "no"]
@@ -93,50 +94,30 @@ class Verdict:
         return max(self.train, self.eval) / self.usable
 
 
-def judge(
-    law: Law,
-    vram_gib: float,
-    *,
-    batch: int,
-    test_batch: int,
-    forward_batch: int | None = None,
-    eval_law: Law | None = None,
-    allowance: Allowance = PESSIMISTIC,
-) -> Verdict:
-    """Whether training at `batch` (in pieces of `forward_batch`) with evaluation at `test_batch` fits `vram_gib`.
+class JudgedCosts(Costs, Protocol):
+    """Costs that also say what would fit."""
 
-    `eval_law`: for evaluation on clips of another length than those of training.
-    """
+    def largest(self, settings: Settings, phase: Phase, room: float) -> int:
+        """The most clips within `room` MiB, of a training step or of an evaluation pass; 0 if not even one fits."""
+
+
+def judge(costs: JudgedCosts, vram_gib: float, asked: Settings, *, allowance: Allowance = PESSIMISTIC) -> Verdict:
+    """Whether training and evaluation as `asked` fit `vram_gib`, and the levers that `--fit` would pull if not."""
     usable = usable_mib(vram_gib, allowance)
     room = FITS * usable
-    train = law.peak(batch, micro_batch=forward_batch)
-    evaluation = (eval_law or law).peak(test_batch, "eval")
-    largest, largest_eval = law.largest_batch(room), (eval_law or law).largest_batch(room, "eval")
-    levers: list[str] = []
-    notes: list[str] = []
-    if train > room:
-        piece = _divisor_below(batch, min(law.largest_batch(room, micro=True), batch - 1))
-        if piece:
-            levers.append(f"--forward-batch-size {piece}")
-            notes.append(f"same step size, but BatchNorm sees {piece} clips at a time; or --batch-size {min(largest, batch - 1)}")
-        else:
-            least = law.peak(1) + law.gradients + allowance.total if law.linear else 0.0
-            card = f"; one clip at a time would need {least / FITS / 1024:.1f} GiB" if least else ""
-            notes.append(f"no batch is small enough: shorten the window or take a larger card{card}")
-    if evaluation > room:
-        if largest_eval:
-            levers.append(f"--test-batch-size {_power_of_two_below(largest_eval)}")
-            notes.append("evaluation batch: changes no number")
-        else:
-            notes.append("not even one clip can be evaluated")
-    word = word_for(max(train, evaluation), usable, mendable=len(levers) == (train > room) + (evaluation > room))
-    return Verdict(word, train, evaluation, usable, largest, largest_eval, " ".join(levers), "; ".join(notes))
-
-
-def _divisor_below(batch: int, limit: int) -> int:
-    """The largest divisor of `batch` up to `limit`, so that all pieces are equal; 0 if `limit` is."""
-    return next((piece for piece in range(limit, 1, -1) if batch % piece == 0), 1 if limit >= 1 else 0)
-
-
-def _power_of_two_below(limit: int) -> int:
-    return 1 << (limit.bit_length() - 1)
+    choice = choose(costs, asked, room)
+    largest, largest_eval = costs.largest(asked, "train", room), costs.largest(asked, "eval", room)
+    levers, notes = "", ""
+    if choice.fits:
+        levers, sentences = choice.flags, choice.sentences
+        if choice.settings.piece < asked.piece and largest:
+            sentences.append(f"or --batch-size {min(largest, asked.batch_size - 1)}")
+        notes = "; ".join(sentences)
+    else:
+        least = max(choice.train, choice.eval) / FITS + allowance.total
+        notes = (
+            f"no lever is enough: {choice.flags or 'as it is'} would need a card of {least / 1024:.1f} GiB; "
+            f"take a larger card ({WINDOW})"
+        )
+    word = word_for(max(choice.train_before, choice.eval_before), usable, mendable=choice.fits)
+    return Verdict(word, choice.train_before, choice.eval_before, usable, largest, largest_eval, levers, notes)

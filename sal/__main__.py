@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable, Sequence
 
 from engine import models
-from engine.launch import guarded, launch
+from engine.launch import guarded
 from sal import data, ensemble, verbs
 from sal.models import list_models
 from sal.new import new
+from sal.train import launch
 from shared_data.errors import UsageError, nearest
 
 Verb = Callable[[list[str]], int]

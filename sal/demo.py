@@ -16,7 +16,7 @@ def run(data: Path | None, work_dir: Path, epochs: int) -> int:
     import torch
 
     from engine.environment import machine_line
-    from engine.launch import launch
+    from sal.train import launch
     from shared_data.check import check
 
     console = Console()

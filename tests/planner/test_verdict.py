@@ -1,21 +1,39 @@
 """The words, the allowance and the levers, on laws written down by hand."""
 
+from dataclasses import dataclass
+
 import pytest
 
-from planner.peak import Law, Line, Phase
-from planner.verdict import Allowance, judge, usable_mib, word_for
+from planner.levers import Settings
+from planner.peak import Line, Phase
+from planner.verdict import Allowance, Verdict, judge, usable_mib, word_for
 from shared_data.errors import LabError
 
 NOTHING = Allowance(0, 0, 0)
 
 
-def law(train: Line, evaluation: Line, gradients: float = 0.0) -> Law:
-    """A network that obeys its law exactly."""
+@dataclass(frozen=True)
+class Obeyed:
+    """Costs of a network that obeys its lines exactly, whatever is recomputed or rounded; `gradients` live beside pieces."""
 
-    def trace(phase: Phase, batch: int) -> float:
-        return (train if phase == "train" else evaluation).at(batch)
+    train_line: Line
+    eval_line: Line
+    gradients: float = 0.0
+    batch_norm: bool = True
 
-    return Law(train, evaluation, True, 0.0, gradients, False, trace)
+    def train(self, settings: Settings) -> float:
+        return self.train_line.at(settings.piece) + self.gradients * (settings.piece < settings.batch_size)
+
+    def evaluation(self, settings: Settings) -> float:
+        return self.eval_line.at(settings.test_batch_size)
+
+    def largest(self, settings: Settings, phase: Phase, room: float) -> int:
+        line = self.train_line if phase == "train" else self.eval_line
+        return max(int((room - line.intercept) / line.slope), 0)
+
+
+def judged(costs: Obeyed, *, batch: int = 64, test_batch: int = 64, forward_batch: int | None = None) -> Verdict:
+    return judge(costs, 1, Settings(batch, test_batch, forward_batch), allowance=NOTHING)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +66,7 @@ def test_a_card_that_the_allowance_eats_is_refused() -> None:
 
 
 def test_a_comfortable_recipe_needs_no_lever() -> None:
-    verdict = judge(law(Line(0, 10), Line(0, 1)), 1, batch=64, test_batch=64, allowance=NOTHING)
+    verdict = judged(Obeyed(Line(0, 10), Line(0, 1)))
     assert (verdict.word, verdict.lever, verdict.note) == ("comfortable", "", "")
     assert verdict.share == 640 / 1024
     assert verdict.largest_batch == 94  # 0.92 * 1024 / 10
@@ -57,7 +75,7 @@ def test_a_comfortable_recipe_needs_no_lever() -> None:
 
 def test_the_lever_is_the_largest_equal_piece_that_fits_with_its_gradients() -> None:
     # 64 clips need 1290 MiB of 1024. Of 942.08, 10 are the model and 10 its gradients: 46 clips, and 32 divides 64.
-    verdict = judge(law(Line(10, 20), Line(10, 1), gradients=10), 1, batch=64, test_batch=64, allowance=NOTHING)
+    verdict = judged(Obeyed(Line(10, 20), Line(10, 1), gradients=10))
     assert verdict.word == "tight"
     assert verdict.lever == "--forward-batch-size 32"
     assert "BatchNorm sees 32 clips" in verdict.note
@@ -65,41 +83,45 @@ def test_the_lever_is_the_largest_equal_piece_that_fits_with_its_gradients() -> 
 
 
 def test_the_recipes_own_micro_batches_are_what_is_judged() -> None:
-    verdict = judge(law(Line(10, 20), Line(10, 1), gradients=10), 1, batch=64, forward_batch=32, test_batch=64, allowance=NOTHING)
+    verdict = judged(Obeyed(Line(10, 20), Line(10, 1), gradients=10), forward_batch=32)
     assert verdict.word == "comfortable"
     assert verdict.train == 10 + 20 * 32 + 10
 
 
 def test_tight_names_a_lever_too() -> None:
-    verdict = judge(law(Line(0, 15), Line(0, 1)), 1, batch=64, test_batch=64, allowance=NOTHING)  # 960 of 1024
+    verdict = judged(Obeyed(Line(0, 15), Line(0, 1)))  # 960 of 1024
     assert verdict.word == "tight"
     assert verdict.lever == "--forward-batch-size 32"
 
 
 def test_evaluation_alone_can_be_what_does_not_fit() -> None:
-    verdict = judge(law(Line(0, 1), Line(0, 8)), 1, batch=64, test_batch=256, allowance=NOTHING)
+    verdict = judged(Obeyed(Line(0, 1), Line(0, 8)), test_batch=256)
     assert verdict.word == "tight"
     assert verdict.lever == "--test-batch-size 64"  # 117 clips fit
-    assert "changes no number" in verdict.note
+    assert "no number changes" in verdict.note
 
 
-def test_evaluation_on_longer_clips_has_a_law_of_its_own() -> None:
-    short, long = law(Line(0, 1), Line(0, 1)), law(Line(0, 4), Line(0, 5))
-    verdict = judge(short, 1, batch=64, test_batch=64, eval_law=long, allowance=NOTHING)
-    assert (verdict.train, verdict.eval) == (64, 320)
-    assert verdict.largest_eval_batch == 188
+def test_the_lever_is_the_one_that_a_fit_would_pull() -> None:
+    class Recomputed(Obeyed):
+        def train(self, settings: Settings) -> float:
+            return super().train(settings) * (0.5 if settings.recompute == "blocks" else 1.0)
+
+    verdict = judged(Recomputed(Line(0, 20), Line(0, 1)))
+    assert (verdict.word, verdict.lever) == ("tight", "--recompute blocks")
 
 
-def test_what_no_batch_can_mend_says_how_much_one_clip_needs() -> None:
-    verdict = judge(law(Line(2048, 10), Line(100, 1)), 1, batch=64, test_batch=64, allowance=NOTHING)
+def test_what_no_lever_can_mend_says_how_much_the_nearest_needs_and_what_is_not_chosen() -> None:
+    verdict = judged(Obeyed(Line(2048, 10), Line(100, 1)))
     assert (verdict.word, verdict.lever, verdict.largest_batch) == ("no", "", 0)
+    assert "--forward-batch-size 1" in verdict.note
     assert "2.2 GiB" in verdict.note  # (2048 + 10) / 0.92
+    assert "--train-window-size" in verdict.note
 
 
 @pytest.mark.parametrize("vram", [4, 6, 8, 12, 16, 24])
 def test_more_memory_never_makes_a_verdict_worse(vram: int) -> None:
     order = ["comfortable", "fits", "tight", "no"]
-    some = law(Line(14, 111), Line(14, 13), gradients=6)
-    small, large = (judge(some, gib, batch=64, test_batch=64) for gib in (vram, vram + 1))
+    some = Obeyed(Line(14, 111), Line(14, 13), gradients=6)
+    small, large = (judge(some, gib, Settings(64, 64)) for gib in (vram, vram + 1))
     assert order.index(large.word) <= order.index(small.word)
     assert large.largest_batch > small.largest_batch

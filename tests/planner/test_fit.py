@@ -1,0 +1,114 @@
+"""`--fit`: sizes, what stays as the user gave it, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine import models as registry
+from engine.config import RunConfig, parse
+from engine.errors import ConfigError
+from planner.fit import DoesNotFit, fitted, memory_gib
+from shared_data.errors import UsageError
+from tests.planner.test_table import NETWORK, write_model
+
+WIDE = "dataset: ntu60\nbatch_size: 64\nmodel_args: {width: 4096}\n"  # 13 GiB in training, with nothing that is recomputed
+
+
+@pytest.fixture
+def wide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    monkeypatch.setenv(registry.MODELS_VARIABLE, str(tmp_path))
+    write_model(tmp_path, "planted_wide", NETWORK, wide=WIDE)
+    return parse(["--recipe", "wide"], model="planted_wide")
+
+
+def fit(config: RunConfig, size: str, *given: str, **settings: object) -> RunConfig:
+    return fitted(dataclasses.replace(config, fit=size, **settings), frozenset(given)).config  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("text", "gib"), [("8GiB", 8), ("8", 8), ("8GB", 8), ("7.5GiB", 7.5), ("12 gib", 12), ("6g", 6)])
+def test_sizes(text: str, gib: float) -> None:
+    assert memory_gib(RunConfig(fit=text)) == gib
+
+
+@pytest.mark.parametrize("text", ["8MiB", "big", "-8", "0", "GiB", "8 8", "nan", "1e3"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="no size"):
+        memory_gib(RunConfig(fit=text))
+
+
+def test_auto_is_the_runs_own_gpu_or_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)auto.*8GiB"):
+        memory_gib(RunConfig(fit="auto", device="cpu"))
+
+    class Properties:
+        total_memory = int(7.75 * 2**30)
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
+    assert memory_gib(RunConfig(fit="auto", device="cuda")) == 7.75
+
+
+def test_more_than_enough_changes_nothing_but_names_the_level_that_was_predicted(wide: RunConfig) -> None:
+    result = fitted(dataclasses.replace(wide, fit="64GiB"))
+    assert result.config == dataclasses.replace(wide, fit="64GiB", recompute="cheap")
+    assert "nothing to change" in result.lines[0]
+    assert result.record["levers"] == []
+
+
+def test_what_does_not_fit_is_made_to_and_told(wide: RunConfig) -> None:
+    result = fitted(dataclasses.replace(wide, fit="8GiB"))
+    assert result.config.precision == "fp32"  # autocast alone would not keep the batch whole here
+    assert result.config.forward_batch_size == 16
+    record, room = result.record, result.record["room_mib"]
+    assert record["predicted_mib"]["before"]["train"] > room >= record["predicted_mib"]["after"]["train"]
+    assert record["predicted_mib"]["after"]["eval"] <= room
+    assert record["settings"]["forward_batch_size"] == 16
+    text = "\n".join(result.lines)
+    assert "--forward-batch-size 16" in text and "BatchNorm sees 16 clips" in text
+    assert "before: training" in text and "after: training" in text
+
+
+def test_the_same_command_comes_to_the_same_settings_and_so_do_its_own(wide: RunConfig) -> None:
+    once = fit(wide, "8GiB")
+    assert fit(wide, "8GiB") == once
+    assert fit(once, "8GiB") == once
+
+
+def test_what_the_user_gave_stays(wide: RunConfig) -> None:
+    kept = fit(wide, "8GiB", "precision", "recompute", precision="bf16", recompute="none")
+    assert (kept.precision, kept.recompute) == ("bf16", "none")
+    asked_auto = fit(wide, "8GiB", "recompute", recompute="auto")  # leaves the choice
+    assert asked_auto == fit(wide, "8GiB")
+    with pytest.raises(DoesNotFit):
+        fit(wide, "8GiB", "forward_batch_size", forward_batch_size=64)
+    friendly = fit(wide, "24GiB", "memory_friendly", memory_friendly=True, forward_batch_size=8, test_batch_size=8)
+    assert (friendly.forward_batch_size, friendly.test_batch_size) == (8, 8)
+
+
+def test_no_claim_where_nothing_helps(wide: RunConfig) -> None:
+    with pytest.raises(
+        DoesNotFit, match=r"(?s)not predicted to fit.*nearest: .*--forward-batch-size 1.*--train-window-size"
+    ) as raised:
+        fit(wide, "1.3GiB")
+    assert raised.value.exit_code == 76
+    with pytest.raises(UsageError, match="leaves nothing"):
+        fit(wide, "1GiB")
+
+
+@pytest.mark.parametrize("setting", [{"compile": True}, {"cuda_graphs": True}, {"augment_on": "device"}])
+def test_memory_that_is_not_traced_is_not_promised(wide: RunConfig, setting: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="cannot predict"):
+        fit(wide, "64GiB", **setting)
+
+
+def test_a_recipe_for_any_data_is_fitted_to_what_the_file_holds(wide: RunConfig, tiny_data: Path) -> None:
+    def peak(**settings: object) -> float:
+        config = dataclasses.replace(wide, fit="64GiB", **settings)  # type: ignore[arg-type]
+        return float(fitted(config).record["predicted_mib"]["before"]["train"])
+
+    assert peak(dataset="auto") == peak(dataset="ntu60")
+    assert peak(dataset="auto", data=str(tiny_data)) < peak(dataset="auto")  # 4 classes, not 60
