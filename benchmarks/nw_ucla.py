@@ -23,8 +23,9 @@ from typing import Any
 from engine.ensemble import join, published_weights, top1
 from engine.environment import describe, machine_line
 from engine.errors import ConfigError
-from engine.launch import guarded, launch
+from engine.launch import guarded
 from engine.score_files import read_scores
+from sal.train import launch
 
 RESULTS = Path(__file__).resolve().parent / "results"
 STREAMS = ("j", "b", "jm", "bm")
