@@ -85,4 +85,6 @@ def kept(name: str, level: Level) -> int:
 @pytest.mark.parametrize("name", sorted(CARDS))
 def test_each_level_keeps_less(name: str) -> None:
     everything, cheaply, blocks = (kept(name, level) for level in LEVELS)
-    assert blocks < 0.6 * cheaply < 0.6 * 0.75 * everything
+    assert blocks <= cheaply <= everything
+    if CARDS[name].status == "verified":
+        assert blocks < 0.6 * cheaply < 0.6 * 0.5 * everything
