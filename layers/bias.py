@@ -22,15 +22,18 @@ def before(bn: nn.Module | None, weight: Tensor, bias: Tensor | None) -> tuple[T
 
 def convolved(convolution: nn.Conv2d, x: Tensor, bn: nn.Module) -> Tensor:
     """``convolution(x)``, for `bn`."""
+    if _hooked(convolution):
+        plain: Tensor = convolution(x)
+        return plain
     result: Tensor = convolution._conv_forward(x, *before(bn, convolution.weight, convolution.bias))
     return result
 
 
-def move_mean(bn: nn.Module, *biases: Tensor | None, widths: tuple[int, ...] = ()) -> None:
+def move_mean(bn: nn.Module, *branches: nn.Conv2d | Tensor | None, widths: tuple[int, ...] = ()) -> None:
     """Let the running mean move by what the biases that were left out would have moved it by.
 
-    biases   of the branches that `bn` sees one below another; None for a branch without
-    widths   channels of the branches, where they are not equal
+    branches   that `bn` sees one below another: what was `convolved`, or a bias that went through `before`, or None
+    widths     channels of the branches, where they are not equal
 
     Called once after `bn` has seen a batch. A block that is computed again moves nothing.
     """
@@ -38,10 +41,20 @@ def move_mean(bn: nn.Module, *biases: Tensor | None, widths: tuple[int, ...] = (
         return
     assert bn.running_mean is not None and bn.momentum is not None
     rows = bn.running_mean.data  # BatchNorm moves it behind autograd's back, too: in training no backward pass reads it
+    biases = [branch if branch is None or isinstance(branch, Tensor) else _left_out(branch) for branch in branches]
     parts = rows.split(widths) if widths else rows.chunk(len(biases))
     pairs = [(mean, bias.detach()) for mean, bias in zip(parts, biases, strict=True) if bias is not None]
     if pairs:
         torch._foreach_add_([mean for mean, _ in pairs], [bias for _, bias in pairs], alpha=bn.momentum)
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether somebody wants to see the module called: then it is, bias and all."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
+
+
+def _left_out(convolution: nn.Conv2d) -> Tensor | None:
+    return None if _hooked(convolution) else convolution.bias
 
 
 def _unfelt(bn: nn.Module) -> bool:

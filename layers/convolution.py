@@ -1,4 +1,5 @@
-"""Convolutions over time as the graph networks use them: started from a fan-out, and only a stride shortens a clip."""
+"""What the temporal parts of the graph networks share: convolutions over time, started from a fan-out, what joins them to a
+BatchNorm, and pooling."""
 
 from __future__ import annotations
 
@@ -69,14 +70,33 @@ def conv_bn(
 ) -> Result:
     """``after(bn(convolution(x)), *others)``, of which nothing is kept but `x`: for 1x1 convolutions, which cost little again."""
     y = normalised(bn, cheap(convolved, convolution, x, bn), after, *others)
-    move_mean(bn, convolution.bias)
+    move_mean(bn, convolution)
     return y
 
 
 def joined_bn(bn: nn.Module, *branches: Tensor | tuple[nn.Conv2d, Tensor]) -> Tensor:
     """``bn`` of the `branches` one below another in the channels: tensors, or convolutions with what they convolve."""
     parts = [part if isinstance(part, Tensor) else convolved(*part, bn) for part in branches]
-    biases = [None if isinstance(part, Tensor) else part[0].bias for part in branches]
     y: Tensor = bn(torch.cat(parts, 1))
-    move_mean(bn, *biases, widths=tuple(part.shape[1] for part in parts))
+    move_mean(
+        bn, *(None if isinstance(part, Tensor) else part[0] for part in branches), widths=tuple(part.shape[1] for part in parts)
+    )
     return y
+
+
+def peaks(x: Tensor, axis: TimeAxis, stride: int) -> tuple[Tensor, Tensor]:
+    """Largest of three frames, T of them to ceil(T / stride), and where they are: 8 bytes each, better made twice than kept."""
+    kernel, step, pad = ((3, 1), (stride, 1), (1, 0)) if axis == 2 else ((1, 3), (1, stride), (0, 1))
+    return F.max_pool2d(x, kernel, step, pad, return_indices=True)
+
+
+def relu_of_sum(x: Tensor, *more: Tensor) -> Tensor:
+    """``relu(x + ...)``, in x."""
+    for y in more:
+        x = x.add_(y)
+    return F.relu_(x)
+
+
+def relu_of_parts(parts: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """ReLU of so many equal parts of the channels, each in a piece of its own: convolutions would copy what has gaps."""
+    return lambda x: tuple(F.relu(part) for part in x.chunk(parts, 1))

@@ -14,7 +14,8 @@ again with its cheap values marked. Outside of the context, in evaluation, and u
 decide for themselves, both just call the function.
 
 Everything is what ran before on what it ran on before: deterministic kernels give the same bits, and gradients are those of a
-network that keeps everything. BatchNorm's running statistics move once.
+network that keeps everything. BatchNorm's running statistics move once. What changes inputs, weights or mode of the network
+between its forward and backward pass is found and refused.
 """
 
 from __future__ import annotations
@@ -37,6 +38,31 @@ Context = contextlib.AbstractContextManager[Any]
 Place = tuple[tuple[int, ...], tuple[int, ...], int]  # size, strides and offset of a view
 
 
+class _AsItWas:
+    """That modules are what they were: the same parameters with the same values, and training or not."""
+
+    __slots__ = ("modules", "state")
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self.modules, self.state = modules, [_state(m) for m in modules]
+
+    def require(self) -> None:
+        """Raise `RuntimeError` if not: what runs again would compute something else."""
+        if any(_state(m) != state for m, state in zip(self.modules, self.state, strict=True)):
+            raise RuntimeError(
+                "between its forward and its backward pass a network that is computed again had its weights changed or "
+                "replaced, or went from training to evaluation or back"
+            )
+
+
+def _state(module: nn.Module) -> list[object]:
+    return [
+        *((id(p), p._version) for p in module.parameters()),
+        *(m.training for m in module.modules()),
+        *(b._version for m in module.modules() if not m.training for b in m.buffers(recurse=False)),
+    ]
+
+
 class _Again:
     """How to compute the results of one `cheap` call again; holds them between their first and last use of a backward pass."""
 
@@ -45,6 +71,8 @@ class _Again:
     ) -> None:
         self.function, self.arguments, self.autocast = function, arguments, autocast
         self.versions = [a._version if isinstance(a, Tensor) else None for a in arguments]
+        candidates = (function, getattr(function, "__self__", None), *arguments)
+        self.modules = _AsItWas([m for m in candidates if isinstance(m, nn.Module)])
         self.uses = self.left = 0
         self.held: tuple[Tensor, ...] | None = None
 
@@ -67,6 +95,7 @@ class _Again:
         return value
 
     def _computed(self) -> tuple[Tensor, ...]:
+        self.modules.require()
         for argument, version in zip(self.arguments, self.versions, strict=True):
             if isinstance(argument, Tensor) and argument._version != version:
                 raise RuntimeError(f"an argument of cheap({self.function}) was changed in place after the forward pass")
@@ -211,7 +240,8 @@ def cheap(function: Callable[..., Result], *arguments: Any) -> Result:
 def segment(block: nn.Module, *arguments: Tensor) -> Tensor:
     """``block(*arguments)``; at level "blocks" the arguments alone are kept, and the block runs again in the backward pass.
 
-    The block returns one tensor. Its random numbers are the same again.
+    The block returns one tensor. Its random numbers are the same again. Gradients have the same bits where each forward pass has
+    a backward pass of its own: several that share one are summed in another order.
     """
     ledger = _active()
     if ledger is None or ledger.level != "blocks":
@@ -230,13 +260,13 @@ def normalised(bn: nn.Module, x: Tensor, after: Callable[..., Result] = lambda y
         return after(bn(x), *others)
     first = True
 
-    def again(x: Tensor, *others: Tensor) -> Result:
+    def again(bn: nn.Module, x: Tensor, *others: Tensor) -> Result:
         nonlocal first
         with contextlib.nullcontext() if first else _still(bn):
             first = False
             return after(bn(x), *others)
 
-    return cheap(again, x, *others)
+    return cheap(again, bn, x, *others)
 
 
 class _Segment(torch.autograd.Function):
@@ -247,7 +277,7 @@ class _Segment(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, block: nn.Module, count: int, *tensors: Tensor) -> Tensor:
-        ctx.block = block
+        ctx.block, ctx.as_it_was = block, _AsItWas([block])
         ctx.random, ctx.autocast = _random_state(tensors[0]), _same_autocast(tensors[0])
         ctx.save_for_backward(*tensors[:count])
         result: Tensor = block(*tensors[:count])
@@ -256,6 +286,7 @@ class _Segment(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        ctx.as_it_was.require()
         wanted = ctx.needs_input_grad[2:]
         given = [t.detach().requires_grad_(need) for t, need in zip(ctx.saved_tensors, wanted, strict=False)]
         with torch.enable_grad(), _random(ctx.random), _still(ctx.block), ctx.autocast, recomputing("cheap"):

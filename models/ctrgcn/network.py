@@ -35,7 +35,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from layers.convolution import Projection, conv_bn, conv_over_time, joined_bn
+from layers.convolution import Projection, conv_bn, conv_over_time, joined_bn, peaks, relu_of_sum
 from layers.recompute import cheap, normalised, segment
 from models.ctrgcn.graph import spatial_adjacency
 from shared_data.errors import LabError
@@ -164,11 +164,6 @@ def _graphs(weight: Tensor, relation: Tensor) -> Tensor:
     return graph
 
 
-def relu_of_sum(x: Tensor, y: Tensor) -> Tensor:
-    """``relu(x + y)``, in x."""
-    return F.relu_(x.add_(y))
-
-
 class MultiScaleTemporalConv(nn.Module):
     """Four parallel branches over time, C/4 channels each: kernel 5, kernel 5 dilated by 2, max pool 3, 1x1 (section 3.4).
 
@@ -191,12 +186,8 @@ class MultiScaleTemporalConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, V, T) -> (B, C, V, ceil(T / stride))."""
         near, far, peak = conv_bn(self.enter, self.enter_bn, x, F.relu_).chunk(3, 1)
-        peak, _ = cheap(self.peaks, peak)  # with the numbers of the largest frames, 8 bytes each
+        peak, _ = cheap(peaks, peak, 3, self.stride)
         return joined_bn(self.bn, (self.near, near), (self.far, far), peak, (self.skip, x))
-
-    def peaks(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Largest of three frames, (B, C, V, T) -> (B, C, V, ceil(T / stride)), and where they are."""
-        return F.max_pool2d(x, (1, 3), (1, self.stride), (0, 1), return_indices=True)
 
 
 class Block(nn.Module):

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from engine.step import without_autocast
 from layers.bias import convolved, move_mean
-from layers.convolution import Projection, conv_bn, conv_over_time
+from layers.convolution import Projection, conv_bn, conv_over_time, peaks, relu_of_parts, relu_of_sum
 from layers.recompute import cheap, normalised, segment
 from models.freqmixformer.graph import ancestors, attention_transforms, spatial_adjacency
 from shared_data.errors import LabError, require
@@ -66,16 +66,6 @@ projection = partial(Projection, axis=3)
 def projected_mean(layer: Projection, x: Tensor, frames: int) -> Tensor:
     """(B, c_in, V, T) to (B, c_out): means of so many frames, projected, their mean after ReLU."""
     return conv_bn(*layer, cheap(F.avg_pool2d, x, (1, frames)), F.relu_).mean((2, 3))
-
-
-def relu_of_sum(x: Tensor, y: Tensor) -> Tensor:
-    """``relu(x + y)``, in x."""
-    return F.relu_(x.add_(y))
-
-
-def relu_of_thirds(x: Tensor) -> tuple[Tensor, ...]:
-    """ReLU of each third of the channels, each in one piece: convolutions would copy what is not."""
-    return tuple(F.relu(third) for third in x.chunk(3, 1))
 
 
 def side_by_side(*branches: Tensor) -> Tensor:
@@ -255,8 +245,8 @@ class TemporalMixing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, V, T) -> (B, C, V, ceil(T / stride))."""
-        near, far, peak = conv_bn(self.enter, self.enter_bn, x, relu_of_thirds)
-        peak, _ = cheap(self.peaks, peak)  # with the numbers of the largest frames, 8 bytes each
+        near, far, peak = conv_bn(self.enter, self.enter_bn, x, relu_of_parts(3))
+        peak, _ = cheap(peaks, peak, 3, self.stride)
         features = cheap(self.embed, x)
         quarters = features.view(x.shape[0], 4, -1, features.shape[3])
         asking, _, mean = (quarters.sum(2) / quarters.shape[2]).split([1, 1, 2], 1)
@@ -266,12 +256,8 @@ class TemporalMixing(nn.Module):
         gated = self.gate(gated, mean.mean(1), largest.amax(1))
         near, far = convolved(self.near, near, self.bn), convolved(self.far, far, self.bn)
         y = self.bn(cheap(side_by_side, near, far, peak, attended, gated))
-        move_mean(self.bn, self.near.bias, self.far.bias, None, None, None)
+        move_mean(self.bn, self.near, self.far, None, None, None)
         return y
-
-    def peaks(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Largest of three frames, (B, C, V, T) -> (B, C, V, ceil(T / stride)), and where they are."""
-        return F.max_pool2d(x, (1, 3), (1, self.stride), (0, 1), return_indices=True)
 
 
 class Block(nn.Module):

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from engine.step import without_autocast
 from layers.bias import before, convolved, move_mean
-from layers.convolution import Projection, conv_over_time
+from layers.convolution import Projection, conv_over_time, peaks, relu_of_sum
 from layers.recompute import cheap, normalised, segment
 from models.hypergcn.graph import ensemble_adjacency
 from shared_data.errors import LabError, require, require_known
@@ -70,11 +70,6 @@ def mixed_joints(x: Tensor, graph: Tensor) -> Tensor:
     """x (B, S * I, T, V) and A (B, S, V, V) -> ``x_s A_s'`` as (B, S, I, T * V)."""
     b, s, v, _ = graph.shape
     return torch.bmm(x.reshape(b * s, -1, v), graph.flatten(0, 1).transpose(1, 2)).view(b, s, -1, x.shape[2] * v)
-
-
-def relu_of_sum(x: Tensor, y: Tensor) -> Tensor:
-    """``relu(x + y)``, in x."""
-    return F.relu_(x.add_(y))
 
 
 class HyperGraphConv(nn.Module):
@@ -190,7 +185,7 @@ def hyper_graph(memberships: Tensor, weights: Tensor, receivers: int) -> Tensor:
 
 def joints_as_channels(x: Tensor) -> Tensor:
     """(B, C, T, V) -> (B * C, V, T, 1), innermost in memory what counts as channels: so a CPU pools twice as fast."""
-    return x.contiguous().flatten(0, 1).unsqueeze(2).permute(0, 3, 1, 2)
+    return x.clone(memory_format=torch.contiguous_format).flatten(0, 1).unsqueeze(2).permute(0, 3, 1, 2)
 
 
 class MultiScaleTemporalConv(nn.Module):
@@ -222,7 +217,7 @@ class MultiScaleTemporalConv(nn.Module):
         peak, _ = cheap(self.peaks, peak)  # with the numbers of the largest frames, 8 bytes each
         y = self.bn(torch.cat([near, far, peak, skip], 1))
         move_mean(self.enter_bn, self.enter.bias)
-        move_mean(self.bn, self.near.bias, self.far.bias, None, self.skip.bias)
+        move_mean(self.bn, self.near, self.far, None, self.skip.bias)
         return y
 
     def opened(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,10 +235,9 @@ class MultiScaleTemporalConv(nn.Module):
 
     def peaks(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Largest of three frames, (B, C, T, V) -> (B, C, ceil(T / stride), V), and where they are."""
-        window = (3, 1), (self.stride, 1), (1, 0)
         if not x.is_cpu:
-            return F.max_pool2d(x, *window, return_indices=True)
-        found, frames = F.max_pool2d(cheap(joints_as_channels, x), *window, return_indices=True)
+            return peaks(x, 2, self.stride)
+        found, frames = peaks(cheap(joints_as_channels, x), 2, self.stride)
         return found.permute(0, 2, 3, 1).reshape(*x.shape[:2], -1, x.shape[3]), frames
 
 

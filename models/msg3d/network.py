@@ -13,7 +13,7 @@ The network is lean by construction: it computes the paper's formulas in another
 4. The 1x1 convolutions that open the temporal branches are one convolution with one BatchNorm, and the BatchNorms that end
    the branches are one: BatchNorm works channel by channel.
 5. A sum over scales is one of sums over some of the scales: the widest tensor, K times the input, is there in two parts.
-6. A bias in front of a BatchNorm moves its running mean and nothing else: in training no kernel adds it (`bias.py`).
+6. A bias in front of a BatchNorm moves its running mean and nothing else: in training no kernel adds it (`layers/bias.py`).
 
 What costs little to compute again is marked `cheap`, so that a training step may let go of it (`layers/recompute.py`): what lies
 between gathering and mixing; graph convolutions that widen, those of the three coordinates; the 1x1 convolutions that open the
@@ -35,7 +35,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from layers.bias import before, convolved, move_mean
-from layers.convolution import conv_bn
+from layers.convolution import conv_bn, peaks, relu_of_parts, relu_of_sum
 from layers.recompute import cheap, normalised, segment
 from models.msg3d.graph import diameter, disentangled_adjacency
 from shared_data.errors import LabError, require
@@ -146,7 +146,7 @@ class WindowPath(nn.Module):
         tokens = self.graph.activated(x, self.graph_bn)
         y = convolved(self.collapse, tokens.reshape(b, -1, v, tokens.shape[3]), self.bn)
         y = normalised(self.bn, y)
-        move_mean(self.bn, self.collapse.bias)
+        move_mean(self.bn, self.collapse)
         return y
 
 
@@ -174,32 +174,16 @@ class MultiScaleTemporalConv(nn.Module):
 
     def forward(self, x: Tensor, *more: Tensor) -> Tensor:
         """(B, C_in, V, T) -> (B, C_out, V, T'); `more` has the shape of the result."""
-        *parts, peak = conv_bn(self.enter, self.enter_bn, x, relu_of_branches)
+        *parts, peak = conv_bn(self.enter, self.enter_bn, x, relu_of_parts(BRANCHES - 1))
         branches = [convolved(conv, part, self.bn) for conv, part in zip(self.dilated, parts, strict=True)]
-        branches.append(cheap(self.peaks, peak)[0])  # with the numbers of the largest frames, 8 bytes each
+        branches.append(cheap(peaks, peak, 3, self.stride)[0])
         branches.append(convolved(self.skip, x, self.bn))
         residual = x
         if isinstance(self.residual, nn.Sequential):
             residual = conv_bn(*self.residual, x)
         y = normalised(self.bn, torch.cat(branches, 1), relu_of_sum, residual, *more)
-        move_mean(self.bn, *(conv.bias for conv in self.dilated), None, self.skip.bias)
+        move_mean(self.bn, *self.dilated, None, self.skip)
         return y
-
-    def peaks(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Largest of three frames, (B, C, V, T) -> (B, C, V, T'), and where they are."""
-        return F.max_pool2d(x, (1, 3), (1, self.stride), (0, 1), return_indices=True)
-
-
-def relu_of_branches(x: Tensor) -> tuple[Tensor, ...]:
-    """ReLU of each branch for itself: convolutions want channels without gaps."""
-    return tuple(F.relu(part) for part in x.chunk(BRANCHES - 1, 1))
-
-
-def relu_of_sum(x: Tensor, *more: Tensor) -> Tensor:
-    """``relu(x + ...)``, in x."""
-    for y in more:
-        x = x.add_(y)
-    return F.relu_(x)
 
 
 class Stage(nn.Module):

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from layers.device import on_gpu
 from layers.recompute import cheap, normalised, segment
 from models.skateformer.attention import NEAR_JOINTS, Cut, Join, PartitionedAttention, Pieces, relative_biases
 from models.skateformer.sizes import (
@@ -163,7 +164,7 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
 
 def row_multiple(x: Tensor) -> int:
     """To what the rows of queries, keys and values are filled up on the device of `x`: 16 bytes, for the fused kernels."""
-    return 1 if x.device.type == "cpu" else 16 // x.element_size()
+    return 16 // x.element_size() if on_gpu(x) else 1
 
 
 class SkateFormer(nn.Module):

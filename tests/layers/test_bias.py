@@ -36,3 +36,18 @@ def test_branches_without_a_bias_do_not_move() -> None:
         bn(x), plain(x + bias.view(-1, 1, 1))
         move_mean(bn, bias[:2], None, bias[4:])
         torch.testing.assert_close(bn.running_mean, plain.running_mean)
+
+
+def test_who_watches_a_convolution_sees_it_called() -> None:
+    """Hooks run, and what they did to the weight trains; then the bias is added and moves the running mean once."""
+    torch.manual_seed(0)
+    conv, bn, plain = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+    nn.utils.spectral_norm(conv)
+    x = torch.randn(2, 3, 5, 6)
+    y = bn(convolved(conv, x, bn))
+    move_mean(bn, conv)
+    y.pow(3).sum().backward()
+    assert conv.weight_orig.grad is not None and bool(conv.weight_orig.grad.any())
+    conv.eval()  # the power iteration stops
+    plain(conv(x))
+    torch.testing.assert_close(bn.running_mean, plain.running_mean, rtol=1e-3, atol=1e-3)

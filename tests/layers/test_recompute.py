@@ -299,6 +299,36 @@ def test_misuse_is_refused(misuse: Callable[[Tensor], Tensor], message: str) -> 
         misuse(torch.randn(5, requires_grad=True)).backward()
 
 
+def weights_change(net: nn.Module) -> None:
+    with torch.no_grad():
+        net.get_parameter("blocks.1.bn.bias").add_(1)
+
+
+def evaluation_begins(net: nn.Module) -> None:
+    net.eval()
+
+
+@pytest.mark.parametrize("level", ["cheap", "blocks"])
+@pytest.mark.parametrize("meanwhile", [weights_change, evaluation_begins])
+def test_a_network_that_is_another_by_then_is_refused(meanwhile: Callable[[nn.Module], None], level: Level) -> None:
+    net = Net(dropout=0.0).train()
+    with recomputing(level):
+        loss = net(torch.randn(2, 4, 8, 5)).sum()
+    meanwhile(net)
+    with pytest.raises(RuntimeError, match="between its forward and its backward pass"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("level", ["cheap", "blocks"])
+def test_borrowed_weights_are_refused(level: Level) -> None:
+    net = Net(dropout=0.0).train()
+    others = {name: 2 * value.detach() for name, value in net.named_parameters()}
+    with recomputing(level):
+        loss = torch.func.functional_call(net, others, (torch.randn(2, 4, 8, 5, requires_grad=True),)).sum()
+    with pytest.raises(RuntimeError, match="replaced"):
+        loss.backward()
+
+
 def test_an_exception_leaves_nothing_behind() -> None:
     def broken(x: Tensor) -> Tensor:
         torch.sin(x)
