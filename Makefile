@@ -44,8 +44,11 @@ images: $(STAMP)  ## build every image
 smoke: $(STAMP)  ## run every image's smoke test
 	$(BIN)/python smoke_test_all.py
 
-bench: $(STAMP)  ## what the tables in docs and README come from
+bench: $(STAMP)  ## what the tables in docs and README come from, without a GPU (many minutes; leaves benchmarks/results alone)
 	$(BIN)/python benchmarks/loader_table.py
+	$(BIN)/python benchmarks/networks.py
+	@mkdir -p .build && rm -f .build/step_meta.csv
+	$(BIN)/python benchmarks/step.py --all --device meta --out .build/step_meta.csv
 
 clean:  ## remove .venv, built files and caches (not your runs in work_dir)
 	rm -rf $(VENV) .build .pytest_cache .mypy_cache .ruff_cache

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.step_task import EAGER, Batch, Task, run
+from benchmarks.step_task import EAGER, LEVELS, Batch, Task, run
 from engine.step import TrainStep
 from planner.lifetimes import Lifetimes
-from planner.peak import FusedAttention
+from planner.peak import FusedAttention, _without_values
 from planner.verdict import FITS, usable_mib
 from planner.work import Work, many_at_once
 
 MIB, GIB = 2**20, 2**30
-LEVELS = ("none", "cheap", "blocks")
 SMALL_GPU = 8.0
 """GiB of the card of the "8 GB preset"."""
 
@@ -43,7 +41,7 @@ def counted(task: Task, *sizes: int, plain: bool = False) -> list[Counted]:
     fake = FakeTensorMode(allow_non_fake_inputs=True) if mixed else None
     device = "cpu" if mixed else "meta"
     network = task.plain() if plain else task.network()
-    _hollow(network, fake.from_tensor if fake else lambda tensor: tensor.to("meta"))
+    _without_values(network, fake.from_tensor if fake else lambda tensor: tensor.to("meta"))
     with fake or contextlib.nullcontext(), torch.device(device), contextlib.nullcontext() if plain else FusedAttention():
         step = task.step(network, torch.device("cpu"))
         with many_at_once(step.optimizer):
@@ -76,18 +74,6 @@ def _traced(task: Task, step: TrainStep, clips: int, device: str) -> Counted:
         run(step, batch)
     step.loss = loss
     return Counted(work, kept, memory.peak)
-
-
-def _hollow(network: nn.Module, empty: Callable[[Tensor], Tensor]) -> None:
-    """Replace the tensors of `network` by such without values: parameters, buffers and plain attributes."""
-    for module in network.modules():
-        for table in (module._parameters, module._buffers, vars(module)):
-            entries: dict[str, Any] = table
-            for name, value in list(entries.items()):
-                if isinstance(value, nn.Parameter):
-                    entries[name] = nn.Parameter(empty(value.detach()), requires_grad=value.requires_grad)
-                elif isinstance(value, Tensor):
-                    entries[name] = empty(value)
 
 
 def counts(task: Task, *, plain: bool) -> dict[str, Any]:

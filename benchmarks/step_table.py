@@ -1,7 +1,7 @@
 """The table of `step.py --all`: every published network in every way of running it, a process for each cell, a CSV row for each.
 
-Rows are written as they come. The same command goes on where it was cut off: rows that the file holds stay as they are, those
-with an error too (to measure one again, delete its line).
+Rows are written as they come. The same command goes on where it was cut off: rows that the file holds stay as they are, but those
+with an error are measured again. A file begun at another revision, on another machine or with other settings is refused.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.step import PAPER_BATCH
-from benchmarks.step_counts import LEVELS
+from benchmarks.step_task import LEVELS, PAPER_BATCH
 from engine import compiling
 from engine.environment import describe, machine_line
 from engine.errors import ConfigError
@@ -100,8 +99,9 @@ def cells(device: str, chosen: list[str]) -> Iterator[Cell]:
                 yield Cell(model, level, "fp32", CPU_BATCH, ("--recompute", level, "--plain"))
         elif device == "meta":
             for level in LEVELS:
-                plain = ("--plain",) if level == LEVELS[0] else ()
-                yield Cell(model, level, "fp32", PAPER_BATCH[model], ("--recompute", level, *plain))
+                yield Cell(model, level, "fp32", PAPER_BATCH[model], ("--recompute", level))
+            # a row of its own: the levels are counted with the recipe's dropout, the comparison without any
+            yield Cell(model, "plain", "fp32", PAPER_BATCH[model], ("--recompute", LEVELS[0], "--plain"))
         else:
             for batch in (PAPER_BATCH[model], SMALL_BATCH):
                 for precision in ("fp32", "bf16"):
@@ -118,9 +118,10 @@ GPU_WAYS: dict[str, tuple[str, ...]] = {
 
 
 def fill(given: argparse.Namespace, words: list[str]) -> int:
-    """Measure what the file lacks, print a line for each cell; 1 if some losses were wrong.
+    """Measure what the file lacks, print a line for each cell.
 
-    Raises `ConfigError` for an unknown model, and for a file from another machine or torch.
+    Returns 1 if, of the cells asked for, the file now holds one that failed or whose losses are wrong. Raises `ConfigError` for
+    an unknown model, and for a file from another machine, torch or revision, or with other settings.
     """
     device = given.device
     if device == "auto":
@@ -129,43 +130,76 @@ def fill(given: argparse.Namespace, words: list[str]) -> int:
         raise ConfigError(f"no published network {', '.join(sorted(unknown))}", where="--only", expected=", ".join(PAPER_BATCH))
     chosen = [model for model in PAPER_BATCH if not given.only or model in given.only]
     out = given.out or Path(f"step_{device}.csv")
-    done = begin(out, words)
+    rows = begin(out, f"device {device}, threads {given.threads}, steps {given.steps}", words)
     kind = device if device in ("cpu", "meta") else "cuda"
     skipped = compiling.missing(torch.device(device)) if kind == "cuda" and torch.cuda.is_available() else []
     if skipped:
         print(f"note: nothing is compiled here: {'; '.join(skipped)}")
-    wrong = False
-    for cell in cells(kind, chosen):
-        if cell.key in done or (skipped and cell.way == "compile"):
+    wanted = [cell for cell in cells(kind, chosen) if not (skipped and cell.way == "compile")]
+    for cell in wanted:
+        before = rows.pop(cell.key, None)
+        if before and before["error"] == "":  # None: the line was cut off
+            rows[cell.key] = before
             continue
         row = with_official({**measure(cell, device, given), **dict(zip(KEY, cell.key, strict=True))})
-        wrong = wrong or row.get("right") is False
+        if before:  # only now: whoever stops this while it measures keeps the old line
+            _drop(out, cell.key)
         with out.open("a", newline="") as file:
             csv.DictWriter(file, COLUMNS, extrasaction="ignore").writerow(row)
+        rows[cell.key] = {name: str(row.get(name, "")) for name in COLUMNS}
         print(in_short(row), flush=True)
-    return 1 if wrong else 0
+    return 1 if _complained(out, [rows[cell.key] for cell in wanted]) else 0
 
 
-def begin(out: Path, words: list[str]) -> set[tuple[str, ...]]:
-    """Write the head of a new file; of one that is there, the keys of its rows."""
+def _complained(out: Path, rows: list[dict[str, str]]) -> bool:
+    """Whether some of `rows` failed or are wrong; says how many."""
+    failed, wrong = sum(bool(row["error"]) for row in rows), sum(row["right"] == "False" for row in rows)
+    if failed:
+        print(f"{failed} of {len(rows)} cells FAILED (column error of {out.name}); the same command measures them again")
+    if wrong:
+        print(f"{wrong} of {len(rows)} cells have WRONG losses (column right of {out.name})")
+    return failed + wrong > 0
+
+
+def begin(out: Path, settings: str, words: list[str]) -> dict[tuple[str, ...], dict[str, str]]:
+    """Write the head of a new file; of one that is there, its rows by their keys.
+
+    Raises `ConfigError` if that one's head or columns are other ones. Changes that are not committed make a revision
+    "+changes": two of those cannot be told apart.
+    """
+    about = describe()
+    fixed = (machine_line(about), f"revision {about['git']}", settings)
     if not out.exists():
-        about = describe()
         told = " ".join(Path(word).name if "/" in word else word for word in words)
-        head = (machine_line(about), f"{about['date']}, revision {about['git']}", f"python benchmarks/step.py {told}")
         with out.open("w", newline="") as file:
-            file.writelines(f"# {line}\n" for line in head)
+            file.writelines(f"# {line}\n" for line in (*fixed, f"{about['date']}, python benchmarks/step.py {told}"))
             csv.DictWriter(file, COLUMNS).writeheader()
-        return set()
+        return {}
     lines = out.read_text().splitlines()
-    if not lines or lines[0] != f"# {machine_line()}":
-        raise ConfigError(
-            "the file was not begun by this command on this machine with this torch", where=str(out),
-            next_step="give another --out, or remove the file",
-        )  # fmt: skip
+    head = [line.removeprefix("# ") for line in lines if line.startswith("#")]
+    for name, now, then in zip(
+        ("machine or torch", "revision", "device, --threads or --steps"), fixed, [*head, "", "", ""], strict=False
+    ):
+        if now != then:
+            raise ConfigError(
+                f"the file was begun with another {name}: {then or 'none given'}", where=str(out), expected=now,
+                next_step="give another --out, or remove the file, or measure as it was begun",
+            )  # fmt: skip
     table = csv.DictReader(line for line in lines if not line.startswith("#"))
     if tuple(table.fieldnames or ()) != COLUMNS:
         raise ConfigError("the file has other columns", where=str(out), next_step="give another --out, or remove the file")
-    return {tuple(row[name] for name in KEY) for row in table}
+    return {tuple(row[name] for name in KEY): row for row in table}
+
+
+def _drop(out: Path, key: Iterable[str]) -> None:
+    """Remove the row of `key` from the file, by way of a second file: there is a whole one at every moment."""
+    start = ",".join(key) + ","
+    fresh = out.with_name(out.name + ".new")
+    with out.open(newline="") as file:
+        kept = [line for line in file if not line.startswith(start)]
+    with fresh.open("w", newline="") as file:
+        file.writelines(kept)
+    fresh.replace(out)
 
 
 def measure(cell: Cell, device: str, given: argparse.Namespace) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ from shared_data.skeletons import Skeleton, skeleton
 Batch = tuple[Tensor, Tensor, Tensor]  # clips, labels, positions of frames
 EAGER = {"recompute": "none", "cuda_graphs": False, "compile": False}
 """Settings of a step that keeps everything and does nothing clever."""
+LEVELS = ("none", "cheap", "blocks")
+PAPER_BATCH = {"ctrgcn": 64, "msg3d": 32, "freqmixformer": 128, "skateformer": 128, "hypergcn": 64}
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,14 @@ class Task:
         """The same with `changes` of the settings."""
         return dataclasses.replace(self, config=dataclasses.replace(self.config, **changes))
 
+    def dropout(self) -> dict[str, float]:
+        """The rates of dropout, of any kind, that are not 0."""
+        taken = inspect.signature(models.entry_class(self.card)).parameters
+        rates = {name: self.arguments.get(name, given.default) for name, given in taken.items() if "drop" in name}
+        return {name: rate for name, rate in rates.items() if rate}
+
     def without_dropout(self) -> Task:
-        rates = [name for name in models.arguments(self.card) if "drop" in name]
-        return dataclasses.replace(self, arguments=self.arguments | dict.fromkeys(rates, 0.0))
+        return dataclasses.replace(self, arguments=self.arguments | dict.fromkeys(self.dropout(), 0.0))
 
     def network(self) -> nn.Module:
         """On the CPU, with the same start weights every time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from argparse import Namespace
@@ -19,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # benchmarks are n
 
 from benchmarks import step, step_table
 from benchmarks.step_counts import counted, counts
-from benchmarks.step_table import COLUMNS, OFFICIAL, PAPER_BATCH, cells, fill, reason, with_official
-from benchmarks.step_task import Task, task
+from benchmarks.step_table import COLUMNS, OFFICIAL, cells, fill, reason, with_official
+from benchmarks.step_task import PAPER_BATCH, Task, task
+from engine.environment import describe
 from engine.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -86,6 +88,85 @@ def test_memory_per_clip_is_that_of_a_step_in_one_piece(pieces: int | None) -> N
     assert row["launches"] == four.work.launches if pieces != 2 else row["launches"] > 1.5 * four.work.launches
 
 
+def test_tied_weights_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def peak(*, tied: bool) -> int:
+        def wider(self: Task, usual: Any = Task.network) -> nn.Module:
+            network: nn.Module = usual(self)
+            network.one, network.other = (nn.Linear(512, 512, bias=False) for _ in range(2))  # that no clip goes through
+            if tied:
+                network.other.weight = network.one.weight
+            return network
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Task, "network", wider)
+            return counted(task(given("--device", "meta"))[0], 4)[0].peak
+
+    assert peak(tied=False) - peak(tied=True) == 4 * 512 * 512
+
+
+def test_a_comparison_with_the_plain_form_is_without_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, dict[str, float]] = {}
+
+    def stub(name: str, row: dict[str, Any]) -> None:
+        def called(work: Task, *_: Any, **__: Any) -> dict[str, Any]:
+            seen[name] = work.dropout()
+            return dict(row)
+
+        monkeypatch.setattr(step, name, called)
+
+    for name, row in (("measured", {"notes": "first"}), ("checked", {}), ("counts", {}), ("small_gpu", {})):
+        stub(name, row)
+    words = ["--model", "skateformer", "--device", "cpu", "--batch", "4", "--threads", str(torch.get_num_threads())]
+    recipe = {"attn_drop": 0.5, "drop_path": 0.2}
+    row = step.one(step.arguments().parse_args([*words, "--plain"]))
+    assert seen == {"measured": {}, "checked": recipe, "counts": {}, "small_gpu": recipe}
+    assert row["notes"].startswith("first; compared without dropout") and "attn_drop 0.5, drop_path 0.2" in row["notes"]
+    assert "notes" in COLUMNS and "notes" in step_table.SHORT
+    row = step.one(step.arguments().parse_args(words))
+    assert set(map(str, seen.values())) == {str(recipe)} and row["notes"] == "first"
+    words[1] = "ctrgcn"
+    assert step.one(step.arguments().parse_args([*words, "--plain"]))["notes"] == "first"  # its recipe has none
+
+
+def test_without_dropout_no_module_drops_anything() -> None:
+    work = task(step.arguments().parse_args(["--model", "skateformer", "--device", "cpu", "--batch", "4"]))[0]
+    before, after = (
+        sum(getattr(module, "p", 0) or getattr(module, "drop_prob", 0) for module in made.modules())
+        for made in (work.network(), work.without_dropout().network())
+    )
+    assert before > 0 == after
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model", "ctrgcn"], ["--recipe", "ntu60_xsub"], ["--batch", "4"], ["--precision", "fp32"], ["--recompute", "none"],
+        ["--frames", "64"], ["--forward-batch-size", "4"], ["--cuda-graphs"], ["--compile"], ["--json"], ["--plain"],
+        ["--workspace-mib", "64"],
+    ],
+)  # fmt: skip
+def test_the_table_takes_no_words_for_one_cell(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        step.parsed(["--all", "--device", "cpu", *words, "--threads", "2"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert words[0] in said.splitlines()[-1] and "--threads" not in said.splitlines()[-1]
+
+
+def test_the_table_takes_its_own_words() -> None:
+    words = ["--all", "--device", "cpu", "--threads", "2", "--steps", "3", "--only", "ctrgcn", "--out", "a.csv", "--seconds", "9"]
+    assert step.parsed(words).threads == 2
+
+
+def test_the_table_does_without_the_program() -> None:
+    told = "import sys, benchmarks.step_table; print('benchmarks.step' in sys.modules)"
+    root = Path(__file__).resolve().parents[2]
+    ran = subprocess.run(
+        [sys.executable, "-c", told], cwd=root, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": "."}
+    )
+    assert ran.stdout.strip() == "False"  # else the program, whose name is __main__, would be loaded a second time
+
+
 def test_every_published_network_has_its_cells() -> None:
     assert {cell.model for cell in cells("cuda", list(PAPER_BATCH))} == set(PAPER_BATCH)
     found = [cell.key for cell in cells("cuda", ["ctrgcn"])]
@@ -93,18 +174,41 @@ def test_every_published_network_has_its_cells() -> None:
     measured = {(model, precision, "compile" if way == "compile" else "eager", int(batch))
                 for model, way, precision, batch in (cell.key for cell in cells("cuda", list(PAPER_BATCH)))}  # fmt: skip
     assert set(OFFICIAL) <= measured
+    meta = list(cells("meta", ["ctrgcn"]))
+    assert [(cell.way, "--plain" in cell.words) for cell in meta] == [
+        ("none", False), ("cheap", False), ("blocks", False), ("plain", True),
+    ]  # fmt: skip
 
 
-def test_the_table_goes_on_where_it_was_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What this machine says of itself, the same whatever happens to the checkout meanwhile."""
+    about: dict[str, Any] = {**describe(), "git": "abc"}
+    monkeypatch.setattr(step_table, "describe", lambda: dict(about))
+    return about
+
+
+@pytest.mark.usefixtures("here")
+def test_the_table_goes_on_where_it_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked: list[list[str]] = []
+    broken = True
 
     def ran(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         asked.append(command)
-        if "blocks" in command:
+        if "blocks" in command and broken:
             return subprocess.CompletedProcess(command, 1, "", "Traceback\nRuntimeError: no room in /home/somebody/lab/file.py\n")
-        if "cheap" in command:
+        if "cheap" in command and broken:
             raise subprocess.TimeoutExpired(command, 1)
-        row = {"ms_median": 5.0, "ms_q1": 4.0, "ms_q3": 6.0, "right": len(asked) > 1, "difference": 0.1, "launches": 7}
+        row = {
+            "ms_median": 5.0,
+            "ms_q1": 4.0,
+            "ms_q3": 6.0,
+            "right": "none" not in command or not broken,
+            "difference": 0.1,
+            "launches": 7,
+        }
         return subprocess.CompletedProcess(command, 0, "words\n" + json.dumps(row) + "\n", "")
 
     stub = SimpleNamespace(run=ran, TimeoutExpired=subprocess.TimeoutExpired)
@@ -118,13 +222,53 @@ def test_the_table_goes_on_where_it_was_cut_off(tmp_path: Path, monkeypatch: pyt
     assert [row["way"] for row in rows] == ["none", "cheap", "blocks"] and rows[0]["launches"] == "7"
     assert "given up" in rows[1]["error"] and rows[2]["error"] == "RuntimeError: no room in file.py"
 
-    assert fill(step.arguments().parse_args(words), words) == 0 and len(asked) == 3 and out.read_text() == text
-    out.write_text("".join(line for line in text.splitlines(keepends=True) if ",blocks," not in line))
-    assert fill(step.arguments().parse_args(words), words) == 0 and len(asked) == 4 and out.read_text() == text
+    said = capsys.readouterr().out
+    assert "2 of 3 cells FAILED" in said and "1 of 3 cells have WRONG losses" in said
 
-    out.write_text(text.replace("# ", "# another machine, ", 1))
-    with pytest.raises(ConfigError, match="machine"):
-        fill(step.arguments().parse_args(words), words)
+    assert fill(step.arguments().parse_args(words), words) == 1 and out.read_text() == text  # those that failed, again
+    assert [command[-2] for command in asked[3:]] == ["cheap", "blocks"] and not list(tmp_path.glob("*.new"))
+    out.write_text("".join(line for line in text.splitlines(keepends=True) if ",none," not in line))
+    broken = False
+    assert fill(step.arguments().parse_args(words), words) == 0 and len(asked) == 8
+    text = out.read_text()
+    rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+    assert sorted(row["way"] for row in rows) == ["blocks", "cheap", "none"] and not any(row["error"] for row in rows)
+    assert fill(step.arguments().parse_args(words), words) == 0 and len(asked) == 8 and out.read_text() == text
+
+
+@pytest.mark.usefixtures("here")
+def test_a_table_in_which_every_cell_failed_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_table, "measure", lambda *_: {"error": "no"})
+    words = ["--all", "--device", "meta", "--out", str(tmp_path / "table.csv")]
+    assert fill(step.parsed(words), words) == 1
+
+
+def test_a_table_is_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: dict[str, Any]) -> None:
+    monkeypatch.setattr(step_table, "measure", lambda *_: {"launches": 7})
+    out = tmp_path / "table.csv"
+    words = ["--all", "--device", "meta", "--out", str(out), "--only", "ctrgcn"]
+
+    def again(*more: str) -> int:
+        return fill(step.parsed([*words, *more]), words)
+
+    assert again() == again() == 0
+    text = out.read_text()
+    for name, other in (("git", "abd"), ("torch", "0.1"), ("cpu", "another one")):
+        usual = here[name]
+        here[name] = other
+        with pytest.raises(ConfigError, match="revision" if name == "git" else "machine or torch") as refused:
+            again()
+        here[name] = usual
+        assert "remove the file" in str(refused.value)
+    for more in (("--threads", "2"), ("--steps", "3"), ("--device", "cpu")):
+        with pytest.raises(ConfigError, match="--threads or --steps"):
+            again(*more)
+    assert out.read_text() == text and again("--seconds", "9") == 0
+
+    lines = text.splitlines(keepends=True)
+    out.write_text("".join([lines[0], *lines[4:]]))  # a file without the rest of the head
+    with pytest.raises(ConfigError, match="none given"):
+        again()
     with pytest.raises(ConfigError, match="ctrgnc"):
         fill(step.arguments().parse_args([*words[:-1], "ctrgnc"]), words)
 
