@@ -38,6 +38,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "clip_grad": (1e-12, LARGE),
     **dict.fromkeys(("momentum", "label_smoothing", "lr_decay_rate"), (0, 1)),
 }  # fmt: skip
+NUMBERS_TOO = ("fit",)
+"""Words that a recipe may also give as a number: `fit: 8`."""
 MERGED = ("model_args", "train_feeder_args", "test_feeder_args")
 
 
@@ -163,7 +165,8 @@ def parser(prog: str = "sal train") -> ArgumentParser:
     hints, defaults = get_type_hints(RunConfig), RunConfig()
     for entry in dataclasses.fields(RunConfig):
         default = getattr(defaults, entry.name)
-        result.add_argument(_flag(entry.name), type=hints[entry.name], default=default, help=entry.metadata["help"])
+        kind = str | float if entry.name in NUMBERS_TOO else hints[entry.name]
+        result.add_argument(_flag(entry.name), type=kind, default=default, help=entry.metadata["help"])
     return result
 
 
@@ -265,7 +268,9 @@ def _recipe_file(argv: list[str], model: str) -> tuple[Path | None, list[str]]:
 
 
 def _values(namespace: Namespace) -> dict[str, Any]:
-    return {entry.name: namespace[entry.name] for entry in dataclasses.fields(RunConfig)}
+    values = {entry.name: namespace[entry.name] for entry in dataclasses.fields(RunConfig)}
+    numbers = {name: f"{values[name]:.10g}" for name in NUMBERS_TOO if isinstance(values[name], float)}
+    return {**values, **numbers}
 
 
 def _checked(config: RunConfig) -> RunConfig:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -14,6 +14,8 @@ from shared_data.atomic import WriteError
 from shared_data.errors import LabError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from engine.config import RunConfig
 
 NEEDED_FOR_TRAINING = ("torch", "numpy", "h5py", "safetensors", "einops", "torch_dct")
@@ -56,8 +58,11 @@ def _silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def run(config: RunConfig) -> int:
-    """Train or test as `config` says; returns 0 or raises."""
+def run(config: RunConfig, keep: Mapping[str, Any] | None = None) -> int:
+    """Train or test as `config` says; returns 0 or raises.
+
+    keep   file name -> what the run folder keeps there, as JSON: of training from its start, of a test once it has scores
+    """
     # cuBLAS repeats itself only with a fixed workspace, and reads this before its first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
@@ -67,13 +72,29 @@ def run(config: RunConfig) -> int:
     from engine.train import train
 
     try:
-        (score if config.phase == "test" else train)(config, Console())
+        if config.phase == "test":
+            _kept(score(config, Console()), keep or {})
+        else:
+            train(config, Console(), keep)
     except torch.cuda.OutOfMemoryError as error:
         raise OutOfMemoryError(
             f"the GPU ran out of memory: {str(error).splitlines()[0]}",
             next_step="; ".join(_smaller(config)) + "; with --force a training run goes on from its last checkpoint",
         ) from None
     return 0
+
+
+def _kept(folder: Path, keep: Mapping[str, Any]) -> None:
+    """`keep` of a test, in place of what an earlier one left."""
+    import json
+
+    from engine.runfolder import FIT
+    from engine.storage import write_atomically
+
+    if FIT not in keep:
+        (folder / FIT).unlink(missing_ok=True)
+    for name, value in keep.items():
+        write_atomically(folder / name, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def _smaller(config: RunConfig) -> list[str]:

@@ -19,6 +19,9 @@ from engine.config import RunConfig
 from engine.errors import SaveError, WorkDirError
 from engine.storage import sweep_temporaries, write_atomically
 
+FIT = "fit.json"
+"""What was chosen so that the run fits a GPU: `planner.fit` makes it, who starts the run gives it along, the run keeps it."""
+
 
 class RunFolder:
     """A locked run folder: `config.yaml env.json log.jsonl metrics.json scores.npz checkpoints/ report.html`.
@@ -158,7 +161,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run writes, for starting over."""
-        files = [self.path / n for n in ("log.jsonl", "metrics.json", "report.html", "examples.npz", "diverged.json")]
+        files = [self.path / n for n in ("log.jsonl", "metrics.json", "report.html", "examples.npz", "diverged.json", FIT)]
         files += [*self.path.glob("scores*.npz"), *self.checkpoints.glob("*.safetensors")]
         for file in files:
             file.unlink(missing_ok=True)
@@ -193,6 +196,27 @@ class RunFolder:
         """Drop what was logged after the checkpoint that is resumed, a torn last line included."""
         if self.log.exists():
             os.truncate(self.log, self.log.read_bytes()[:size].rfind(b"\n") + 1)
+
+
+def fit_to_resume(config: RunConfig, path: Path) -> str | None:
+    """The `fit` that the run in folder `path` was begun with, if `config` is to resume it and it was begun with one.
+
+    Raises `WorkDirError` where that cannot be read.
+    """
+    last = path / "checkpoints" / "last.safetensors"
+    there = os.path.exists(last) and os.path.exists(path / FIT)  # noqa: PTH110  # of any name, where Path.exists may raise
+    if config.phase != "train" or config.resume != "auto" or not there:
+        return None
+    try:
+        fit = json.loads((path / FIT).read_text(encoding="utf-8"))["fit"]
+    except (OSError, ValueError, KeyError, TypeError):
+        fit = None
+    if not isinstance(fit, str):
+        raise WorkDirError(
+            "for what GPU memory the run in this work folder was fitted cannot be read", where=str(path / FIT),
+            next_step="say it, such as --fit 8GiB, or --fit '' to go on without",
+        )  # fmt: skip
+    return fit
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:

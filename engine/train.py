@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,16 @@ MASK63 = 2**63 - 1
 ABSURD_WEIGHT = 1e15  # no network that still learns has such a weight; its next step would be infinite
 
 
-def train(config: RunConfig, console: Console) -> Path:
+def train(config: RunConfig, console: Console, keep: Mapping[str, Any] | None = None) -> Path:
     """Train, evaluate and report; returns the run folder.
 
+    keep   file name -> what is written there as JSON beside `config.yaml`, as soon as the run starts or goes on
     An interrupted run of the same settings in the same folder is resumed. Raises a `LabError` whose exit code says what
     happened; whatever happens, the last complete checkpoint stands.
     """
     with RunFolder(assembly.work_dir(config), force=config.force) as folder:
         resume = folder.claim(config)
-        trainer = Trainer(config, folder, console)  # until here there is nothing to save, and Ctrl-C just ends the process
+        trainer = Trainer(config, folder, console, keep)  # until here there is nothing to save, and Ctrl-C just ends the process
         with stop_wish() as trainer.wish:
             if resume:
                 trainer.restore()
@@ -61,8 +63,9 @@ def train(config: RunConfig, console: Console) -> Path:
 class Trainer:
     """A run in progress. `epoch` and `step` (within the epoch) say what comes next."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, console: Console) -> None:
+    def __init__(self, config: RunConfig, folder: RunFolder, console: Console, keep: Mapping[str, Any] | None = None) -> None:
         self.config, self.folder, self.console, self.wish = config, folder, console, StopWish()
+        self.keep = keep or {}
         self.device = assembly.choose_device(config.device)
         backend = graphs.on_device(self.device) if config.cuda_graphs else None
         if config.compile:
@@ -99,7 +102,7 @@ class Trainer:
         if self.config.weights:
             load_weights(Path(self.config.weights), self.model, self.config.model, trust_pickle=self.config.trust_pickle)
         self.folder.clear()
-        self.folder.record(self.config)
+        self.record()
         self.folder.write_json("env.json", describe())
         self.log("start", model=self.config.model, recipe=self.config.recipe, parameters=self.parameters)
         self.save()
@@ -117,11 +120,17 @@ class Trainer:
                 f"num_epoch is {self.config.num_epoch}, and the run is in epoch {self.epoch + 1} already",
                 expected="at least as many epochs as were begun",
             )
-        self.folder.record(self.config)
+        self.record()
         self.folder.cut_log(position["log_size"])
         done = self.epoch >= self.config.num_epoch
         where = "is finished; more epochs: --num-epoch" if done else f"goes on at epoch {self.epoch + 1}, step {self.step}"
         self.console.print(f"resuming: {self.folder.path} {where}", highlight=False)
+
+    def record(self) -> None:
+        """Write the settings down, and what is said about them."""
+        self.folder.record(self.config)
+        for name, value in self.keep.items():
+            self.folder.write_json(name, value)
 
     def require_same_clips(self, position: dict[str, Any]) -> None:
         if position["data"] != assembly.fingerprint(self.data) and not self.config.force:

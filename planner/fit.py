@@ -25,6 +25,8 @@ from shared_data.errors import LabError
 
 GIB = 1024.0
 """MiB."""
+APPROXIMATE = "approximate, as a CPU's list of autocast operations stands in for a GPU's"
+"""What is to be said of a prediction under autocast."""
 
 
 class DoesNotFit(LabError):
@@ -111,21 +113,32 @@ def _fixed(config: RunConfig, given: AbstractSet[str]) -> frozenset[str]:
     return frozenset(fixed)
 
 
+def told(mib: float) -> str:
+    """`mib` MiB for a person: GiB, or MiB where there is not one GiB."""
+    return f"{mib / GIB:.2f} GiB" if mib >= GIB else f"{mib:.0f} MiB"
+
+
 def _peaks(train: float, evaluation: float) -> str:
-    told = f"evaluation {evaluation / GIB:.2f}"
-    return f"training {train / GIB:.2f} GiB, {told} GiB" if train else f"{told} GiB"
+    evaluated = f"evaluation {told(evaluation)}"
+    return f"training {told(train)}, {evaluated}" if train else evaluated
+
+
+def _approximate(choice: Choice) -> bool:
+    return choice.settings.precision != "fp32"
 
 
 def _lines(choice: Choice, gib: float, usable: float) -> list[str]:
     before, after = _peaks(choice.train_before, choice.eval_before), _peaks(choice.train, choice.eval)
-    room = f"{FITS * usable / GIB:.2f} GiB may be used of {gib:.4g}; {NOTE}"
+    room = f"{told(FITS * usable)} may be used of {gib:.4g} GiB; {NOTE}"
+    remark = [f"     {choice.settings.precision}: {APPROXIMATE}"] if _approximate(choice) else []
     if not choice.levers:
-        return [f"fit: nothing to change ({before}; {room})"]
+        return [f"fit: nothing to change ({before}; {room})", *remark]
     return [
         f"fit: {choice.flags}",
         *(f"     {sentence}" for sentence in choice.sentences),
         f"     predicted before: {before}; after: {after}",
         f"     {room}",
+        *remark,
     ]
 
 
@@ -136,7 +149,8 @@ def _record(choice: Choice, config: RunConfig, gib: float, usable: float) -> dic
         "usable_mib": round(usable, 1),
         "room_mib": round(FITS * usable, 1),
         "allowance": PESSIMISTIC.sentence(),
-        "prediction": NOTE,
+        "prediction": f"{NOTE}; {APPROXIMATE}" if _approximate(choice) else NOTE,
+        "approximate": _approximate(choice),
         "torch": torch.__version__,
         "asked": dataclasses.asdict(choice.asked),
         "settings": dataclasses.asdict(choice.settings),
@@ -156,6 +170,7 @@ def _refusal(choice: Choice, gib: float, usable: float) -> DoesNotFit:
     return DoesNotFit(
         f"the run is not predicted to fit {gib:.4g} GiB, whatever lever is pulled",
         where=f"nearest: {choice.flags or 'the settings as they are'}: {_peaks(choice.train, choice.eval)}",
-        expected=f"{FITS * usable / GIB:.2f} GiB at most; a GPU of {least / GIB:.1f} GiB would do ({NOTE})",
+        expected=f"{told(FITS * usable)} at most; a GPU of {least / GIB:.1f} GiB would do "
+        f"({NOTE}{f'; {APPROXIMATE}' if _approximate(choice) else ''})",
         next_step=f"a larger GPU, fewer settings fixed on the command line, or a smaller --batch-size; {WINDOW}",
     )

@@ -15,7 +15,7 @@ from typing import Literal, Protocol, get_args
 
 from engine.step import Precision
 from layers.recompute import Level
-from shared_data.errors import LabError
+from planner.peak import TooFewValues
 
 Key = Literal["test_batch_size", "recompute", "precision", "forward_batch_size"]
 LEVELS = get_args(Level)
@@ -74,7 +74,7 @@ class Costs(Protocol):
         """Whether the network normalises by statistics of the batch."""
 
     def train(self, settings: Settings) -> float:
-        """Peak of a training step."""
+        """Peak of a training step. Raises `TooFewValues` for pieces too small for BatchNorm."""
 
     def evaluation(self, settings: Settings) -> float:
         """Peak of an evaluation pass inside a training run."""
@@ -148,7 +148,7 @@ def _trained(costs: Costs, asked: Settings, room: float, fixed: AbstractSet[str]
     for settings in _ways(asked, levels, fixed, batch_norm=costs.batch_norm):
         try:
             peak = costs.train(settings)
-        except LabError:  # a batch that the network refuses (BatchNorm of one value)
+        except TooFewValues:  # of this piece; a larger one may do
             continue
         if peak <= room:
             at_levels = (replace(settings, recompute=level) for level in levels)  # a piece was tried at the last level alone

@@ -25,6 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from engine.losses import LossName, build_loss
 from engine.optimizers import OptimizerName, build_optimizer
 from engine.step import Precision, TrainStep, autocast, forward, takes_positions
+from layers.device import as_if_on_gpu
 from layers.recompute import Level
 from planner.lifetimes import Lifetimes, rounded
 from shared_data.errors import LabError
@@ -35,6 +36,14 @@ TOLERANCE = 0.01
 """Largest relative distance between the third probe and the line through the first two."""
 LARGEST_BATCH = 1 << 16
 """Answers of `Law.largest_batch` stop here."""
+
+
+ONE_VALUE = "Expected more than 1 value per channel"
+"""How torch's BatchNorm begins its refusal of a batch that gives a channel one value."""
+
+
+class TooFewValues(LabError):
+    """A batch so small that BatchNorm has one value of a channel, of which it can learn no spread."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +257,8 @@ class Steps:
             if isinstance(error, NotImplementedError) and not fake:  # no meta kernel (torch 2.3): fake tensors do without
                 self._needs_fake = True
                 return self._traced(phase, batch, precision, recompute, micro_batch)
-            raise LabError(
+            kind = TooFewValues if isinstance(error, ValueError) and str(error).startswith(ONE_VALUE) else LabError
+            raise kind(
                 f"the {phase} step of {type(bench.model).__name__} cannot be traced without values: {_first_line(error)}",
                 where=f"batch {batch}, clips of shape {self.clip_shape}",
                 expected="a forward pass that never reads a tensor's values (.item(), boolean indexing) and "
@@ -367,7 +377,7 @@ class _Bench:
         Of micro-batches, two are run: the second has the gradients beside it, and each one after it does the same again.
         """
         shown = batch if micro_batch is None else min(batch, 2 * micro_batch)
-        with self.fake or contextlib.nullcontext(), FusedAttention(or_apart=False):
+        with self.fake or contextlib.nullcontext(), as_if_on_gpu(), FusedAttention(or_apart=False):
             touched = self._first_step(shown, precision, recompute, micro_batch)
             self.model.zero_grad(set_to_none=True)
             if phase == "eval":  # a trainer drops the gradients only before its next step

@@ -10,9 +10,6 @@ from engine.launch import guarded, run
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
-    from planner.fit import Fitted
-
-RECORD = "fit.json"
 
 
 def main(model: str, argv: Sequence[str] | None = None) -> int:
@@ -24,19 +21,33 @@ def main(model: str, argv: Sequence[str] | None = None) -> int:
 def launch(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = "sal train") -> int:
     """Parse, fit where asked, then train or test; returns 0 or raises."""
     from engine.config import parse
+    from engine.runfolder import FIT
 
-    config, choice = parse(argv, model=model, phase=phase, prog=prog), None
+    config, said, keep = parse(argv, model=model, phase=phase, prog=prog), given(argv), {}
+    if "fit" not in said:
+        config = _as_begun(config)
     if config.fit:
         from planner.fit import fitted
 
-        choice = fitted(config, given(argv))
-        config = choice.config
+        choice = fitted(config, said)
+        config, keep[FIT] = choice.config, choice.record
         for line in choice.lines:
             print(line, flush=True)
-    try:
-        return run(config)
-    finally:
-        _keep(config, choice)
+    return run(config, keep)
+
+
+def _as_begun(config: RunConfig) -> RunConfig:
+    """A run that is resumed is fitted as it was begun; what the fit changed would else be dropped without a word."""
+    from dataclasses import replace
+
+    from engine.assembly import work_dir
+    from engine.runfolder import fit_to_resume
+
+    fit = fit_to_resume(config, work_dir(config))
+    if fit is None or fit == config.fit:
+        return config
+    print(f"fit: --fit {fit}, with which this run was begun; --fit '' goes on without", flush=True)
+    return replace(config, fit=fit)
 
 
 def given(argv: Sequence[str]) -> set[str]:
@@ -49,24 +60,3 @@ def given(argv: Sequence[str]) -> set[str]:
     words = {flag.removeprefix("--").replace("-", "_") for flag in flags}
     names = {field.name for field in fields(RunConfig)}
     return {name for name in names if any(name == word or (word not in names and name.startswith(word)) for word in words)}
-
-
-def _keep(config: RunConfig, choice: Fitted | None) -> None:
-    """Write into the folder of a run, however it ended, what was fitted; into no other run's folder.
-
-    Here and not in the trainer, which knows no planner; the settings themselves are in `config.yaml` from the start.
-    """
-    import json
-
-    from engine.assembly import work_dir
-    from engine.storage import write_atomically
-
-    folder = work_dir(config)
-    try:
-        ours = (folder / "config.yaml").read_text(encoding="utf-8") == config.to_yaml()
-    except (OSError, ValueError):
-        return  # refused before it began
-    if ours and choice is not None:
-        write_atomically(folder / RECORD, (json.dumps(choice.record, indent=1) + "\n").encode())
-    elif ours:
-        (folder / RECORD).unlink(missing_ok=True)  # of a run that was started over

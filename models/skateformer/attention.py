@@ -25,6 +25,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from layers.device import on_gpu
 from models.skateformer.sizes import KINDS, Size
 
 GRID = ("(tw a) (vw b)", "(tw a) (b vw)", "(a tw) (vw b)", "(a tw) (b vw)")  # axes T and V of the four kinds
@@ -186,7 +187,7 @@ class PartitionedAttention(nn.Module):
         """Of each group of kinds (see `Pieces`) queries, keys and values, and its biases (heads, a b, a b) or none -> values."""
         rate = self.dropout.p if self.training else 0.0
         masks = [bias.unsqueeze(0).to(rows[0].dtype) for bias in biases] or [None] * (len(rows) // 3)
-        attend = apart if self.training and rows[0].is_cpu else F.scaled_dot_product_attention
+        attend = apart if self.training and not on_gpu(rows[0]) else F.scaled_dot_product_attention
         return [attend(*rows[3 * i : 3 * i + 3], mask, rate, scale=self.heads**-0.5) for i, mask in enumerate(masks)]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from engine.config import RunConfig
 from engine.errors import WorkDirError
-from engine.runfolder import RunFolder, read_log
+from engine.runfolder import FIT, RunFolder, fit_to_resume, read_log
 
 CONFIG = RunConfig(model="ctrgcn", data="a.npz")
 
@@ -73,6 +73,23 @@ def test_a_start_that_failed_does_not_stand_in_the_way(tmp_path: Path) -> None:
         folder.claim(CONFIG)  # and then the data turns out to be missing
     with RunFolder(tmp_path / "run") as folder:
         assert folder.claim(dataclasses.replace(CONFIG, base_lr=0.5)) is False
+
+
+def test_the_fit_of_a_run_is_found_only_where_that_run_goes_on(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        folder.write_json(FIT, {"fit": "8GiB"})
+        assert fit_to_resume(CONFIG, folder.path) is None  # nothing to go on from
+        folder.last.touch()
+        assert fit_to_resume(CONFIG, folder.path) == "8GiB"
+        assert fit_to_resume(dataclasses.replace(CONFIG, resume="never"), folder.path) is None
+        assert fit_to_resume(dataclasses.replace(CONFIG, phase="test"), folder.path) is None
+        for broken in ("{", "[]", "{}", '{"fit": 8}'):
+            (folder.path / FIT).write_text(broken)
+            with pytest.raises(WorkDirError, match="cannot be read"):
+                fit_to_resume(CONFIG, folder.path)
+        folder.clear()
+        assert not (folder.path / FIT).exists()
+    assert fit_to_resume(CONFIG, Path("no\0name")) is None
 
 
 def test_arrays_come_back_as_they_were_and_objects_are_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from engine import models as registry
 from engine.config import RunConfig, parse
 from engine.errors import ConfigError
-from planner.fit import DoesNotFit, fitted, memory_gib
+from planner.fit import APPROXIMATE, DoesNotFit, fitted, memory_gib, told
 from shared_data.errors import UsageError
 from tests.planner.test_table import NETWORK, write_model
 
@@ -32,6 +32,24 @@ def fit(config: RunConfig, size: str, *given: str, **settings: object) -> RunCon
 @pytest.mark.parametrize(("text", "gib"), [("8GiB", 8), ("8", 8), ("8GB", 8), ("7.5GiB", 7.5), ("12 gib", 12), ("6g", 6)])
 def test_sizes(text: str, gib: float) -> None:
     assert memory_gib(RunConfig(fit=text)) == gib
+
+
+@pytest.mark.parametrize(("written", "gib"), [("8", 8), ("7.5", 7.5), ("12GiB", 12), ("'6'", 6)])
+def test_a_recipe_may_write_a_size_as_a_number(tmp_path: Path, written: str, gib: float) -> None:
+    recipe = tmp_path / "fitted.yaml"
+    recipe.write_text(f"model: ctrgcn\nfit: {written}\n")
+    config = parse(["--config", str(recipe)])
+    assert isinstance(config.fit, str)
+    assert memory_gib(config) == gib
+    assert parse(["--config", str(recipe), "--fit", "4"]).fit == "4"
+    recipe.write_text("model: ctrgcn\nfit: [8]\n")
+    with pytest.raises(ConfigError, match="fit"):
+        parse(["--config", str(recipe)])
+
+
+@pytest.mark.parametrize(("mib", "text"), [(4.6, "5 MiB"), (1023.4, "1023 MiB"), (1024, "1.00 GiB"), (7065.6, "6.90 GiB")])
+def test_less_than_a_gib_is_told_in_mib(mib: float, text: str) -> None:
+    assert told(mib) == text
 
 
 @pytest.mark.parametrize("text", ["8MiB", "big", "-8", "0", "GiB", "8 8", "nan", "1e3"])
@@ -97,6 +115,23 @@ def test_no_claim_where_nothing_helps(wide: RunConfig) -> None:
     assert raised.value.exit_code == 76
     with pytest.raises(UsageError, match="leaves nothing"):
         fit(wide, "1GiB")
+
+
+def test_little_room_is_not_told_as_none(wide: RunConfig) -> None:
+    with pytest.raises(DoesNotFit, match=r"expected: 47 MiB at most"):
+        fit(wide, "1.3GiB")
+
+
+def test_a_prediction_under_autocast_is_called_approximate(wide: RunConfig) -> None:
+    for precision in ("fp32", "bf16"):
+        result = fitted(dataclasses.replace(wide, fit="64GiB", precision=precision), {"precision"})
+        assert result.record["approximate"] == (precision == "bf16")
+        assert (APPROXIMATE in result.record["prediction"]) == (precision == "bf16")
+        assert (f"bf16: {APPROXIMATE}" in "\n".join(result.lines)) == (precision == "bf16")
+    chosen = fitted(dataclasses.replace(wide, fit="9GiB"), {"forward_batch_size"})
+    assert chosen.config.precision == "bf16" and chosen.record["approximate"]
+    with pytest.raises(DoesNotFit, match="approximate"):
+        fit(wide, "1.3GiB")
 
 
 @pytest.mark.parametrize("setting", [{"compile": True}, {"cuda_graphs": True}, {"augment_on": "device"}])

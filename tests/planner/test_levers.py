@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from planner.levers import Settings, choose
+from planner.peak import TooFewValues
+from shared_data.errors import LabError
 
 KEPT = {"none": 4.0, "cheap": 2.0, "blocks": 1.0}
 """MiB per clip at each level. bf16 takes 0.4 of it; beside pieces live gradients of 1 MiB; evaluation is 0.25 MiB per clip."""
@@ -96,6 +98,25 @@ def test_what_cannot_fit_is_said_with_what_comes_nearest() -> None:
     assert (choice.flags, choice.train) == ("--recompute blocks --precision bf16", pytest.approx(25.6))
     assert not choose(Costs(), ASKED, 1.3).fits
     assert not choose(Costs(), Settings(1, 64), 15.9, fixed={"test_batch_size"}).fits
+
+
+@dataclass(frozen=True)
+class Refusing(Costs):
+    """Takes no single clip."""
+
+    refusal: type[LabError] = TooFewValues
+
+    def train(self, settings: Settings) -> float:
+        if settings.piece == 1:
+            raise self.refusal("cannot be traced")
+        return super().train(settings)
+
+
+def test_only_a_piece_too_small_for_batch_norm_is_passed_over() -> None:
+    choice = choose(Refusing(), ASKED, 1.9)
+    assert choice.fits and choice.settings.forward_batch_size == 2
+    with pytest.raises(LabError, match="cannot be traced"):
+        choose(Refusing(refusal=LabError), ASKED, 1.9)
 
 
 def test_a_run_that_only_evaluates_asks_for_evaluation_alone() -> None:

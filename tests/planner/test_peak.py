@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from engine.step import Precision
+from layers.device import as_if_on_gpu, on_gpu
 from layers.recompute import Level, normalised, segment
 from planner.lifetimes import Lifetimes, rounded
-from planner.peak import MIB, Steps, StepSettings, predict
+from planner.peak import MIB, Phase, Steps, StepSettings, TooFewValues, predict
 from shared_data.errors import LabError
 
 SHAPE = (1, 1, 16, 1)
@@ -386,6 +387,54 @@ class Attention(nn.Module):
         q = x.flatten(2).transpose(1, 2)[:, None, :, :1].expand(-1, -1, -1, 8) * self.fc.weight[0]
         y = nn.functional.scaled_dot_product_attention(q, q, q, self.bias, 0.1 if self.training else 0.0)
         return self.fc(y.mean((1, 2)))
+
+
+def test_a_channel_of_one_value_is_told_from_other_refusals() -> None:
+    def normalised_twice() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 10), nn.BatchNorm1d(10))
+
+    with pytest.raises(TooFewValues, match="more than 1 value"):
+        Steps(normalised_twice, SHAPE, 10).peak("train", 1)
+    with pytest.raises(LabError) as other:
+        Steps(ReadsValues, SHAPE, 10).peak("train", 1)
+    assert not isinstance(other.value, TooFewValues)
+
+
+def test_a_cpu_is_none_unless_it_stands_for_a_gpu() -> None:
+    cpu, meta = torch.empty(1), torch.empty(1, device="meta")
+    assert on_gpu(meta) and not on_gpu(cpu)
+    with as_if_on_gpu():
+        with as_if_on_gpu():
+            pass
+        assert on_gpu(cpu)
+    assert not on_gpu(cpu)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("phase", ["train", "eval"])
+def test_a_trace_stands_for_a_gpu(phase: Phase, precision: Precision) -> None:
+    """Also that of autocast, whose tensors say that they are on a CPU; what a backward pass makes again included."""
+    asked: list[bool] = []
+
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(16, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            asked.append(on_gpu(x))
+            return self.fc(x)
+
+    class Segmented(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asks = Asks()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return segment(self.asks, x.flatten(1))
+
+    Steps(Segmented, SHAPE, 10).peak(phase, 4, precision=precision, recompute="blocks")
+    assert asked and all(asked)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -64,15 +64,72 @@ def test_what_cannot_fit_leaves_with_76_and_no_folder(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_record_does_not_outlive_the_settings(
-    capsys: pytest.CaptureFixture[str], quick: list[str], tiny_data: Path, tmp_path: Path
-) -> None:
-    flags = [*quick, "--data", str(tiny_data), "--work-dir", str(tmp_path), "--num-epoch", "1", "--max-clips", "8"]
-    assert main(["train", "ctrgcn", *flags, "--fit", "8"]) == 0
-    assert (tmp_path / "fit.json").exists()
-    assert main(["train", "ctrgcn", *flags]) == 0
-    assert not (tmp_path / "fit.json").exists()
+@pytest.fixture
+def flags(quick: list[str], tiny_data: Path, tmp_path: Path) -> list[str]:
+    """`sal train` into `tmp_path`, for seconds; the size of the evaluation is left to `--fit`."""
+    at = quick.index("--test-batch-size")
+    rest = [*quick[:at], *quick[at + 2 :], "--data", str(tiny_data), "--work-dir", str(tmp_path)]
+    return ["train", "ctrgcn", *rest, "--num-epoch", "1", "--max-clips", "8"]
+
+
+def test_what_was_fitted_is_kept_before_the_first_step(monkeypatch: pytest.MonkeyPatch, flags: list[str], tmp_path: Path) -> None:
+    """A process that is killed has no end at which to write."""
+    from engine.train import Trainer
+
+    class Killed(BaseException):
+        pass
+
+    found = []
+
+    def run(trainer: Trainer) -> None:
+        found.append(json.loads((tmp_path / "fit.json").read_text())["fit"])
+        raise Killed
+
+    monkeypatch.setattr(Trainer, "run", run)
+    for size in ("8GiB", "7GiB"):  # started, gone on with
+        with pytest.raises(Killed):
+            main([*flags, "--fit", size])
+    assert found == ["8GiB", "7GiB"]
+
+
+def test_a_resumed_run_is_fitted_as_it_was_begun(capsys: pytest.CaptureFixture[str], flags: list[str], tmp_path: Path) -> None:
+    def settings() -> dict[str, object]:
+        return dict(yaml.safe_load((tmp_path / "config.yaml").read_text()))
+
+    assert main([*flags, "--fit", "1.38GiB"]) == 0
+    begun, record = settings(), (tmp_path / "fit.json").read_text()
+    assert begun["test_batch_size"] != parse(["--recipe", "tiny_cpu"], model="ctrgcn").test_batch_size
+    assert "with which this run was begun" not in capsys.readouterr().out
+    assert main(flags) == 0
+    assert "--fit 1.38GiB, with which this run was begun" in capsys.readouterr().out
+    assert (settings(), (tmp_path / "fit.json").read_text()) == (begun, record)
+
+
+def test_a_resumed_run_may_have_another_fit_or_none(capsys: pytest.CaptureFixture[str], flags: list[str], tmp_path: Path) -> None:
+    assert main([*flags, "--fit", "8"]) == 0
+    assert main([*flags, "--fit", "7"]) == 0
+    assert json.loads((tmp_path / "fit.json").read_text())["fit"] == "7"
+    assert main([*flags, "--fit", ""]) == 0
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["fit"] == ""
+    assert "with which this run was begun" not in capsys.readouterr().out
+
+
+def test_a_record_does_not_outlive_the_run(capsys: pytest.CaptureFixture[str], flags: list[str], tmp_path: Path) -> None:
+    assert main([*flags, "--fit", "8"]) == 0
     assert "nothing to change" in capsys.readouterr().out
+    assert main([*flags, "--resume", "never", "--force"]) == 0
+    assert not (tmp_path / "fit.json").exists()
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["fit"] == ""
+
+
+def test_a_test_run_keeps_its_own_record(flags: list[str], tmp_path: Path) -> None:
+    assert main(flags) == 0
+    test = ["test", *flags[1:], "--weights", str(tmp_path / "checkpoints/best.safetensors")]
+    test[test.index("--work-dir") + 1] = str(tmp_path / "test")
+    assert main([*test, "--fit", "8"]) == 0
+    assert json.loads((tmp_path / "test/fit.json").read_text())["predicted_mib"]["after"]["train"] == 0
+    assert main(test) == 0
+    assert not (tmp_path / "test/fit.json").exists()
 
 
 def test_the_documents_name_the_code() -> None:
@@ -85,7 +142,7 @@ def test_a_full_gpu_is_answered_with_fit_first(monkeypatch: pytest.MonkeyPatch, 
     """No GPU is needed: the error is raised by hand, and so is the size of the GPU."""
     from engine import launch, train
 
-    def full(config: RunConfig, console: object) -> None:
+    def full(config: RunConfig, console: object, keep: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     class Properties:
