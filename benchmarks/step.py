@@ -36,10 +36,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.step_counts import GIB, SMALL_GPU, counts, small_gpu
-from benchmarks.step_task import EAGER, LEVELS, PAPER_BATCH, Task, run, task
+from benchmarks.step_task import EAGER, LEVELS, PAPER_BATCH, Task, task
 from engine.environment import machine_line
 from engine.launch import guarded
 from engine.step import TrainStep, takes_positions
+from planner.measure import run
 
 WARM_UP, CHECKED = 3, 5
 WITH_GRAPHS = 10

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.step_task import EAGER, LEVELS, Batch, Task, run
+from benchmarks.step_task import EAGER, LEVELS, Task
 from engine.step import TrainStep
+from planner.budget import Budget
+from planner.calibration import PESSIMISTIC
+from planner.kernels import FusedAttention
 from planner.lifetimes import Lifetimes
-from planner.peak import FusedAttention, _without_values
-from planner.verdict import FITS, usable_mib
+from planner.measure import Batch, run
+from planner.tracing import without_values
 from planner.work import Work, many_at_once
 
 MIB, GIB = 2**20, 2**30
@@ -41,7 +44,7 @@ def counted(task: Task, *sizes: int, plain: bool = False) -> list[Counted]:
     fake = FakeTensorMode(allow_non_fake_inputs=True) if mixed else None
     device = "cpu" if mixed else "meta"
     network = task.plain() if plain else task.network()
-    _without_values(network, fake.from_tensor if fake else lambda tensor: tensor.to("meta"))
+    without_values(network, fake.from_tensor if fake else lambda tensor: tensor.to("meta"))
     with fake or contextlib.nullcontext(), torch.device(device), contextlib.nullcontext() if plain else FusedAttention():
         step = task.step(network, torch.device("cpu"))
         with many_at_once(step.optimizer):
@@ -107,7 +110,7 @@ def small_gpu(task: Task, clips: int) -> dict[str, Any]:
     peak, fits, level = 0, False, ""
     for level in LEVELS:
         peak = counted(task.having(recompute=level, forward_batch_size=None), clips)[0].peak
-        fits = peak / MIB <= FITS * usable_mib(SMALL_GPU)
+        fits = peak / MIB <= Budget(SMALL_GPU, PESSIMISTIC).room()
         if fits:
             break
     return {"preset_8gb": level, "preset_8gb_clips": clips, "preset_8gb_gib": round(peak / GIB, 2), "preset_8gb_fits": fits}

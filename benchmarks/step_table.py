@@ -7,13 +7,12 @@ with an error are measured again. A file begun at another revision, on another m
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from typing import Any
 import torch
 
 from benchmarks.step_task import LEVELS, PAPER_BATCH
+from benchmarks.table_file import TableFile
 from engine import compiling
-from engine.environment import describe, machine_line
+from engine.environment import describe
 from engine.errors import ConfigError
 
 FRAMES = 64  # of MS-G3D too, whose recipe has 300: the official figures are of 64
@@ -130,7 +130,9 @@ def fill(given: argparse.Namespace, words: list[str]) -> int:
         raise ConfigError(f"no published network {', '.join(sorted(unknown))}", where="--only", expected=", ".join(PAPER_BATCH))
     chosen = [model for model in PAPER_BATCH if not given.only or model in given.only]
     out = given.out or Path(f"step_{device}.csv")
-    rows = begin(out, f"device {device}, threads {given.threads}, steps {given.steps}", words)
+    file = TableFile(out, COLUMNS, KEY)
+    settings = {"device": device, "threads": given.threads, "steps": given.steps}
+    rows = file.begin(describe(), settings, ["benchmarks/step.py", *words])
     kind = device if device in ("cpu", "meta") else "cuda"
     skipped = compiling.missing(torch.device(device)) if kind == "cuda" and torch.cuda.is_available() else []
     if skipped:
@@ -142,11 +144,7 @@ def fill(given: argparse.Namespace, words: list[str]) -> int:
             rows[cell.key] = before
             continue
         row = with_official({**measure(cell, device, given), **dict(zip(KEY, cell.key, strict=True))})
-        if before:  # only now: whoever stops this while it measures keeps the old line
-            _drop(out, cell.key)
-        with out.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS, extrasaction="ignore").writerow(row)
-        rows[cell.key] = {name: str(row.get(name, "")) for name in COLUMNS}
+        rows[cell.key] = file.put(row, instead=before is not None)  # who stops this while it measures keeps the old line
         print(in_short(row), flush=True)
     return 1 if _complained(out, [rows[cell.key] for cell in wanted]) else 0
 
@@ -159,47 +157,6 @@ def _complained(out: Path, rows: list[dict[str, str]]) -> bool:
     if wrong:
         print(f"{wrong} of {len(rows)} cells have WRONG losses (column right of {out.name})")
     return failed + wrong > 0
-
-
-def begin(out: Path, settings: str, words: list[str]) -> dict[tuple[str, ...], dict[str, str]]:
-    """Write the head of a new file; of one that is there, its rows by their keys.
-
-    Raises `ConfigError` if that one's head or columns are other ones. Changes that are not committed make a revision
-    "+changes": two of those cannot be told apart.
-    """
-    about = describe()
-    fixed = (machine_line(about), f"revision {about['git']}", settings)
-    if not out.exists():
-        told = " ".join(Path(word).name if "/" in word else word for word in words)
-        with out.open("w", newline="") as file:
-            file.writelines(f"# {line}\n" for line in (*fixed, f"{about['date']}, python benchmarks/step.py {told}"))
-            csv.DictWriter(file, COLUMNS).writeheader()
-        return {}
-    lines = out.read_text().splitlines()
-    head = [line.removeprefix("# ") for line in lines if line.startswith("#")]
-    for name, now, then in zip(
-        ("machine or torch", "revision", "device, --threads or --steps"), fixed, [*head, "", "", ""], strict=False
-    ):
-        if now != then:
-            raise ConfigError(
-                f"the file was begun with another {name}: {then or 'none given'}", where=str(out), expected=now,
-                next_step="give another --out, or remove the file, or measure as it was begun",
-            )  # fmt: skip
-    table = csv.DictReader(line for line in lines if not line.startswith("#"))
-    if tuple(table.fieldnames or ()) != COLUMNS:
-        raise ConfigError("the file has other columns", where=str(out), next_step="give another --out, or remove the file")
-    return {tuple(row[name] for name in KEY): row for row in table}
-
-
-def _drop(out: Path, key: Iterable[str]) -> None:
-    """Remove the row of `key` from the file, by way of a second file: there is a whole one at every moment."""
-    start = ",".join(key) + ","
-    fresh = out.with_name(out.name + ".new")
-    with out.open(newline="") as file:
-        kept = [line for line in file if not line.startswith(start)]
-    with fresh.open("w", newline="") as file:
-        file.writelines(kept)
-    fresh.replace(out)
 
 
 def measure(cell: Cell, device: str, given: argparse.Namespace) -> dict[str, Any]:

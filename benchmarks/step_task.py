@@ -10,21 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.plain import plain_network
 from engine import compiling, graphs, models
-from engine.assembly import choose_device, clip_shape, model_arguments
+from engine.assembly import choose_device, clip_shape, model_arguments, train_step
 from engine.config import RunConfig, parse
 from engine.errors import ConfigError
-from engine.losses import build_loss
 from engine.models import ModelCard
-from engine.optimizers import build_optimizer
-from engine.step import TrainStep, chosen_level, takes_positions
+from engine.step import TrainStep, chosen_level
+from planner.measure import Batch, made_up
 from shared_data.protocols import BENCHMARKS
 from shared_data.skeletons import Skeleton, skeleton
 
-Batch = tuple[Tensor, Tensor, Tensor]  # clips, labels, positions of frames
 EAGER = {"recompute": "none", "cuda_graphs": False, "compile": False}
 """Settings of a step that keeps everything and does nothing clever."""
 LEVELS = ("none", "cheap", "blocks")
@@ -69,31 +67,13 @@ class Task:
 
         At a tenth of the recipe's learning rate: fresh weights leap at the whole one, and every rounding with them.
         """
-        config = self.config
-        optimizer = build_optimizer(
-            network.parameters(), name=config.optimizer, lr=config.base_lr / 10, weight_decay=config.weight_decay,
-            momentum=config.momentum, nesterov=config.nesterov,
-        )  # fmt: skip
-        return TrainStep(
-            network.train(), optimizer, build_loss(config.loss_type, label_smoothing=config.label_smoothing),
-            precision=config.precision, clip_grad=config.clip_grad, micro_batch=config.forward_batch_size,
-            penalty=config.penalty_weight, recompute=chosen_level(config.recompute, device), device=device,
-            backend=graphs.on_device(device) if config.cuda_graphs else None, compiled=config.compile, note=note,
-        )  # fmt: skip
+        config = dataclasses.replace(self.config, base_lr=self.config.base_lr / 10)
+        return train_step(config, network.train(), device, note=note)
 
     def batch(self, number: int, size: int, device: torch.device | str) -> Batch:
         """Made-up batch `number`, the same on every device."""
-        generator = torch.Generator().manual_seed(number)
-        clips = torch.randn(size, *self.clip, generator=generator)
-        labels = torch.randint(self.classes, (size,), generator=generator)
-        positions = torch.linspace(-1, 1, self.clip[1]).expand(size, -1).contiguous()
+        clips, labels, positions = made_up(number, size, self.clip, self.classes)
         return clips.to(device), labels.to(device), positions.to(device)
-
-
-def run(step: TrainStep, batch: Batch) -> Tensor:
-    """One step; returns its loss."""
-    clips, labels, positions = batch
-    return step(clips, labels, positions if takes_positions(step.model) else None).loss
 
 
 def task(given: argparse.Namespace) -> tuple[Task, torch.device]:

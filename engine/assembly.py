@@ -1,12 +1,13 @@
-"""From settings to the parts of a run: device, data, batches, network."""
+"""From settings to the parts of a run: device, data, batches, network, training step."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import os
+import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine import models
+from engine import graphs, models
 from engine.config import DEBUG_CLIPS, RunConfig, parse
 from engine.errors import ConfigError
+from engine.losses import build_loss
 from engine.models import ModelCard
-from engine.step import takes_positions
+from engine.optimizers import build_optimizer
+from engine.step import TrainStep, chosen_level, takes_positions
 from shared_data.clips import Clips
 from shared_data.datasets import DataSet, honest, open_data
 from shared_data.errors import DataError, MissingInputError
@@ -190,6 +193,32 @@ def build_model(config: RunConfig, data: DataSet, device: torch.device) -> nn.Mo
             where="--pipeline", expected="one that tells positions, such as skateformer_ntu or skateformer_ucla",
         )  # fmt: skip
     return network.to(device)
+
+
+def train_step(config: RunConfig, model: nn.Module, device: torch.device, *, note: Callable[[str], None] = print) -> TrainStep:
+    """The run's training step of `model`, which is on `device`, with a new optimizer of the recipe (`TrainStep.optimizer`).
+
+    note   is told, in words for the user, what the step decides about itself
+    Raises `ConfigError` for CUDA graphs without a GPU, or a penalty that the model does not have.
+    """
+    optimizer = build_optimizer(
+        model.parameters(), name=config.optimizer, lr=config.base_lr, weight_decay=config.weight_decay,
+        momentum=config.momentum, nesterov=config.nesterov,
+    )  # fmt: skip
+    return TrainStep(
+        model, optimizer, build_loss(config.loss_type, label_smoothing=config.label_smoothing),
+        precision=config.precision, clip_grad=config.clip_grad, micro_batch=config.forward_batch_size,
+        penalty=config.penalty_weight, recompute=chosen_level(config.recompute, device), device=device,
+        backend=graphs.on_device(device) if config.cuda_graphs else None, compiled=config.compile, note=note,
+    )  # fmt: skip
+
+
+def choose_kernels(config: RunConfig) -> None:
+    """Tell torch which kernels the run is to have, for the whole process: those that repeat themselves, if it asks for them."""
+    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # ours is always written before it is read
+    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+    torch.backends.cudnn.benchmark = False
 
 
 def model_arguments(config: RunConfig, num_classes: int, skeleton: Skeleton, people: int) -> dict[str, Any]:

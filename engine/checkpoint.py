@@ -83,6 +83,8 @@ def load_state(
             state.setdefault(int(index), {})[name] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         scaler.load_state_dict(json.loads(header["scaler"]))
+    except torch.cuda.OutOfMemoryError:  # a RuntimeError too, and nothing is wrong with the file
+        raise
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise WeightsError(
             "this is not the full state of the run at hand", where=str(path), expected=str(error).splitlines()[0],

@@ -1,4 +1,4 @@
-"""The machine: what a run records about it, one sentence for people, and what `sal doctor` finds wrong with it.
+"""The machine, described: what a run records about it, and one sentence for people. `engine.gpus` and `sal doctor` judge it.
 
 Works without torch: the host side (images, smoke tests) asks too.
 """
@@ -14,11 +14,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 GIB = 2**30
 NOT_INSTALLED = "not installed"
 SHM = Path("/dev/shm")
+CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "skeleton-action-lab", "numpy", "h5py", "einops", "torch-dct", "scikit-optimize", "safetensors", "jsonargparse",
@@ -26,20 +27,8 @@ PACKAGES = (
 )  # fmt: skip
 """Distributions whose versions are recorded."""
 
-OLDEST_TORCH = (2, 3)
-LITTLE_SHM, LITTLE_DISK, LITTLE_RAM = 1.0, 10.0, 8.0
-"""GiB below which a finding is made."""
-
-Severity = Literal["error", "warning", "info"]
-
-
-class Finding(NamedTuple):
-    """One thing that `sal doctor` noticed; `fix` is one line that a person can act on."""
-
-    code: str
-    severity: Severity
-    message: str
-    fix: str
+BROKEN = "does not load: "
+"""How the version of a torch begins that is installed and cannot be imported."""
 
 
 def describe(path: str | Path = ".", *, argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -56,7 +45,7 @@ def describe(path: str | Path = ".", *, argv: Sequence[str] | None = None) -> di
         "cpu": cpu_model(),
         "cores": cores(),
         "ram_gib": _gib(ram_bytes()),
-        "disk_free_gib": _gib(_free(_existing(Path(path)))),
+        "disk_free_gib": _gib(free_bytes(nearest_existing(Path(path)))),
         "shm_gib": _gib(_size(SHM)),
         "git": git_revision(),
         **_torch(),
@@ -99,8 +88,33 @@ def ram_bytes() -> int | None:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return None
+    limit = _memory_limit()
+    return total if limit is None else min(total, limit)
+
+
+def free_ram_bytes() -> int | None:
+    """Memory this process could still take: what the system calls available, and no more than the container's limit leaves."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    available = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    limit, used = _memory_limit(), _cgroup("memory.current") or _cgroup("memory/memory.usage_in_bytes")
+    if available is None or limit is None or used is None or not used.isdigit():
+        return available
+    kept = (_cgroup("memory.stat") or _cgroup("memory/memory.stat") or "").splitlines()
+    cache = next((int(line.split()[1]) for line in kept if line.startswith(("inactive_file ", "total_inactive_file "))), 0)
+    return max(min(available, limit - (int(used) - cache)), 0)  # files that are only cached make room
+
+
+def _memory_limit() -> int | None:
     limit = _cgroup("memory.max") or _cgroup("memory/memory.limit_in_bytes")
-    return min(total, int(limit)) if limit and limit.isdigit() else total
+    return int(limit) if limit and limit.isdigit() else None
+
+
+def in_container() -> bool:
+    """Whether this process runs in a container, as Docker and Podman tell it."""
+    return any(mark.exists() for mark in CONTAINER_MARKS)
 
 
 def cpu_model() -> str:
@@ -125,107 +139,15 @@ def git_revision(folder: Path = ROOT) -> str | None:
     return revision + ("+changes" if changed else "")
 
 
-def findings(path: str | Path = ".") -> list[Finding]:
-    """What is wrong or scarce on this machine, worst first; an empty list means nothing was noticed."""
-    about = describe(path)
-    found = [*_torch_findings(about), *_room_findings(about, path), *_docker_findings()]
-    order = ("error", "warning", "info")
-    return sorted(found, key=lambda finding: order.index(finding.severity))
-
-
-def _torch_findings(about: dict[str, Any]) -> list[Finding]:
-    if about["torch"] == NOT_INSTALLED:
-        return [Finding("torch-missing", "warning", "torch is not installed: only images can be run from here",
-                        "pip install 'skeleton-action-lab[train]', or use the images")]  # fmt: skip
-    found = []
-    version = tuple(int("".join(filter(str.isdigit, part)) or 0) for part in about["torch"].split(".")[:2])
-    if version < OLDEST_TORCH:
-        found.append(Finding("torch-old", "error", f"torch {about['torch']} is older than 2.3",
-                             "pip install --upgrade 'torch>=2.3'"))  # fmt: skip
-    if not about["gpus"]:
-        found.append(_no_gpu(about))
-    built = about["cuda_architectures"]
-    for number, gpu in enumerate(about["gpus"]):
-        if built and not runs_on(gpu["capability"], built):
-            found.append(Finding(
-                "gpu-too-new" if _newer(gpu["capability"], built) else "gpu-unsupported", "error",
-                f"GPU {number} ({gpu['name']}, compute capability {gpu['capability']}) is not among those this torch "
-                f"was built for ({', '.join(built)}; CUDA {about['cuda']})",
-                "install a torch built for it; for the images: --build-arg BASE_IMAGE=<a PyTorch image with a "
-                "matching CUDA>",
-            ))  # fmt: skip
-    return found
-
-
-def _no_gpu(about: dict[str, Any]) -> Finding:
-    """Why torch sees no GPU: none there, a torch without CUDA, or a driver that it cannot use."""
-    driver = _run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    if driver is None:
-        return Finding("no-gpu", "info", "no NVIDIA GPU: training runs on the CPU",
-                       "use the small recipes, or a machine with an NVIDIA GPU")  # fmt: skip
-    version = driver.splitlines()[0].strip() if driver.strip() else "unknown"
-    if about["cuda"] is None:
-        return Finding("torch-without-cuda", "error", f"a GPU (driver {version}), but a torch without CUDA",
-                       "pip install a CUDA build of torch")  # fmt: skip
-    return Finding("driver-mismatch", "error", f"driver {version} does not serve a torch for CUDA {about['cuda']}",
-                   "update the driver, or install a torch (images: BASE_IMAGE) for an older CUDA")  # fmt: skip
-
-
-def runs_on(capability: str, built: Sequence[str]) -> bool:
-    """Whether a GPU of `capability` ("8.6") runs code `built` for a list such as ["sm_80", "sm_90", "compute_90"].
-
-    Machine code (sm) runs on the same major version from its minor up; intermediate code (compute) on all newer ones.
-    """
-    major, minor = (int(part) for part in capability.split("."))
-    for entry in built:
-        kind, _, number = entry.partition("_")
-        digits = "".join(filter(str.isdigit, number))
-        if len(digits) < 2:
-            continue
-        its_major, its_minor = int(digits[:-1]), int(digits[-1])
-        exact_only = number != digits  # "sm_90a": that very chip
-        if kind == "sm" and its_major == major and (its_minor == minor if exact_only else its_minor <= minor):
-            return True
-        if kind == "compute" and (its_major, its_minor) <= (major, minor):
-            return True
-    return False
-
-
-def _newer(capability: str, built: Sequence[str]) -> bool:
-    newest = max((int("".join(filter(str.isdigit, entry)) or 0) for entry in built), default=0)
-    return int(capability.replace(".", "")) > newest
-
-
-def _room_findings(about: dict[str, Any], path: str | Path) -> list[Finding]:
-    found = []
-    if about["shm_gib"] is not None and about["shm_gib"] < LITTLE_SHM:
-        found.append(Finding("little-shm", "warning", f"shared memory ({SHM}) has {about['shm_gib']:.2f} GiB",
-                             "in a container: docker run --shm-size=2g (or --ipc=host)"))  # fmt: skip
-    if about["disk_free_gib"] is not None and about["disk_free_gib"] < LITTLE_DISK:
-        found.append(Finding("little-disk", "warning", f"{about['disk_free_gib']:.1f} GiB free where {path} lies",
-                             "free some space, or give another --work-dir; one image takes about 8 GiB"))  # fmt: skip
-    if about["ram_gib"] is not None and about["ram_gib"] < LITTLE_RAM:
-        found.append(Finding("little-ram", "warning", f"{about['ram_gib']:.1f} GiB of RAM",
-                             "use a prepared store (sal data prepare): it is memory-mapped"))  # fmt: skip
-    return found
-
-
-def _docker_findings() -> list[Finding]:
-    if shutil.which("docker") is None:
-        return [Finding("docker-missing", "info", "no docker command: the images cannot be built or run from here",
-                        "install Docker Engine, or train natively with sal")]  # fmt: skip
-    if _run("docker", "version", "--format", "{{.Server.Version}}") is None:
-        return [Finding("docker-silent", "warning", "the docker engine does not answer",
-                        "start it (sudo systemctl start docker), and be in the docker group")]  # fmt: skip
-    return []
-
-
 def _torch() -> dict[str, Any]:
     nothing: dict[str, Any] = {"cuda": None, "cudnn": None, "gpus": [], "cuda_architectures": []}
     try:
         import torch
-    except ImportError:
-        return {"torch": NOT_INSTALLED, **nothing}
+    except ModuleNotFoundError as error:
+        told = NOT_INSTALLED if error.name == "torch" else f"{BROKEN}{error}"
+        return {"torch": told, **nothing}
+    except (ImportError, OSError, ValueError) as error:  # a library that torch was built for is not there
+        return {"torch": f"{BROKEN}{error}".splitlines()[0], **nothing}
     about = {**nothing, "torch": str(torch.__version__), "cuda": torch.version.cuda}
     if torch.cuda.is_available():
         about["cudnn"] = torch.backends.cudnn.version()
@@ -256,12 +178,14 @@ def _cgroup(name: str) -> str | None:
         return None
 
 
-def _existing(path: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
+    """`path`, or the nearest folder above it that exists."""
     path = path.resolve()
-    return next(folder for folder in (path, *path.parents) if folder.exists())
+    return next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
 
 
-def _free(path: Path) -> int | None:
+def free_bytes(path: Path) -> int | None:
+    """Bytes that may still be written where `path` lies; None where the system does not tell."""
     try:
         return shutil.disk_usage(path).free
     except OSError:
@@ -279,10 +203,20 @@ def _gib(size: int | None) -> float | None:
     return None if size is None else round(size / GIB, 2)
 
 
-def _run(*command: str, seconds: float = 5.0) -> str | None:
-    """Output of a command; None if it is missing, fails or takes longer."""
+def command(*words: str, seconds: float = 5.0) -> subprocess.CompletedProcess[str] | None:
+    """A command that has ended, well or not; None if it is missing or takes longer."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        return subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=seconds, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def installed(program: str) -> bool:
+    """Whether a program is on PATH."""
+    return shutil.which(program) is not None
+
+
+def _run(*words: str) -> str | None:
+    """Output of a command; None if it is missing, fails or takes longer than 5 s."""
+    done = command(*words)
+    return done.stdout.strip() if done is not None and done.returncode == 0 else None

@@ -1,17 +1,19 @@
-"""Logits of a network over one split."""
+"""Logits of a network over one split, and the first batch of them tried out before a run begins."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import nn
 
+from engine import memory
 from engine.errors import DivergedError
 from engine.metrics import Scores
 from engine.step import Precision, autocast, forward
-from shared_data.loader import Loader
+from shared_data.loader import Batch, Loader
 
 
 def evaluate(
@@ -27,10 +29,7 @@ def evaluate(
     ids, labels, logits = [], [], []
     with torch.inference_mode():
         for batch in loader.epoch(0):
-            with autocast(precision, device):
-                positions = None if batch.positions is None else batch.positions.to(device, non_blocking=True)
-                output = forward(model, batch.clips.to(device, non_blocking=True), positions)
-            logits.append(output.float().cpu().numpy())
+            logits.append(_logits(model, batch, device, precision))
             labels.append(batch.labels.numpy())
             ids.append(batch.ids)
             after_batch()
@@ -43,3 +42,27 @@ def evaluate(
             next_step="resume from an earlier checkpoint with a smaller --base-lr or --precision fp32",
         )
     return scores
+
+
+def rehearse(
+    model: nn.Module, loader: Loader, optimizer: torch.optim.Optimizer, *, device: torch.device, precision: Precision = "fp32"
+) -> None:
+    """`evaluate` on the first batch of `loader`, for no scores, as it will be after steps of `optimizer`.
+
+    What those steps will leave beside the network, gradients and the optimizer's state, is there as empty tensors: what runs out
+    of memory here would have done so after the first epoch.
+    """
+    model.eval()
+    beside = list(memory.still_to_come(optimizer))
+    with torch.inference_mode():
+        for batch in itertools.islice(loader.epoch(0), 1):
+            _logits(model, batch, device, precision)
+    del beside
+
+
+def _logits(model: nn.Module, batch: Batch, device: torch.device, precision: Precision) -> np.ndarray:
+    """(N, K) float32, on the CPU."""
+    with autocast(precision, device):
+        positions = None if batch.positions is None else batch.positions.to(device, non_blocking=True)
+        output = forward(model, batch.clips.to(device, non_blocking=True), positions)
+    return output.float().cpu().numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.config import RunConfig
+    from engine.memory import Expect
 
 NEEDED_FOR_TRAINING = ("torch", "numpy", "h5py", "safetensors", "einops", "torch_dct")
 
@@ -58,30 +59,40 @@ def _silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def run(config: RunConfig, keep: Mapping[str, Any] | None = None) -> int:
+def run(
+    config: RunConfig, keep: Mapping[str, Any] | None = None, *, lines: Sequence[str] = (), expect: Expect | None = None
+) -> int:
     """Train or test as `config` says; returns 0 or raises.
 
-    keep   file name -> what the run folder keeps there, as JSON: of training from its start, of a test once it has scores
+    keep     file name -> what the run folder keeps there, as JSON: of training from its start, of a test once it has scores
+    lines    for the user; of training once data and settings are found to agree
+    expect   predicts the memory of training on a GPU, see `engine.train.train`
     """
     # cuBLAS repeats itself only with a fixed workspace, and reads this before its first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
+    from engine import memory
+    from engine.assembly import choose_device
     from engine.errors import OutOfMemoryError
     from engine.scoring import score
     from engine.train import train
 
     try:
         if config.phase == "test":
+            for line in lines:
+                print(line, flush=True)
             _kept(score(config, Console()), keep or {})
         else:
-            train(config, Console(), keep)
+            train(config, Console(), keep, lines=lines, expect=expect)
+        return 0
     except torch.cuda.OutOfMemoryError as error:
-        raise OutOfMemoryError(
-            f"the GPU ran out of memory: {str(error).splitlines()[0]}",
-            next_step="; ".join(_smaller(config)) + "; with --force a training run goes on from its last checkpoint",
-        ) from None
-    return 0
+        words = memory.first_line(error)
+        usual = memory.EVALUATION if config.phase == "test" else memory.TRAINING
+        part = error.part if isinstance(error, memory.RanOut) else usual
+    # Past the handler the traceback is gone, and with it the network and all that a step kept.
+    memory.release(choose_device(config.device))
+    raise OutOfMemoryError(f"the GPU ran out of memory: {words}", where=part, next_step="; ".join(_smaller(config, part)))
 
 
 def _kept(folder: Path, keep: Mapping[str, Any]) -> None:
@@ -97,21 +108,25 @@ def _kept(folder: Path, keep: Mapping[str, Any]) -> None:
         write_atomically(folder / name, (json.dumps(value, indent=1) + "\n").encode())
 
 
-def _smaller(config: RunConfig) -> list[str]:
-    """What needs less GPU memory, the cheapest first."""
+def _smaller(config: RunConfig, part: str) -> list[str]:
+    """What needs less GPU memory, the cheapest first, where nothing is predicted."""
+    from engine import memory
+
+    if part != memory.TRAINING:
+        if config.test_batch_size == 1:
+            return ["--precision bf16 (other rounding)", "a larger GPU"]
+        return [f"--test-batch-size {config.test_batch_size // 2} (no number changes); the same command goes on with it"]
     fit = f"--fit {_gpu_gib(config)} chooses settings that are predicted to fit"
     if config.fit:  # the prediction was wrong
         fit = f"a smaller --fit than {config.fit}, whose prediction was too low"
-    evaluation = max(config.test_batch_size // 2, 1)
-    wishes = [fit, f"--test-batch-size {evaluation} if it was during evaluation (no number changes)"]
-    if config.phase == "train":
-        if config.recompute != "blocks":
-            wishes.append("--recompute blocks (no number changes)")
-        if config.precision == "fp32":
-            wishes.append("--precision bf16 (other rounding)")
-        piece = max((config.forward_batch_size or config.batch_size) // 2, 1)
-        wishes.append(f"--forward-batch-size {piece} (same optimizer step, BatchNorm sees the pieces)")
-    return wishes
+    wishes = [fit]
+    if config.recompute != "blocks":
+        wishes.append("--recompute blocks (no number changes)")
+    if config.precision == "fp32":
+        wishes.append("--precision bf16 (other rounding)")
+    piece = max((config.forward_batch_size or config.batch_size) // 2, 1)
+    wishes.append(f"--forward-batch-size {piece} (same optimizer step, BatchNorm sees the pieces)")
+    return [*wishes, "with --force a training run goes on from its last checkpoint"]
 
 
 def _gpu_gib(config: RunConfig) -> str:

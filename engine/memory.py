@@ -1,18 +1,93 @@
-"""What a run has used at most: GPU memory by the allocator's own books, host memory by the system's."""
+"""What a run has used at most (GPU memory by the allocator's own books, host memory by the system's), and that there is no more.
+
+All that asks a GPU about its memory goes through the functions here, which a test on a CPU replaces.
+"""
 
 from __future__ import annotations
 
+import gc
 import resource
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+if TYPE_CHECKING:
+    from engine.config import RunConfig
+    from shared_data.datasets import DataSet
+
 MIB = 2**20
+TRAINING, EVALUATION, REHEARSAL = "training", "evaluation", "evaluation, tried before the first step"
+"""Where a run can find its GPU full."""
+
+
+class Gpu(NamedTuple):
+    """Bytes. `total` as the driver offers it; `others` is what neither our allocator nor free memory accounts for: other
+    programs, and the CUDA context of this one."""
+
+    name: str
+    total: int
+    others: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What comes of comparing a run's memory with what was predicted.
+
+    event   numbers for the log
+    lines   for the user; none where nothing is wrong
+    files   name in the run folder -> text to keep there, None for none (any more)
+    """
+
+    event: dict[str, Any]
+    lines: list[str] = field(default_factory=list)
+    files: dict[str, str | None] = field(default_factory=dict)
+
+
+Compare = Callable[[Mapping[str, float]], Finding]
+"""Takes `peaks` of the first steps."""
+Expect = Callable[["RunConfig", "DataSet", torch.device, Callable[[str], None]], Compare]
+"""Predicts the memory of a run on a GPU, may tell the user something, and raises `LabError` where there is no prediction."""
+
+
+class RanOut(torch.cuda.OutOfMemoryError):
+    """The GPU is full, with the part of the run that found it so."""
+
+    def __init__(self, part: str, words: str) -> None:
+        super().__init__(words)
+        self.part = part
+
+
+def first_line(error: torch.cuda.OutOfMemoryError) -> str:
+    """The allocator's words, without its tables."""
+    return (str(error).splitlines() or ["no more memory"])[0]
+
+
+def counted(device: torch.device) -> bool:
+    """Whether `device` has an allocator whose books tell what was used."""
+    return device.type == "cuda"
+
+
+def gpu(device: torch.device) -> Gpu:
+    """The GPU that `device` is."""
+    properties = torch.cuda.get_device_properties(device)
+    index = torch.cuda.current_device() if device.index is None else device.index  # torch 2.3 takes no device here
+    free, total = torch.cuda.mem_get_info(index)
+    return Gpu(properties.name, properties.total_memory, max(total - free - torch.cuda.memory_reserved(device), 0))
 
 
 def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+
+
+def release(device: torch.device) -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def peaks(device: torch.device) -> dict[str, float]:
@@ -26,3 +101,17 @@ def peaks(device: torch.device) -> dict[str, float]:
         "peak_reserved_mib": round(reserved, 1),
         "rss_mib": round(rss, 1),
     }
+
+
+def still_to_come(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
+    """Tensors without content for what a training step will add beside the network: gradients, and the optimizer's state.
+
+    That is as much as each parameter for its gradient, for SGD's momentum if it has one, and for each of Adam's two moments.
+    """
+    for group in optimizer.param_groups:
+        kept = 2 if "betas" in group else int(bool(group.get("momentum")))
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {}).values()  # [parameter] would make an entry
+            there = sum(torch.is_tensor(value) and value.shape == parameter.shape for value in state)
+            for _ in range((parameter.grad is None) + max(kept - there, 0)):
+                yield torch.empty_like(parameter, requires_grad=False)

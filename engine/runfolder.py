@@ -22,6 +22,9 @@ from engine.storage import sweep_temporaries, write_atomically
 FIT = "fit.json"
 """What was chosen so that the run fits a GPU: `planner.fit` makes it, who starts the run gives it along, the run keeps it."""
 
+CALIBRATION_ROW = "calibration_row.csv"
+"""What the run has seen of the GPU where a prediction was off (`planner.expectation`), ready for a calibration file."""
+
 
 class RunFolder:
     """A locked run folder: `config.yaml env.json log.jsonl metrics.json scores.npz checkpoints/ report.html`.
@@ -161,7 +164,8 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run writes, for starting over."""
-        files = [self.path / n for n in ("log.jsonl", "metrics.json", "report.html", "examples.npz", "diverged.json", FIT)]
+        names = ("log.jsonl", "metrics.json", "report.html", "examples.npz", "diverged.json", FIT, CALIBRATION_ROW)
+        files = [self.path / name for name in names]
         files += [*self.path.glob("scores*.npz"), *self.checkpoints.glob("*.safetensors")]
         for file in files:
             file.unlink(missing_ok=True)

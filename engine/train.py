@@ -7,12 +7,12 @@ ends with the same bits as one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,35 +22,46 @@ from engine import assembly, checkpoint, compiling, graphs, memory
 from engine.config import RunConfig
 from engine.environment import describe
 from engine.errors import ConfigError, DivergedError, Interrupted, WorkDirError
-from engine.evaluate import evaluate
+from engine.evaluate import evaluate, rehearse
 from engine.examples import save_examples
-from engine.losses import build_loss
 from engine.metrics import Metrics, Scores, measure
-from engine.optimizers import build_optimizer, set_learning_rate
+from engine.optimizers import set_learning_rate
 from engine.progress import Display
 from engine.report import write_report
 from engine.runfolder import RunFolder
 from engine.schedules import cosine_learning_rate, epoch_learning_rate, iteration_learning_rate
 from engine.score_files import BEST, HONEST_TEST, LAST, write_scores
 from engine.signals import StopWish, stop_wish
-from engine.step import TrainStep, chosen_level
 from engine.tensorboard import Mirror
 from engine.weights import load_weights
+from shared_data.errors import LabError
+from shared_data.loader import Loader
 
+T = TypeVar("T")
 MASK63 = 2**63 - 1
 ABSURD_WEIGHT = 1e15  # no network that still learns has such a weight; its next step would be infinite
 
 
-def train(config: RunConfig, console: Console, keep: Mapping[str, Any] | None = None) -> Path:
+def train(
+    config: RunConfig,
+    console: Console,
+    keep: Mapping[str, Any] | None = None,
+    *,
+    lines: Sequence[str] = (),
+    expect: memory.Expect | None = None,
+) -> Path:
     """Train, evaluate and report; returns the run folder.
 
-    keep   file name -> what is written there as JSON beside `config.yaml`, as soon as the run starts or goes on
+    keep     file name -> what is written there as JSON beside `config.yaml`, as soon as the run starts or goes on
+    lines    for the user, once data and settings are found to agree
+    expect   predicts the memory of a run on a GPU, which is compared with what its first two steps take
     An interrupted run of the same settings in the same folder is resumed. Raises a `LabError` whose exit code says what
-    happened; whatever happens, the last complete checkpoint stands.
+    happened, or torch's OutOfMemoryError; whatever happens, the last complete checkpoint stands.
     """
     with RunFolder(assembly.work_dir(config), force=config.force) as folder:
         resume = folder.claim(config)
-        trainer = Trainer(config, folder, console, keep)  # until here there is nothing to save, and Ctrl-C just ends the process
+        trainer = Trainer(config, folder, console, keep, lines=lines, expect=expect)
+        # Until here there is nothing to save, and Ctrl-C just ends the process.
         with stop_wish() as trainer.wish:
             if resume:
                 trainer.restore()
@@ -63,11 +74,22 @@ def train(config: RunConfig, console: Console, keep: Mapping[str, Any] | None = 
 class Trainer:
     """A run in progress. `epoch` and `step` (within the epoch) say what comes next."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, console: Console, keep: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        console: Console,
+        keep: Mapping[str, Any] | None = None,
+        *,
+        lines: Sequence[str] = (),
+        expect: memory.Expect | None = None,
+    ) -> None:
         self.config, self.folder, self.console, self.wish = config, folder, console, StopWish()
-        self.keep = keep or {}
+        self.keep, self.expect = keep or {}, expect
+        self.compare: memory.Compare | None = None
         self.device = assembly.choose_device(config.device)
-        backend = graphs.on_device(self.device) if config.cuda_graphs else None
+        if config.cuda_graphs:
+            graphs.on_device(self.device)  # refuses before the data is read
         if config.compile:
             compiling.require(self.device)
         _make_deterministic(config)
@@ -76,20 +98,14 @@ class Trainer:
         self.train_batches = assembly.train_loader(self.data, config, self.device)
         self.test_batches = assembly.test_loader(self.data, config, self.device)
         self.model = assembly.build_model(config, self.data, self.device)
-        self.optimizer = build_optimizer(
-            self.model.parameters(), name=config.optimizer, lr=config.base_lr, weight_decay=config.weight_decay,
-            momentum=config.momentum, nesterov=config.nesterov,
-        )  # fmt: skip
-        self.train_step = TrainStep(
-            self.model, self.optimizer, build_loss(config.loss_type, label_smoothing=config.label_smoothing),
-            precision=config.precision, clip_grad=config.clip_grad, micro_batch=config.forward_batch_size,
-            penalty=config.penalty_weight, recompute=chosen_level(config.recompute, self.device), device=self.device,
-            backend=backend, compiled=config.compile, note=lambda text: console.print(f"note: {text}", highlight=False),
-        )  # fmt: skip
+        self.train_step = assembly.train_step(config, self.model, self.device, note=self.note)
+        self.optimizer = self.train_step.optimizer
+        for line in lines:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         for remark in assembly.remarks(config, self.data):
-            console.print(f"note: {remark}", highlight=False)
+            self.note(remark)
         self.mirror = Mirror(folder.path) if config.tensorboard else None
-        self.epoch = self.step = self.global_step = 0
+        self.epoch = self.step = self.global_step = self.steps_here = 0  # the last: of this process
         self.sums = {"loss": 0.0, "correct": 0, "seen": 0}
         self.last: dict[str, Any] | None = None
         self.best: dict[str, Any] | None = None
@@ -101,6 +117,7 @@ class Trainer:
     def start(self) -> None:
         if self.config.weights:
             load_weights(Path(self.config.weights), self.model, self.config.model, trust_pickle=self.config.trust_pickle)
+        self.look_ahead()
         self.folder.clear()
         self.record()
         self.folder.write_json("env.json", describe())
@@ -123,8 +140,11 @@ class Trainer:
         self.record()
         self.folder.cut_log(position["log_size"])
         done = self.epoch >= self.config.num_epoch
-        where = "is finished; more epochs: --num-epoch" if done else f"goes on at epoch {self.epoch + 1}, step {self.step}"
-        self.console.print(f"resuming: {self.folder.path} {where}", highlight=False)
+        more = f"is finished; for more epochs: --num-epoch {self.config.num_epoch + 10} --force, as that is another setting"
+        where = more if done else f"goes on at epoch {self.epoch + 1}, step {self.step}"
+        self.console.print(f"resuming: {self.folder.path} {where}", highlight=False, soft_wrap=True)
+        if not done:
+            self.look_ahead()
 
     def record(self) -> None:
         """Write the settings down, and what is said about them."""
@@ -138,6 +158,28 @@ class Trainer:
                 "the data holds other clips than the run began with", where=str(self.config.data),
                 next_step="give the data of the run, another --work-dir, or --force to go on with these clips",
             )  # fmt: skip
+
+    def look_ahead(self) -> None:
+        """Before the first step of this process: try an evaluation batch, and have the memory of a step predicted.
+
+        Changes nothing that the run computes with. Raises `memory.RanOut` if evaluation would not fit.
+        """
+        with _random_numbers_kept(self.device):
+            self._guarded(
+                lambda: rehearse(
+                    self.model, self.test_batches, self.optimizer, device=self.device, precision=self.config.precision
+                ),
+                memory.REHEARSAL,
+            )
+            if not memory.counted(self.device):
+                return
+            memory.release(self.device)  # training begins as if nothing had been tried
+            still = len(self.train_batches) * self.config.num_epoch - self.global_step
+            if self.expect is not None and still >= 2:  # else nothing will be compared
+                try:
+                    self.compare = self.expect(self.config, self.data, self.device, self.note)
+                except LabError as error:
+                    self.note(f"this run's memory is not predicted: {error.what}")
 
     def run(self) -> None:
         config, total = self.config, len(self.train_batches) * self.config.num_epoch
@@ -175,6 +217,9 @@ class Trainer:
             pending.append((batch.ids, result.loss if config.precision == "fp16" else result.loss + 0 * result.grad_norm))
             self.step, self.global_step = self.step + 1, self.global_step + 1
             self.sums["seen"] += len(batch.ids)
+            self.steps_here += 1
+            if self.steps_here == 2 and memory.counted(self.device):  # the first one makes the optimizer's state
+                self.compare_memory()
             due_to_log = self.step % config.log_interval == 0
             due_to_save = config.save_steps > 0 and self.step % config.save_steps == 0
             if self.device.type == "cpu" or due_to_log or due_to_save or self.wish.signal_number:
@@ -203,10 +248,7 @@ class Trainer:
     def evaluate_epoch(self, display: Display) -> None:
         """Scores of the test (or held-out) clips; keeps the best weights and both score files."""
         began = time.monotonic()
-        scores = evaluate(
-            self.model, self.test_batches, device=self.device, precision=self.config.precision,
-            after_batch=self.stop_if_asked,
-        )  # fmt: skip
+        scores = self.scores(self.test_batches, self.stop_if_asked, if_full=self.save)
         metrics = measure(scores, self.epoch)
         self.last = metrics.as_dict()
         self.log(
@@ -286,6 +328,40 @@ class Trainer:
             f"{mib / 1024:.1f} GiB"
         )
 
+    def note(self, text: str) -> None:
+        self.console.print(f"note: {text}", highlight=False)
+
+    def compare_memory(self) -> None:
+        """Hold what two steps took against what was predicted; the allocator's books do not wait for the GPU."""
+        used = memory.peaks(self.device)
+        finding = self.compare(used) if self.compare else memory.Finding({})
+        self.log("memory", epoch=self.epoch, step=self.global_step, **used, **finding.event)
+        for line in finding.lines:
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        for name, text in finding.files.items():
+            if text is None:
+                (self.folder.path / name).unlink(missing_ok=True)
+            else:
+                self.folder.write(name, text.encode())
+
+    def scores(self, batches: Loader, after_batch: Callable[[], None], *, if_full: Callable[[], None] = lambda: None) -> Scores:
+        """`evaluate` as the run is set up; `if_full` is called where the GPU's memory is not enough, before the run ends."""
+        return self._guarded(
+            lambda: evaluate(self.model, batches, device=self.device, precision=self.config.precision, after_batch=after_batch),
+            memory.EVALUATION,
+            if_full,
+        )
+
+    @staticmethod
+    def _guarded(work: Callable[[], T], part: str, if_full: Callable[[], None] = lambda: None) -> T:
+        """`work()`, a GPU that is full told as `memory.RanOut` of this `part` of the run, after `if_full()`."""
+        try:
+            return work()
+        except torch.cuda.OutOfMemoryError as error:
+            words = memory.first_line(error)
+        if_full()  # past the handler: what the work held is free again
+        raise memory.RanOut(part, words)
+
     def check_finite(self, pending: list[tuple[np.ndarray, torch.Tensor]]) -> None:
         """Stop at a loss that is not a number, before it reaches a checkpoint; empties `pending`."""
         if pending and not bool(torch.isfinite(torch.stack([loss for _, loss in pending])).all()):
@@ -300,9 +376,11 @@ class Trainer:
             )
         pending.clear()
 
-    def stop_if_asked(self) -> None:
+    def stop_if_asked(self, *, saved: bool = False) -> None:
+        """Leave, after saving the state unless what was `saved` last is still that of the run."""
         if self.wish.signal_number is not None:
-            self.save()
+            if not saved:
+                self.save()
             raise Interrupted(
                 self.wish.signal_number,
                 f"stopped at epoch {self.epoch + 1}, step {self.step}; the state is saved in {self.folder.last}",
@@ -355,9 +433,8 @@ class Trainer:
         for name, file, kept in (("last", None, LAST), ("best_on_validation", self.folder.best, BEST)):
             if file is not None:
                 load_weights(file, self.model, self.config.model)
-            scores = evaluate(
-                self.model, batches, device=self.device, precision=self.config.precision, after_batch=self.stop_if_asked
-            )
+            # The state was saved when the last epoch closed; the network may hold other weights by now.
+            scores = self.scores(batches, lambda: self.stop_if_asked(saved=True))
             result[name] = measure(scores, self.epoch - 1).as_dict()
             self.write_scores(HONEST_TEST[kept], scores)
             self.console.print(f"test set, {name} weights: {result[name]['top1']:.1%}", highlight=False)
@@ -368,7 +445,16 @@ def _make_deterministic(config: RunConfig) -> None:
     """Seed every generator, and ask for kernels that repeat themselves."""
     random.seed(config.seed)
     np.random.seed(config.seed)
-    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # ours is always written before it is read
-    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
-    torch.backends.cudnn.benchmark = False
+    assembly.choose_kernels(config)
+
+
+@contextlib.contextmanager
+def _random_numbers_kept(device: torch.device) -> Iterator[None]:
+    """Whatever is drawn inside, every generator goes on as if nothing had been."""
+    state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.container import Limits, memory_bytes
 from orchestrator.discovery import choose
 from orchestrator.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, OrchestratorError, explain
 from orchestrator.leftovers import sweep
 from orchestrator.smoke import Plan, connect, smoke
-from orchestrator.verdict import Verdict
+from orchestrator.verdict import Verdict, vram_of
 
 _EPILOG = """exit codes: 0 all passed, 1 a smoke test failed or its image is missing, 2 wrong arguments,
 66 a data file is missing, 69 no Docker engine answers, 77 no permission to use it, 130 interrupted (nothing is left behind)"""
 _NO_INPUT = 66
+_COLOURS = {"comfortable": "green", "fits": "cyan", "tight": "yellow", "no": "red"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -42,6 +45,13 @@ def _positive(text: str) -> float:
     value = float(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _gib(text: str) -> float:
+    value = _positive(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is no size of a GPU's memory in GiB")
     return value
 
 
@@ -70,6 +80,9 @@ def parser(prog: str = "smoke_test_all.py") -> argparse.ArgumentParser:
     result.add_argument("--memory", default="4g", help="memory limit of each container (default 4g)")
     result.add_argument("--data", type=Path, metavar="FILE", help="run on this data file, mounted read-only")
     result.add_argument("--hyper-data", type=Path, metavar="FILE", help="the same for hypergcn alone")
+    result.add_argument(
+        "--vram-limit", type=_gib, metavar="GIB", help="also judge each model's main recipe on a GPU with so much memory (8)"
+    )
     result.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
     result.add_argument("--json", type=Path, metavar="FILE", help="also write the verdicts here")
     return result
@@ -93,6 +106,7 @@ def _plan(argv: Sequence[str] | None) -> tuple[Plan, Path | None]:
         data=given.data,
         hyper_data=given.hyper_data,
         fail_fast=given.fail_fast,
+        vram_limit=given.vram_limit,
     )
     return plan, given.json
 
@@ -130,6 +144,8 @@ def report(verdicts: Sequence[Verdict], console: Console) -> None:
             f"{loss:.6f}" if isinstance(loss, float) else "-",
         )
     console.print(table)
+    if judged := [(verdict.model, vram) for verdict in verdicts if (vram := vram_of(verdict.result))]:
+        _report_vram(judged, console)
     for verdict in verdicts:
         if verdict.passed:
             continue
@@ -138,6 +154,24 @@ def report(verdicts: Sequence[Verdict], console: Console) -> None:
             console.print(f"  next: {verdict.next_step}", markup=False, highlight=False)
         for line in verdict.log_tail:
             console.print(f"  | {line}", markup=False, highlight=False)
+
+
+def _report_vram(judged: Sequence[tuple[str, Mapping[str, Any]]], console: Console) -> None:
+    """What each model's main recipe reserves of a GPU's memory, predicted and measured, and below it how a tight one fits."""
+    table = Table(title=f"on {judged[0][1]['limit_gib']:g} GiB of GPU memory, MiB")
+    for column in ("model", "recipe", "batch", "predicted, training", "predicted, evaluation", "measured", "verdict"):
+        table.add_column(column, justify="right" if column == "batch" else "left")
+    for model, vram in judged:
+        predicted = (f"{vram['predicted_mib'][phase]:.0f} ({' to '.join(f'{bound:.0f}' for bound in vram['interval'][phase])})"
+                     for phase in ("train", "eval"))  # fmt: skip
+        allocated, reserved = vram["measured_allocated_mib"], vram["measured_reserved_mib"]
+        measured = vram["measured_note"] if reserved is None else f"{allocated:.0f} allocated, {reserved:.0f} reserved"
+        word = Text(vram["word"], style=_COLOURS.get(vram["word"], "magenta"))
+        table.add_row(model, vram["recipe"], str(vram["batch"]), *predicted, measured, word)
+    console.print(table)
+    for model, vram in judged:
+        if vram["reason"] and vram["word"] != "no":  # a "no" is told with the failures
+            console.print(f"{model}: {vram['reason']}", markup=False, highlight=False)
 
 
 def _run(argv: Sequence[str] | None, console: Console) -> int:

@@ -31,7 +31,10 @@ _CLIENT_SECONDS = 60
 
 @dataclass(frozen=True)
 class Plan:
-    """One call of the command. `gpu` None means no GPU; `data` and `hyper_data` are files here, mounted read-only."""
+    """One call of the command. `gpu` None means no GPU; `data` and `hyper_data` are files here, mounted read-only.
+
+    vram_limit   GiB of the card that each model's main recipe is judged for, None to leave that out
+    """
 
     models: Sequence[str]
     device: str = "cpu"
@@ -41,6 +44,7 @@ class Plan:
     data: Path | None = None
     hyper_data: Path | None = None
     fail_fast: bool = False
+    vram_limit: float | None = None
     command: Sequence[str] | None = None
 
 
@@ -61,6 +65,8 @@ def job_of(plan: Plan, model: str) -> Job:
     command = list(plan.command or ["python3", SCRIPT, "--model", model, "--device", plan.device])
     for there in files.values():
         command += ["--data", there]
+    if plan.vram_limit is not None:
+        command += ["--vram-limit", f"{plan.vram_limit:g}"]
     return Job(model, image_of(model), command, files, plan.gpu)
 
 
@@ -115,7 +121,8 @@ def smoke_one(session: Session, plan: Plan, model: str, told: Callable[[str], No
         if not isinstance(error, docker_errors.APIError):
             raise told_error from error  # the connection, not this container
         return Verdict(model, False, told_error.what, told_error.next_step)
-    return replace(judge(model, finished, timeout=plan.limits.timeout, memory=plan.limits.memory), image_bytes=image_bytes)
+    verdict = judge(model, finished, timeout=plan.limits.timeout, memory=plan.limits.memory, vram=plan.vram_limit is not None)
+    return replace(verdict, image_bytes=image_bytes)
 
 
 def smoke(client: Any, plan: Plan, told: Callable[[str, str], None] = lambda *_: None) -> list[Verdict]:

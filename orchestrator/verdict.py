@@ -12,6 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 RESULT_KIND = "smoke_result"
+VRAM_ASSERTIONS = {"fits_vram_limit", "measured_within_vram_limit"}
+VRAM_KEYS = {
+    "limit_gib", "recipe", "batch", "word", "reason", "predicted_mib", "interval", "usable_mib", "measured_allocated_mib",
+    "measured_reserved_mib", "measured_note",
+}  # fmt: skip
+"""What a container says of GPU memory (`smoke_tests/vram.py`)."""
+_REBUILD = "rebuild the image: its smoke test is older than this command"
 
 _UNCLEAN = re.compile(
     r"\b(?:WARN|WARNING|ERROR|CRITICAL|FATAL)\b|\b\w*(?:Warning|Error):|Traceback \(most recent call last\)|\[W\d"
@@ -87,16 +94,34 @@ def failed_assertions(result: dict[str, Any]) -> list[str]:
     return [str(name) for name, holds in assertions.items() if holds is not True]
 
 
-def judge(model: str, finished: Finished, *, timeout: float, memory: str) -> Verdict:
-    """The verdict on one container."""
+def vram_of(result: dict[str, Any]) -> dict[str, Any] | None:
+    """What a container says about GPU memory, None where it says nothing or not all of it."""
+    vram = result.get("vram")
+    return vram if isinstance(vram, dict) and vram.keys() >= VRAM_KEYS else None
+
+
+def _vram_reason(vram: dict[str, Any]) -> tuple[str, str]:
+    """Why the model's main recipe does not do on the GPU memory asked about, and what to do."""
+    what = f"{vram['recipe']} on {vram['limit_gib']:g} GiB of GPU memory"
+    if vram["word"] == "no":
+        return f"{what}: no; {vram['reason']}", "ask about a larger card, or give the recipe a smaller batch"
+    return (
+        f"{what}: predicted {vram['word']}, but {vram['measured_reserved_mib']:g} MiB were measured here "
+        f"and such a card has {vram['usable_mib']:g} to give",
+        "run sal calibrate on this GPU; until then believe the measurement",
+    )
+
+
+def judge(model: str, finished: Finished, *, timeout: float, memory: str, vram: bool = False) -> Verdict:
+    """The verdict on one container; `vram` says that it was asked about GPU memory."""
     result = result_line(finished.log)
-    reason, next_step = _reason(finished, result, timeout=timeout, memory=memory)
+    reason, next_step = _reason(finished, result, timeout=timeout, memory=memory, vram=vram)
     tail = tuple(finished.log.splitlines()[-15:])
     return Verdict(model, not reason, reason or "passed", next_step, finished.seconds, result or {}, () if not reason else tail)
 
 
 def _reason(  # noqa: PLR0911 - one return for each way to fail
-    finished: Finished, result: dict[str, Any] | None, *, timeout: float, memory: str
+    finished: Finished, result: dict[str, Any] | None, *, timeout: float, memory: str, vram: bool
 ) -> tuple[str, str]:
     """Why it failed and what to do next; two empty strings when it passed."""
     if finished.timed_out:
@@ -110,11 +135,25 @@ def _reason(  # noqa: PLR0911 - one return for each way to fail
     if finished.exit_code != 0:
         if "no space left on device" in finished.log.lower():
             return f"exit code {finished.exit_code}: a disk or tmpfs in the container is full", "see the log"
+        if vram and "unrecognized arguments: --vram-limit" in finished.log:
+            return "the image is older than --vram-limit", _REBUILD
+        if result is not None and (failed := failed_assertions(result)):
+            return _failed(result, failed)
         return f"exit code {finished.exit_code}", "see the log"
     if unclean := unclean_lines(finished.log):
         return f"the log is not clean: {unclean[0].strip()[:160]}", "mend the cause: a clean model logs no warnings"
     if result is None:
-        return "no result line in the log", "rebuild the image: its smoke test is older than this command"
+        return "no result line in the log", _REBUILD
     if failed := failed_assertions(result):
-        return f"assertions that do not hold: {', '.join(failed)}", "see the log"
+        return _failed(result, failed)
+    if vram and vram_of(result) is None:
+        return "the result says nothing of GPU memory", _REBUILD
     return "", ""
+
+
+def _failed(result: dict[str, Any], failed: list[str]) -> tuple[str, str]:
+    """The assertions by name, or GPU memory in words where it is all that fails."""
+    vram = vram_of(result)
+    if vram is not None and set(failed) <= VRAM_ASSERTIONS:
+        return _vram_reason(vram)
+    return f"assertions that do not hold: {', '.join(failed)}", "see the log"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from planner.calibration import Calibration, pessimistic
+from planner.calibration import Calibration, pessimistic, row_for
 from shared_data.errors import UsageError
 
 COMFORTABLE, FITS = 0.80, 0.92
@@ -79,3 +79,9 @@ class Budget:
         """What is taken from the card, for a person."""
         others = f"{self.taken_gib:g} GiB of other programs + " if self.taken_gib else ""
         return f"{others}{self.calibration.sentence()}"
+
+
+def of_device(name: str, total_bytes: int, taken_gib: float = 0.0) -> Budget:
+    """Of a GPU that is there, which offers `total_bytes`: what the driver keeps of the nominal size is off already."""
+    row = row_for(name)
+    return Budget(total_bytes / 2**30 + row.driver_mib / GIB, row, taken_gib)

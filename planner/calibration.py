@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from shared_data.atomic import whole_file
+from shared_data.atomic import WriteError, whole_file
 from shared_data.errors import DataError
 
 SHIPPED = Path(__file__).with_name("calibration.csv")
@@ -186,7 +186,10 @@ def append(row: Calibration, file: Path | None = None) -> Path:
     Raises `WriteError` (74).
     """
     target = file or user_file()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"no folder for the calibration file: {error.strerror}", where=str(target.parent)) from error
     key = (row.gpu, row.torch, row.cuda)
     others = [one for one in (read(target) if target.is_file() else ()) if (one.gpu, one.torch, one.cuda) != key]
     with whole_file(target, kind="calibration file", replaceable=_is_calibration) as out:

@@ -12,8 +12,10 @@ from engine import models as registry
 from engine.assembly import clip_shape, model_arguments
 from engine.config import RunConfig
 from engine.models import ModelCard
+from planner.cache import store_of
 from planner.levers import Settings
 from planner.peak import Law, Phase, Steps, StepSettings
+from planner.work import StepWork
 from shared_data.errors import LabError
 from shared_data.protocols import BENCHMARKS
 from shared_data.skeletons import skeleton
@@ -51,10 +53,8 @@ class RunCosts:
         return self.steps.batch_norm
 
     def train(self, settings: Settings) -> float:
-        whole = settings.piece == settings.batch_size
         return self.steps.peak(
-            "train", settings.batch_size, precision=settings.precision, recompute=settings.recompute,
-            micro_batch=None if whole else settings.piece,
+            "train", settings.batch_size, precision=settings.precision, recompute=settings.recompute, micro_batch=settings.piece
         )  # fmt: skip
 
     def evaluation(self, settings: Settings) -> float:
@@ -68,6 +68,16 @@ class RunCosts:
     def largest(self, settings: Settings, phase: Phase, room: float) -> int:
         """The most clips of a step, or of an evaluation pass, within `room` MiB."""
         return self.law(settings, phase).largest_batch(room, phase)
+
+    def work(self, settings: Settings, phase: Phase) -> StepWork:
+        """What a training step, or an evaluation pass of one batch, asks of the device."""
+        if phase == "eval":
+            return self.test_steps.work(
+                settings.test_batch_size, precision=settings.precision, recompute=settings.recompute, phase=phase
+            )  # fmt: skip
+        return self.steps.work(
+            settings.batch_size, precision=settings.precision, recompute=settings.recompute, micro_batch=settings.piece
+        )  # fmt: skip
 
 
 def costs_of(card: ModelCard, config: RunConfig, size: Size, known: dict[str, Steps] | None = None) -> RunCosts:
@@ -87,7 +97,8 @@ def costs_of(card: ModelCard, config: RunConfig, size: Size, known: dict[str, St
         clip = clip_shape(config, layout, size.people, train=train)
         key = repr((card.name, size, clip, settings, arguments))
         if key not in known:
-            known[key] = Steps(lambda: _guarded(card, network), clip, size.classes, settings)
+            store = store_of(card.name, card.folder, size, clip, settings, arguments)
+            known[key] = Steps(lambda: _guarded(card, network), clip, size.classes, settings, store=store)
         return known[key]
 
     return RunCosts(steps(train=True), steps(train=False))

@@ -18,13 +18,17 @@ from engine import models
 from engine.assembly import choose_device, load_data
 from engine.config import RunConfig
 from engine.errors import ConfigError
+from planner.budget import Budget, of_device
+from planner.calibration import row_for
 from planner.costs import Size, asked_of, costs_of, size_of
 from planner.levers import WINDOW, Choice, choose
-from planner.verdict import FITS, NOTE, PESSIMISTIC, usable_mib
+from planner.verdict import told
 from shared_data.errors import LabError
 
-GIB = 1024.0
-"""MiB."""
+SAME_CARD = 0.06
+"""Relative distance of a nominal size from what the driver offers of it, within which both are one GPU."""
+PREDICTION = "peaks of tensors, traced without values; workspaces and fragmentation by the calibration"
+"""What the figures of a choice are."""
 APPROXIMATE = "approximate, as a CPU's list of autocast operations stands in for a GPU's"
 """What is to be said of a prediction under autocast."""
 
@@ -55,19 +59,18 @@ def fitted(config: RunConfig, given: AbstractSet[str] = frozenset()) -> Fitted:
     given   keys that the user gave on the command line, which are not changed
     Raises `ConfigError` (2) for a size that is none or settings that cannot be predicted, `DoesNotFit` (76).
     """
-    gib = memory_gib(config)
-    _predictable(config)
-    usable = usable_mib(gib)
-    costs, asked = costs_of(models.find(config.model), config, _size(config)), asked_of(config)
-    choice = choose(costs, asked, FITS * usable, fixed=_fixed(config, given), train=config.phase == "train")
+    budget = budget_of(config)
+    refuse_unpredictable(config)
+    costs, asked = costs_of(models.find(config.model), config, size_of_data(config)), asked_of(config)
+    choice = choose(costs, asked, budget.room(), fixed=_fixed(config, given), train=config.phase == "train")
     if not choice.fits:
-        raise _refusal(choice, gib, usable)
+        raise _refusal(choice, budget)
     changed = {
         name: value for name, value in dataclasses.asdict(choice.settings).items() if value != getattr(asked, name)
     }  # fmt: skip
     # Also where nothing changed: a GPU's "auto" is what was predicted.
     result = dataclasses.replace(config, **{"recompute": choice.settings.recompute, **changed})
-    return Fitted(result, _lines(choice, gib, usable), _record(choice, config, gib, usable))
+    return Fitted(result, _lines(choice, budget), _record(choice, config, budget))
 
 
 def memory_gib(config: RunConfig) -> float:
@@ -86,17 +89,30 @@ def memory_gib(config: RunConfig) -> float:
     return float(size[1])
 
 
-def _predictable(config: RunConfig) -> None:
+def budget_of(config: RunConfig) -> Budget:
+    """Of the GPU that `fit` names: with its calibration if it is the run's own, else with the pessimistic one."""
+    gib = memory_gib(config)
+    device = choose_device(config.device)
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        if config.fit == "auto":
+            return of_device(properties.name, properties.total_memory)
+        if abs(properties.total_memory / 2**30 / gib - 1) < SAME_CARD:
+            return Budget(gib, row_for(properties.name))
+    return Budget(gib)
+
+
+def refuse_unpredictable(config: RunConfig) -> None:
     """Refuse what takes memory that the traced step does not have."""
     unknown = {"compile": config.compile, "cuda_graphs": config.cuda_graphs, "augment_on": config.augment_on == "device"}
     if found := [f"--{name.replace('_', '-')}" for name, on in unknown.items() if on]:
         raise ConfigError(
-            f"--fit cannot predict the memory of a run with {' and '.join(found)}", where="--fit",
+            f"the memory of a run with {' and '.join(found)} cannot be predicted", where="--fit",
             next_step="leave one of them out; --recompute, --precision and --forward-batch-size can be given by hand",
         )  # fmt: skip
 
 
-def _size(config: RunConfig) -> Size:
+def size_of_data(config: RunConfig) -> Size:
     """Of the data set that the recipe is for; one for any data set is asked what it holds."""
     if config.dataset != "auto" or config.data is None:
         return size_of(config.dataset)
@@ -113,11 +129,6 @@ def _fixed(config: RunConfig, given: AbstractSet[str]) -> frozenset[str]:
     return frozenset(fixed)
 
 
-def told(mib: float) -> str:
-    """`mib` MiB for a person: GiB, or MiB where there is not one GiB."""
-    return f"{mib / GIB:.2f} GiB" if mib >= GIB else f"{mib:.0f} MiB"
-
-
 def _peaks(train: float, evaluation: float) -> str:
     evaluated = f"evaluation {told(evaluation)}"
     return f"training {told(train)}, {evaluated}" if train else evaluated
@@ -127,9 +138,9 @@ def _approximate(choice: Choice) -> bool:
     return choice.settings.precision != "fp32"
 
 
-def _lines(choice: Choice, gib: float, usable: float) -> list[str]:
+def _lines(choice: Choice, budget: Budget) -> list[str]:
     before, after = _peaks(choice.train_before, choice.eval_before), _peaks(choice.train, choice.eval)
-    room = f"{told(FITS * usable)} may be used of {gib:.4g} GiB; {NOTE}"
+    room = f"tensors may take {told(budget.room())} of {budget.vram_gib:.4g} GiB: {budget.sentence()}"
     remark = [f"     {choice.settings.precision}: {APPROXIMATE}"] if _approximate(choice) else []
     if not choice.levers:
         return [f"fit: nothing to change ({before}; {room})", *remark]
@@ -142,22 +153,19 @@ def _lines(choice: Choice, gib: float, usable: float) -> list[str]:
     ]
 
 
-def _record(choice: Choice, config: RunConfig, gib: float, usable: float) -> dict[str, Any]:
+def _record(choice: Choice, config: RunConfig, budget: Budget) -> dict[str, Any]:
     return {
         "fit": config.fit,
-        "memory_gib": gib,
-        "usable_mib": round(usable, 1),
-        "room_mib": round(FITS * usable, 1),
-        "allowance": PESSIMISTIC.sentence(),
-        "prediction": f"{NOTE}; {APPROXIMATE}" if _approximate(choice) else NOTE,
+        "memory_gib": budget.vram_gib,
+        "usable_mib": round(budget.usable, 1),
+        "room_mib": round(budget.room(), 1),
+        "calibration": dataclasses.asdict(budget.calibration),
+        "prediction": f"{PREDICTION}; {APPROXIMATE}" if _approximate(choice) else PREDICTION,
         "approximate": _approximate(choice),
         "torch": torch.__version__,
         "asked": dataclasses.asdict(choice.asked),
         "settings": dataclasses.asdict(choice.settings),
-        "levers": [
-            {"setting": lever.setting[0], "value": value, "changes_numbers": lever.changes, "says": sentence}
-            for (lever, value), sentence in zip(choice.levers, choice.sentences, strict=True)
-        ],
+        "levers": choice.as_list(),
         "predicted_mib": {
             "before": {"train": round(choice.train_before, 1), "eval": round(choice.eval_before, 1)},
             "after": {"train": round(choice.train, 1), "eval": round(choice.eval, 1)},
@@ -165,12 +173,12 @@ def _record(choice: Choice, config: RunConfig, gib: float, usable: float) -> dic
     }
 
 
-def _refusal(choice: Choice, gib: float, usable: float) -> DoesNotFit:
-    least = max(choice.train, choice.eval) / FITS + (gib * GIB - usable)
+def _refusal(choice: Choice, budget: Budget) -> DoesNotFit:
+    remark = f"; {APPROXIMATE}" if _approximate(choice) else ""
     return DoesNotFit(
-        f"the run is not predicted to fit {gib:.4g} GiB, whatever lever is pulled",
+        f"the run is not predicted to fit {budget.vram_gib:.4g} GiB, whatever lever is pulled",
         where=f"nearest: {choice.flags or 'the settings as they are'}: {_peaks(choice.train, choice.eval)}",
-        expected=f"{told(FITS * usable)} at most; a GPU of {least / GIB:.1f} GiB would do "
-        f"({NOTE}{f'; {APPROXIMATE}' if _approximate(choice) else ''})",
+        expected=f"{told(budget.room())} of tensors at most, as {budget.sentence()}; "
+        f"a GPU of {budget.card_for(max(choice.train, choice.eval)):.1f} GiB would do{remark}",
         next_step=f"a larger GPU, fewer settings fixed on the command line, or a smaller --batch-size; {WINDOW}",
     )

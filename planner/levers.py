@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from engine.step import Precision
 from layers.recompute import Level
@@ -80,6 +80,22 @@ class Costs(Protocol):
         """Peak of an evaluation pass inside a training run."""
 
 
+def pulled(asked: Settings, settings: Settings) -> list[tuple[Lever, str]]:
+    """The levers between `asked` and `settings`, in their order, with the value each one got."""
+    found = []
+    for lever in LEVERS:
+        key, fixed_value = lever.setting
+        value = getattr(settings, key)
+        if value != getattr(asked, key) and fixed_value in (None, value):
+            found.append((lever, str(value)))
+    return found
+
+
+def flags(asked: Settings, settings: Settings) -> str:
+    """The same as flags of a command."""
+    return " ".join(f"--{lever.setting[0].replace('_', '-')} {value}" for lever, value in pulled(asked, settings))
+
+
 @dataclass(frozen=True)
 class Choice:
     """Settings, their peaks and those of the settings asked for; MiB.
@@ -99,23 +115,24 @@ class Choice:
     @property
     def levers(self) -> list[tuple[Lever, str]]:
         """The levers that were pulled, in their order, with the value each one got."""
-        pulled = []
-        for lever in LEVERS:
-            key, fixed_value = lever.setting
-            value = getattr(self.settings, key)
-            if value != getattr(self.asked, key) and fixed_value in (None, value):
-                pulled.append((lever, str(value)))
-        return pulled
+        return pulled(self.asked, self.settings)
 
     @property
     def flags(self) -> str:
         """The levers as flags."""
-        return " ".join(f"--{lever.setting[0].replace('_', '-')} {value}" for lever, value in self.levers)
+        return flags(self.asked, self.settings)
 
     @property
     def sentences(self) -> list[str]:
         """What each lever means."""
         return [self._says(lever).format(value=value) for lever, value in self.levers]
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """For JSON."""
+        return [
+            {"setting": lever.setting[0], "value": value, "changes_numbers": lever.changes, "says": sentence}
+            for (lever, value), sentence in zip(self.levers, self.sentences, strict=True)
+        ]
 
     def _says(self, lever: Lever) -> str:
         pieces = lever.setting[0] == "forward_batch_size"
@@ -178,6 +195,56 @@ def _ways(asked: Settings, levels: tuple[Level, ...], fixed: AbstractSet[str], *
     else:
         order = [kind(precision) for precision in precisions for kind in kinds]
     yield from itertools.chain.from_iterable(order)
+
+
+@dataclass(frozen=True)
+class Option:
+    """Settings that could be taken, and their peaks in MiB of tensors; `asked` are the settings they are compared with."""
+
+    asked: Settings
+    settings: Settings
+    train: float
+    eval: float
+
+    @property
+    def flags(self) -> str:
+        """What differs, as flags; "" for the settings asked for."""
+        return flags(self.asked, self.settings)
+
+    @property
+    def changes(self) -> bool:
+        """Whether numbers of the run change."""
+        return any(lever.changes for lever, _ in pulled(self.asked, self.settings))
+
+
+def options(costs: Costs, asked: Settings, room: float) -> list[Option]:
+    """The ladder from the settings asked for down, the cheapest first: each level and precision for the whole batch, the largest
+    pieces that are within `room` MiB (or those that need least), and the same evaluation in smaller batches where that matters.
+    """
+    levels = LEVELS[LEVELS.index(asked.recompute) :]
+    ways = [
+        replace(asked, recompute=level, precision=precision)
+        for precision in dict.fromkeys((asked.precision, "bf16" if asked.precision == "fp32" else asked.precision))
+        for level in levels
+    ]
+    found = [Option(asked, way, costs.train(way), costs.evaluation(way)) for way in ways]
+    cut, peak = _trained(costs, replace(asked, recompute=levels[-1]), room, frozenset({"precision", "recompute"}))
+    if cut.piece == asked.piece and asked.batch_size % 2 == 0:  # the whole batch fits: half of it, to show what it brings
+        cut = replace(cut, forward_batch_size=asked.piece // 2) if asked.piece > 1 else cut
+        try:
+            peak = costs.train(cut)
+        except TooFewValues:
+            cut = asked
+    if cut.piece < asked.piece:
+        found.append(Option(asked, cut, peak, costs.evaluation(cut)))
+    return [*found, *_evaluated_apart(costs, asked, found[0], room)]
+
+
+def _evaluated_apart(costs: Costs, asked: Settings, first: Option, room: float) -> list[Option]:
+    if first.eval <= min(first.train, room) or asked.test_batch_size == 1:
+        return []
+    settings, peak = _evaluated(costs, asked, room)
+    return [Option(asked, settings, first.train, peak)]
 
 
 def _evaluated(costs: Costs, settings: Settings, room: float) -> tuple[Settings, float]:

@@ -8,8 +8,10 @@ bytes, as the CUDA caching allocator does. Works from torch 2.1 on (storages kee
 
 from __future__ import annotations
 
+import itertools
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -21,16 +23,33 @@ from torch.utils._pytree import tree_leaves
 GRAIN = 512
 """Bytes: the smallest block, and the step between block sizes, of the CUDA caching allocator."""
 
+Scratch = Callable[[Any, Any, Any, Any], Iterable[int]]
+"""(operation, arguments, keyword arguments, result) -> bytes of each block that its kernel needs while it runs."""
+
 
 def rounded(size: int) -> int:
     """`size` bytes as the CUDA allocator hands them out: the next multiple of 512 (0 stays 0)."""
     return -(-size // GRAIN) * GRAIN
 
 
+@dataclass(frozen=True)
+class Timeline:
+    """Births and deaths in their order.
+
+    sizes    bytes of each storage, not rounded, in order of birth
+    events   k for the birth of storage k, -1 - k for its death; deaths with no birth between them are in order of birth, as
+             they may come in any
+    """
+
+    sizes: tuple[int, ...]
+    events: tuple[int, ...]
+
+
 class Lifetimes(TorchDispatchMode):
     """Counts the bytes alive on `device`; `peak` is the most there ever were since the last `reset_peak()`.
 
-    Other devices do not count: AdamW, for one, keeps its step counters on the CPU.
+    Other devices do not count: AdamW, for one, keeps its step counters on the CPU. What a kernel needs beside its results while
+    it runs is what `scratch` says.
 
     >>> with Lifetimes() as memory:
     ...     memory.hold(model.parameters())   # what was there before the first operation
@@ -38,13 +57,25 @@ class Lifetimes(TorchDispatchMode):
     >>> memory.peak
     """
 
-    def __init__(self, device: str = "meta") -> None:
+    def __init__(self, device: str = "meta", scratch: Scratch | None = None) -> None:
         super().__init__()
-        self.device = device
+        self.device, self.scratch = device, scratch
         self.live = 0
         self.peak = 0
-        self._size: dict[int, int] = {}
+        self._number: dict[int, int] = {}  # address of a living storage -> its number in order of birth
+        self._sizes: list[int] = []
+        self._events: list[int] = []
         self._watch: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here; torch's guard against it costs as much as an operation
+
+    @property
+    def timeline(self) -> Timeline:
+        """All that happened so far."""
+        runs = (sorted(run, reverse=dead) for dead, run in itertools.groupby(self._events, key=lambda event: event < 0))
+        return Timeline(tuple(self._sizes), tuple(itertools.chain.from_iterable(runs)))
 
     def hold(self, tensors: Iterable[torch.Tensor]) -> None:
         """Count the storages of `tensors` (once each, however many views share them) until they die."""
@@ -53,26 +84,52 @@ class Lifetimes(TorchDispatchMode):
                 continue
             storage = tensor.untyped_storage()
             # The address names the storage as long as it lives, and `_release` forgets it the moment it dies.
-            address, size = storage._cdata, rounded(storage.nbytes())
-            known = self._size.get(address)
+            address, size = storage._cdata, storage.nbytes()
+            known = self._number.get(address)
             if known is None:
                 self._watch[address] = weakref.ref(storage, partial(self._release, address))
-            if known != size:  # new, or resized in place
-                self._size[address] = size
-                self.live += size - (known or 0)
+            elif self._sizes[known] == size:
+                continue
+            else:  # resized in place
+                self._died(known)
+            self._number[address] = self._born(size)
         self.peak = max(self.peak, self.live)
 
     def reset_peak(self) -> None:
         """Begin a new measurement from what is alive now."""
         self.peak = self.live
 
+    def _born(self, size: int) -> int:
+        number = len(self._sizes)
+        self._sizes.append(size)
+        self._events.append(number)
+        self.live += rounded(size)
+        return number
+
+    def _died(self, number: int) -> None:
+        self._events.append(-1 - number)
+        self.live -= rounded(self._sizes[number])
+
     def _release(self, address: int, _: weakref.ref[torch.UntypedStorage]) -> None:
         self._watch.pop(address, None)
-        self.live -= self._size.pop(address, 0)
+        number = self._number.pop(address, None)
+        if number is not None:
+            self._died(number)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.hold(leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor))
+        if func is torch.ops.prim.device.default:  # C++ asks each fake tensor for it over and over
+            return args[0].device
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if isinstance(result, torch.Tensor):
+            self.hold((result,))
+        elif result is not None:
+            self.hold(leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor))
+        if self.scratch is not None:
+            blocks = [self._born(size) for size in self.scratch(func, args, kwargs, result)]
+            self.peak = max(self.peak, self.live)
+            for block in blocks:
+                self._died(block)
         return result
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

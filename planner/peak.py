@@ -1,73 +1,60 @@
 """Peak memory of one training step and one evaluation pass, predicted without a GPU and without weights in memory.
 
-First cut: tensors only. What a GPU needs on top (context, cuBLAS and cuDNN workspaces, allocator slack) is the
-allowance of `planner.verdict`. The step traced is the trainer's own, `engine.step.TrainStep`, with its recomputation,
-micro-batches, clipping and penalty, and the update by multi-tensor kernels (torch's choice on CUDA where it has no fused
-ones, which need less). The second step is the one that counts, because the optimizer's state appears at the end of the
-first.
+Tensors only, with what CUDA's kernels hold beside them (`planner.kernels`). What a GPU needs on top (context, cuBLAS and cuDNN
+workspaces, allocator slack) is the calibration of `planner.budget`. The step traced is the trainer's own,
+`engine.step.TrainStep`, with its recomputation, micro-batches, clipping and penalty. The second step is the one that counts,
+because the optimizer's state appears at the end of the first.
 
-The law in the batch is affine (fixed part + so much per clip) for every network that treats clips alike: two probes
-give it, a third must agree within 1 %. A network that breaks it is still predicted right: each batch is traced. Steps in
-micro-batches are always traced.
+The law in the batch comes from two probes and is exact (`planner.affine`) for every network that treats clips alike: a third
+probe must agree within 1 %. A network that breaks it is still predicted right: each batch is traced. Steps in micro-batches have
+a law in the size of the pieces, beside which the other clips wait.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TypeVar, get_args
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from engine.losses import LossName, build_loss
-from engine.optimizers import OptimizerName, build_optimizer
-from engine.step import Precision, TrainStep, autocast, forward, takes_positions
-from layers.device import as_if_on_gpu
+from engine.optimizers import OptimizerName
+from engine.step import Precision
 from layers.recompute import Level
-from planner.lifetimes import Lifetimes, rounded
+from planner.affine import LARGEST_BATCH, MIB, Envelope, Fit, Line, envelope
+from planner.cache import Findings, Store, TooFewValues
+from planner.kernels import FusedAttention
+from planner.lifetimes import rounded
+from planner.tracing import Bench, Kernels, Kind, Phase, StepSettings, Task, Trace
+from planner.work import StepWork
 from shared_data.errors import LabError
 
-MIB = 2**20
-Phase = Literal["train", "eval"]
-TOLERANCE = 0.01
-"""Largest relative distance between the third probe and the line through the first two."""
-LARGEST_BATCH = 1 << 16
-"""Answers of `Law.largest_batch` stop here."""
+__all__ = [
+    "MIB", "FusedAttention", "Kernels", "Law", "Line", "Phase", "StepSettings", "Steps", "TooFewValues", "predict",
+]  # fmt: skip
 
+Found = TypeVar("Found")
+TOLERANCE = 0.01
+"""Largest relative distance between the third probe and the law of the first two."""
+PROBES = (2, 32, 64)
+"""Batches for the law, and the one that checks it."""
 
 ONE_VALUE = "Expected more than 1 value per channel"
 """How torch's BatchNorm begins its refusal of a batch that gives a channel one value."""
-
-
-class TooFewValues(LabError):
-    """A batch so small that BatchNorm has one value of a channel, of which it can learn no spread."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """MiB as a function of clips: `intercept` MiB for the model and its states + `slope` MiB per clip."""
-
-    intercept: float
-    slope: float
-
-    def at(self, batch: int) -> float:
-        """MiB at `batch` clips."""
-        return self.intercept + self.slope * batch
 
 
 @dataclass(frozen=True)
 class Law:
     """Predicted peak of the tensors of one model under one optimizer, precision and level of recomputation, in MiB.
 
-    train, eval   the affine laws; evaluation is that of a training run, whose optimizer state and gradients are alive
-    linear        whether the third probe agreed; if not, every question is answered by a trace of that very batch
-    deviation     relative distance of the third probe from the line, the worse of the two phases
+    train, eval   lines that hold at large batches; at small ones the peak may lie above, never below. Evaluation is that of a
+                  training run, whose optimizer state and gradients are alive
+    linear        whether the third probes agreed; if not, every question is answered by a trace of that very batch
+    deviation     relative distance of the third probe from the law, the worse of the two phases
     gradients     MiB of all gradients
     approximate   True where an operation list stands in for CUDA's (autocast)
-    trace         (phase, batch, micro-batch or None) -> MiB
+    trace         (phase, batch, micro-batch or None) -> MiB, by a trace
     """
 
     train: Line
@@ -77,55 +64,51 @@ class Law:
     gradients: float
     approximate: bool
     trace: Callable[[Phase, int, int | None], float] = field(repr=False, compare=False)
+    envelopes: Mapping[Phase, Envelope | None] = field(repr=False, compare=False)
+    in_pieces: Callable[[int, int], float] = field(repr=False, compare=False)
 
     def peak(self, batch: int, phase: Phase = "train", *, micro_batch: int | None = None) -> float:
-        """MiB at `batch` clips per step; with `micro_batch`, of a step run in pieces of that many clips, which is traced.
+        """MiB at `batch` clips per step; with `micro_batch`, of a step run in pieces of that many clips.
 
         Raises `LabError` for a batch below 1.
         """
         if batch < 1 or (micro_batch is not None and micro_batch < 1):
             raise LabError(f"batch {batch if batch < 1 else micro_batch} is not a number of clips", expected="1 or more")
         if phase == "train" and micro_batch is not None and micro_batch < batch:
-            return self.trace(phase, batch, micro_batch)
-        return self._line(phase).at(batch) if self.linear else self.trace(phase, batch, None)
+            return self.in_pieces(batch, micro_batch)
+        found = self.envelopes[phase]
+        return found.at(batch) / MIB if found is not None else self.trace(phase, batch, None)
 
     def largest_batch(self, mib: float, phase: Phase = "train") -> int:
         """The most clips whose peak is at most `mib`, checked by a trace of that batch; 0 if not even one fits."""
-        line = self._line(phase)
-        if self.linear:
-            if line.slope <= 0:
-                return LARGEST_BATCH if line.intercept <= mib else 0
-            guess = min(int((mib - line.intercept) / line.slope), LARGEST_BATCH)
-            if guess < 1:
-                return 0
-            if line.at(guess) <= mib and self._traced_or_none(phase, guess, mib):
+        found = self.envelopes[phase]
+        if found is not None:
+            guess = found.largest(mib * MIB)
+            if guess < 1 or self._traced_within(phase, guess, mib):
                 return guess
         return self._search(phase, mib)
 
-    def _line(self, phase: Phase) -> Line:
-        return self.train if phase == "train" else self.eval
-
-    def _traced_or_none(self, phase: Phase, batch: int, room: float) -> bool:
-        """Whether `batch` really fits; a batch that the network refuses (BatchNorm of one value) does not."""
+    def _traced_within(self, phase: Phase, batch: int, room: float) -> bool:
+        """Whether `batch` really fits; one that is too small for BatchNorm does not."""
         try:
             return self.trace(phase, batch, None) <= room
-        except LabError:
+        except TooFewValues:
             return False
 
     def _search(self, phase: Phase, room: float) -> int:
         """Doubling, then bisection, on traces."""
         fits = 0
         step = 1
-        while step <= LARGEST_BATCH and self._traced_or_none(phase, step, room):
+        while step <= LARGEST_BATCH and self._traced_within(phase, step, room):
             fits, step = step, step * 2
-        if fits == 0 and self._traced_or_none(phase, 2, room):  # a network that refuses one clip may take two
+        if fits == 0 and self._traced_within(phase, 2, room):  # a network that refuses one clip may take two
             fits, step = 2, 4
-            while step <= LARGEST_BATCH and self._traced_or_none(phase, step, room):
+            while step <= LARGEST_BATCH and self._traced_within(phase, step, room):
                 fits, step = step, step * 2
         low, high = fits, min(step, LARGEST_BATCH + 1)
         while fits and high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self._traced_or_none(phase, middle, room) else (low, middle)
+            low, high = (middle, high) if self._traced_within(phase, middle, room) else (low, middle)
         return low
 
 
@@ -137,7 +120,7 @@ def predict(
     optimizer: OptimizerName = "SGD",
     precision: Precision = "fp32",
     recompute: Level = "cheap",
-    probes: tuple[int, int, int] = (16, 32, 64),
+    probes: tuple[int, int, int] = PROBES,
 ) -> Law:
     """The law of the network that `build()` returns, for clips of `clip_shape` (C, T, V, M).
 
@@ -147,28 +130,16 @@ def predict(
     probes      two batches for the law and one that checks it, ascending
     Raises `LabError` for an unknown name, or naming the operation that cannot run without values.
     """
-    steps = Steps(build, clip_shape, num_classes, StepSettings(optimizer=optimizer))
-    return steps.law(precision=precision, recompute=recompute, probes=probes)
-
-
-@dataclass(frozen=True)
-class StepSettings:
-    """What of a recipe's step costs memory, beside what a lever may change; names as in `engine.config.RunConfig`."""
-
-    optimizer: OptimizerName = "SGD"
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 1e-4
-    clip_grad: float | None = None
-    penalty_weight: float = 0.0
-    loss_type: LossName = "CE"
-    label_smoothing: float = 0.0
+    steps = Steps(build, clip_shape, num_classes, StepSettings(optimizer=optimizer), probes=probes)
+    return steps.law(precision=precision, recompute=recompute)
 
 
 class Steps:
     """The steps of one network on clips of one shape: any batch, precision and level, each traced once.
 
-    Raises `LabError` for an unknown optimizer.
+    kernels   whose kernels are predicted: "cuda", or "cpu", for which a run on a CPU can be held against the prediction
+    store     where it is kept what is found; None: nowhere
+    Raises `LabError` for an unknown optimizer or probes that do not ascend.
     """
 
     def __init__(
@@ -177,13 +148,22 @@ class Steps:
         clip_shape: tuple[int, ...],
         num_classes: int,
         settings: StepSettings | None = None,
+        *,
+        kernels: Kernels = "cuda",
+        probes: tuple[int, int, int] = PROBES,
+        store: Store | None = None,
     ) -> None:
         self.settings = settings or StepSettings()
         if self.settings.optimizer not in get_args(OptimizerName):
             raise LabError(f"unknown optimizer {self.settings.optimizer!r}", expected=", ".join(get_args(OptimizerName)))
+        if not 0 < probes[0] < probes[1] < probes[2]:
+            raise LabError(f"probes {probes} do not ascend", expected="three batches, each larger than the one before")
         self.build, self.clip_shape, self.num_classes = build, clip_shape, num_classes
-        self._benches: dict[bool, _Bench] = {}  # under fake tensors, or on meta tensors
-        self._known: dict[tuple[object, ...], float] = {}
+        self.kernels, self.probes = kernels, probes
+        self._benches: dict[bool, Bench] = {}  # under fake tensors, or on meta tensors
+        self.store = store
+        self._found = Findings() if store is None else store.read()
+        self._seen: dict[Kind, tuple[Task, Trace]] = {}  # the last of each kind
         self._needs_fake = False
 
     def peak(
@@ -195,256 +175,196 @@ class Steps:
         recompute: Level = "cheap",
         micro_batch: int | None = None,
     ) -> float:
-        """MiB at `batch` clips, by a trace.
+        """MiB at `batch` clips: the first question about a phase, precision and level by a trace, others by their law.
 
         precision   bf16 and fp16 by the CPU's list of operations for autocast to bf16, as the meta device has none; a loss
                     scaler's few numbers are not counted
-        Raises `LabError` naming what cannot run without values.
+        Raises `LabError` naming what cannot run without values, `TooFewValues` for a batch too small for BatchNorm.
         """
-        key = (phase, batch, precision, recompute, micro_batch) if phase == "train" else (phase, batch, precision)
-        if key not in self._known:
-            self._known[key] = self._traced(phase, batch, precision, recompute, micro_batch) / MIB
-        return self._known[key]
+        task = _task(phase, batch, precision, recompute, micro_batch)
+        if task in self._found.peaks:
+            return self._found.peaks[task]
+        # The law knows nothing of what is below its probes, nor of a piece that is cut off from a second one.
+        whole = task.shown in (task.piece, 2 * task.piece)
+        if task.piece >= self.probes[0] and whole and any(one.kind == task.kind for one in self._found.peaks):
+            found = self._fit(task.kind).envelope
+            if found is not None:
+                return found.at(task.piece, task.batch) / MIB
+        return self.traced(phase, batch, precision=precision, recompute=recompute, micro_batch=micro_batch)
 
-    def law(
-        self, *, precision: Precision = "fp32", recompute: Level = "cheap", probes: tuple[int, int, int] = (16, 32, 64)
-    ) -> Law:
+    def traced(
+        self,
+        phase: Phase,
+        batch: int,
+        *,
+        precision: Precision = "fp32",
+        recompute: Level = "cheap",
+        micro_batch: int | None = None,
+    ) -> float:
+        """The same, by a trace of that very batch."""
+        task = _task(phase, batch, precision, recompute, micro_batch)
+        if task not in self._found.peaks:
+            trace = self._trace(task)
+            self._found.peaks[task] = trace.peak / MIB
+            self._seen[task.kind] = task, trace
+            self._keep()
+        return self._found.peaks[task]
+
+    def law(self, *, precision: Precision = "fp32", recompute: Level = "cheap") -> Law:
         """The law under `precision` and `recompute`; see `predict`."""
         if precision not in get_args(Precision):
             raise LabError(f"unknown precision {precision!r}", expected="fp32, bf16 or fp16")
-        first, second, third = probes
-        if not 0 < first < second < third:
-            raise LabError(f"probes {probes} do not ascend", expected="three batches, each larger than the one before")
 
         def trace(phase: Phase, batch: int, micro_batch: int | None = None) -> float:
-            return self.peak(phase, batch, precision=precision, recompute=recompute, micro_batch=micro_batch)
+            return self.traced(phase, batch, precision=precision, recompute=recompute, micro_batch=micro_batch)
 
-        lines, deviation = {}, 0.0
-        phases: tuple[Phase, ...] = ("train", "eval")
-        for phase in phases:
-            a, b, c = (trace(phase, batch) for batch in probes)
-            slope = (b - a) / (second - first)
-            lines[phase] = Line(a - slope * first, slope)
-            deviation = max(deviation, abs(lines[phase].at(third) - c) / c)
-        gradients = sum(rounded(p.numel() * p.element_size()) for p in self._any.parameters) / MIB
+        def in_pieces(batch: int, micro_batch: int) -> float:
+            return self.peak("train", batch, precision=precision, recompute=recompute, micro_batch=micro_batch)
+
+        train, evaluation = (self._fit(_task(phase, 1, precision, recompute, None).kind) for phase in get_args(Phase))
+        deviation = max(train.deviation, evaluation.deviation)
         return Law(
-            lines["train"], lines["eval"], deviation <= TOLERANCE, deviation, gradients, precision != "fp32", trace
+            train.line, evaluation.line, None not in (train.envelope, evaluation.envelope), deviation, self.gradients,
+            precision != "fp32", trace, {"train": train.envelope, "eval": evaluation.envelope}, in_pieces,
         )  # fmt: skip
+
+    def work(
+        self,
+        batch: int,
+        *,
+        precision: Precision = "fp32",
+        recompute: Level = "cheap",
+        micro_batch: int | None = None,
+        phase: Phase = "train",
+    ) -> StepWork:
+        """What a step of `batch` clips asks of the device, from counts of the first two probes.
+
+        A step in pieces is counted whole where there are few, and from two and three pieces where there are more.
+        Raises `LabError` as `peak` does.
+        """
+        task = _task(phase, batch, precision, recompute, micro_batch)
+        if task not in self._found.works:
+            self._found.works[task] = self._reckoned(task)
+            self._keep()
+        return self._found.works[task]
+
+    @property
+    def gradients(self) -> float:
+        """MiB of all gradients."""
+        return self._fact("gradients", lambda bench: sum(rounded(p.numel() * p.element_size()) for p in bench.parameters) / MIB)
 
     @property
     def batch_norm(self) -> bool:
         """Whether the network normalises by statistics of the batch, so that the size of a micro-batch is seen."""
-        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self._any.model.modules())
+        norms = nn.modules.batchnorm._BatchNorm
+        return bool(self._fact("batch_norm", lambda bench: any(isinstance(m, norms) for m in bench.model.modules())))
 
-    @property
-    def _any(self) -> _Bench:
-        return next(iter(self._benches.values()), None) or self._bench(fake=False)
+    def _fact(self, name: str, ask: Callable[[Bench], float]) -> float:
+        if name not in self._found.facts:
+            bench = next(iter(self._benches.values()), None) or self._bench(fake=False)
+            self._found.facts[name] = ask(bench)
+            self._keep()
+        return self._found.facts[name]
 
-    def _bench(self, *, fake: bool) -> _Bench:
+    def _keep(self) -> None:
+        if self.store is not None:
+            self.store.write(self._found)
+
+    def _bench(self, *, fake: bool) -> Bench:
         if fake not in self._benches:
             with torch.random.fork_rng(devices=[]):  # built as usual: a constructor may look at values
                 model = self.build()
-            mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
-            self._benches[fake] = _Bench(model, self.clip_shape, self.num_classes, self.settings, mode)
+            self._benches[fake] = Bench(
+                model, self.clip_shape, self.num_classes, self.settings, fake=fake, kernels=self.kernels
+            )  # fmt: skip
         return self._benches[fake]
 
-    def _traced(self, phase: Phase, batch: int, precision: Precision, recompute: Level, micro_batch: int | None) -> int:
-        fake = precision != "fp32" or self._needs_fake
+    def _fit(self, kind: Kind) -> Fit:
+        if kind not in self._found.fits:
+            self._found.fits[kind] = self._fitted(kind)
+            self._keep()
+        return self._found.fits[kind]
+
+    def _fitted(self, kind: Kind) -> Fit:
+        n1, n2, n3 = self.probes
+        task, seen = self._seen.pop(kind, (kind.task(n3), None))
+        if task.piece > n2 and task == kind.task(task.piece):  # what was traced before can be what checks the law
+            n3 = task.piece
+        else:
+            seen = None
+        traces = [self._trace(kind.task(n1)), self._trace(kind.task(n2)), seen or self._trace(kind.task(n3))]
+        a, b, c = (trace.peak / MIB for trace in traces)
+        self._found.peaks |= {kind.task(n1): a, kind.task(n2): b, kind.task(n3): c}
+        first, second, third = (trace.timeline for trace in traces)
+        found = envelope(first, n1, second, n2, batch=traces[0].batch, pieces=1 + kind.pieces)
+        if found is not None and third.events == first.events:
+            deviation = abs(found.at(n3, kind.task(n3).batch) / MIB / c - 1)
+            if deviation <= TOLERANCE:
+                return Fit(found, found.line, deviation)
+        return Fit(None, Line.through(n2, b, n3, c), abs(Line.through(n1, a, n2, b).at(n3) / c - 1))
+
+    def _reckoned(self, task: Task) -> StepWork:
+        piece = task.piece
+        if task.micro_batch is not None:
+            whole, rest = divmod(task.batch, piece)
+            if rest or whole <= 2:
+                return self._counted(task)
+            two, three = (self._work_of(task, number * piece, piece) for number in (2, 3))
+            return StepWork.affine(two, 2, three, 3, whole)
+        n1, n2, _ = self.probes
+        if piece in (n1, n2) or piece < n1:
+            return self._counted(task)
+        return StepWork.affine(self._work_of(task, n1), n1, self._work_of(task, n2), n2, piece)
+
+    def _work_of(self, task: Task, batch: int, micro_batch: int | None = None) -> StepWork:
+        other = Task(task.phase, batch, task.precision, task.recompute, micro_batch)
+        if other not in self._found.works:
+            self._found.works[other] = self._counted(other)
+        return self._found.works[other]
+
+    def _trace(self, task: Task) -> Trace:
+        return self._run(task, lambda bench: bench.trace(task))
+
+    def _counted(self, task: Task) -> StepWork:
+        return self._run(task, lambda bench: bench.work(task))
+
+    def _run(self, task: Task, ask: Callable[[Bench], Found]) -> Found:
+        """What `ask` finds; a step that was refused is refused again."""
+        if task in self._found.refusals:
+            raise self._found.refusals[task]
+        try:
+            return self._asked(task, ask)
+        except LabError as error:
+            if error.__cause__ is None or isinstance(error, TooFewValues):  # other causes may be this machine's
+                self._found.refusals[task] = error
+                self._keep()
+            raise
+
+    def _asked(self, task: Task, ask: Callable[[Bench], Found]) -> Found:
+        fake = task.precision != "fp32" or self._needs_fake or self.kernels == "cpu"
         bench = self._bench(fake=fake)
         try:
-            return bench.trace(phase, batch, precision, recompute, micro_batch)
+            return ask(bench)
         except Exception as error:  # whatever a network may raise: the caller's table goes on with the next one
             if isinstance(error, NotImplementedError) and not fake:  # no meta kernel (torch 2.3): fake tensors do without
                 self._needs_fake = True
-                return self._traced(phase, batch, precision, recompute, micro_batch)
+                return self._asked(task, ask)
             kind = TooFewValues if isinstance(error, ValueError) and str(error).startswith(ONE_VALUE) else LabError
             raise kind(
-                f"the {phase} step of {type(bench.model).__name__} cannot be traced without values: {_first_line(error)}",
-                where=f"batch {batch}, clips of shape {self.clip_shape}",
+                f"the {task.phase} step of {type(bench.model).__name__} cannot be traced without values: {_first_line(error)}",
+                where=f"batch {task.batch}, clips of shape {self.clip_shape}",
                 expected="a forward pass that never reads a tensor's values (.item(), boolean indexing) and "
                 "keeps its constants as buffers",
                 next_step="measure it on a GPU instead",
             ) from error
 
 
-def _without_values(model: nn.Module, empty: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Replace every tensor of `model` by `empty(tensor)`, once each, so that tied weights stay tied.
-
-    Parameters, buffers, and constants kept as plain attributes, which `Module.to` does not see.
-    """
-    done: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # keeps the original too: an id is unique only while it lives
-
-    def once(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in done:
-            shell = empty(tensor.detach())
-            if isinstance(tensor, nn.Parameter):
-                shell = nn.Parameter(shell, requires_grad=tensor.requires_grad)
-            done[id(tensor)] = (tensor, shell)
-        return done[id(tensor)][1]
-
-    for module in model.modules():
-        for table in (module._parameters, module._buffers, vars(module)):
-            entries: dict[str, Any] = table
-            for name, value in list(entries.items()):
-                if isinstance(value, torch.Tensor):
-                    entries[name] = once(value)
+def _task(phase: Phase, batch: int, precision: Precision, recompute: Level, micro_batch: int | None) -> Task:
+    """The step asked for, by the one name it goes by: evaluation recomputes nothing, and one piece is none."""
+    if phase == "eval":
+        return Task(phase, batch, precision, "none")
+    return Task(phase, batch, precision, recompute, micro_batch if micro_batch is not None and micro_batch < batch else None)
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-class FusedAttention:
-    """Inside, attention is what a GPU does: one kernel that keeps no probabilities. Tensors without values would be taken apart.
-
-    `torch.nn.functional.scaled_dot_product_attention` is replaced, and not caught by a `TorchFunctionMode`, which is off in
-    backward passes that compute a block again.
-
-    or_apart   what happens where torch has no meta kernel of it (2.3): take it apart after all, which is predicted far too
-               high, or, if False, raise `NotImplementedError`. Fake tensors need no such kernel.
-    """
-
-    def __init__(self, *, or_apart: bool = True) -> None:
-        self.or_apart = or_apart
-
-    def __enter__(self) -> FusedAttention:
-        self._before: Any = nn.functional.scaled_dot_product_attention
-        nn.functional.scaled_dot_product_attention = self._attention
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        nn.functional.scaled_dot_product_attention = self._before
-
-    def _attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        try:
-            return self._fused(*args, **kwargs)
-        except TypeError:  # a keyword that only the whole function knows
-            pass
-        except NotImplementedError:
-            if not self.or_apart:
-                raise
-        result: torch.Tensor = self._before(*args, **kwargs)
-        return result
-
-    @staticmethod
-    def _fused(
-        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_mask: torch.Tensor | None = None, dropout_p: float = 0.0, *,
-        scale: float | None = None,
-    ) -> torch.Tensor:  # fmt: skip
-        if (dtype := _autocast_dtype(q.device.type)) is not None:
-            q, k, v = (tensor.to(dtype) for tensor in (q, k, v))
-            attn_mask = None if attn_mask is None else attn_mask.to(dtype)
-        mask = None if attn_mask is None else attn_mask.expand(*q.shape[:-1], k.shape[-2])
-        attend = torch.ops.aten._scaled_dot_product_efficient_attention
-        result: torch.Tensor = attend(q, k, v, mask, q.requires_grad, dropout_p, False, scale=scale)[0]
-        return result
-
-
-def _autocast_dtype(kind: str) -> torch.dtype | None:
-    """What autocast, if it is on for devices of this kind, turns matrix products into."""
-    if kind != "cpu":
-        return None
-    if hasattr(torch, "get_autocast_dtype"):
-        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None  # torch 2.3
-
-
-class _Bench:
-    """A network without values and an optimizer that has taken its first step, on which steps of any batch are traced.
-
-    `fake` is the mode under which autocast acts, None for meta tensors.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        clip_shape: tuple[int, ...],
-        num_classes: int,
-        settings: StepSettings,
-        fake: FakeTensorMode | None,
-    ) -> None:
-        _without_values(model, fake.from_tensor if fake else lambda tensor: tensor.to("meta"))
-        self.model, self.clip_shape, self.num_classes, self.settings, self.fake = model, clip_shape, num_classes, settings, fake
-        self.device = "meta" if fake is None else "cpu"
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = self._optimizer() if self.parameters else None
-        self.touched: list[nn.Parameter] | None = None  # parameters that a step gives a gradient; None before the first
-        self.criterion = build_loss(settings.loss_type, label_smoothing=settings.label_smoothing)
-
-    def trace(self, phase: Phase, batch: int, precision: Precision, recompute: Level, micro_batch: int | None) -> int:
-        """Peak bytes of one step at `batch` clips, with all that a training run keeps beside it.
-
-        Of micro-batches, two are run: the second has the gradients beside it, and each one after it does the same again.
-        """
-        shown = batch if micro_batch is None else min(batch, 2 * micro_batch)
-        with self.fake or contextlib.nullcontext(), as_if_on_gpu(), FusedAttention(or_apart=False):
-            touched = self._first_step(shown, precision, recompute, micro_batch)
-            self.model.zero_grad(set_to_none=True)
-            if phase == "eval":  # a trainer drops the gradients only before its next step
-                for parameter in touched:
-                    parameter.grad = torch.empty_like(parameter)
-            clips = self._clips(batch)
-            memory = Lifetimes(self.device)
-            with memory:
-                memory.hold([*self.model.parameters(), *self.model.buffers(), *self._state(), *clips])
-                memory.hold(p.grad for p in self.parameters if p.grad is not None)
-                self._step(phase, [tensor[:shown] for tensor in clips], precision, recompute, micro_batch)
-                return memory.peak
-
-    def _first_step(self, batch: int, precision: Precision, recompute: Level, micro_batch: int | None) -> list[nn.Parameter]:
-        """Let the optimizer make its state, once."""
-        if self.touched is None:
-            if self.optimizer is not None:
-                self._step("train", self._clips(batch), precision, recompute, micro_batch)
-            self.touched = [p for p in self.parameters if p.grad is not None]
-        return self.touched
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        """The recipe's, with the multi-tensor kernels of a GPU, which hold temporaries for all parameters at once."""
-        optimizer = build_optimizer(
-            self.parameters, name=self.settings.optimizer, lr=0.1, weight_decay=self.settings.weight_decay,
-            momentum=self.settings.momentum, nesterov=self.settings.nesterov,
-        )  # fmt: skip
-        for group in optimizer.param_groups:
-            group["foreach"] = True
-        return optimizer
-
-    def _state(self) -> list[torch.Tensor]:
-        states = self.optimizer.state.values() if self.optimizer is not None else ()
-        return [value for state in states for value in state.values() if isinstance(value, torch.Tensor)]
-
-    def _clips(self, batch: int) -> list[torch.Tensor]:
-        """Clips, labels and, where the network reads them, positions of the frames."""
-        clips = torch.empty((batch, *self.clip_shape), device=self.device)
-        labels = torch.empty(batch, dtype=torch.int64, device=self.device)
-        positions = [torch.empty(batch, self.clip_shape[1], device=self.device)] if takes_positions(self.model) else []
-        return [clips, labels, *positions]
-
-    def _step(
-        self, phase: Phase, batch: list[torch.Tensor], precision: Precision, recompute: Level, micro_batch: int | None
-    ) -> None:
-        self.model.train(phase == "train")
-        # Autocast and loss scalers know no meta device; in fp32 they do nothing on any. A CPU's scaler would look at values.
-        device = torch.device("cpu")
-        precision = "fp32" if precision == "fp32" else "bf16"
-        if phase == "eval":
-            clips, labels, *positions = batch
-            with torch.no_grad(), autocast(precision, device):
-                self._checked(forward(self.model, clips, *positions), labels)
-            return
-        if self.optimizer is None:
-            raise ValueError("no parameter of the network needs a gradient")
-        step = TrainStep(
-            self.model, self.optimizer, self._loss, precision=precision, clip_grad=self.settings.clip_grad,
-            micro_batch=micro_batch, penalty=self.settings.penalty_weight, recompute=recompute, device=device,
-        )  # fmt: skip
-        step(*batch)
-
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.criterion(self._checked(logits, labels), labels)
-
-    def _checked(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        wanted = (len(labels), self.num_classes)
-        if logits.shape != wanted:
-            raise ValueError(f"the network returns {tuple(logits.shape)}, expected {wanted}")
-        return logits

@@ -1,172 +1,202 @@
-"""The table of verdicts: every model and recipe found in this repository against one card."""
+"""The answers in a terminal: a table of all, everything about one, a matrix of card sizes. 80 columns are enough."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine import models as registry
-from engine.config import RunConfig, parse
-from engine.models import ModelCard
-from planner.costs import asked_of, costs_of, size_of
-from planner.peak import Steps
-from planner.verdict import COMFORTABLE, FITS, NOTE, PESSIMISTIC, Allowance, Verdict, judge, usable_mib
-from shared_data.errors import LabError
+from planner.answers import Answer, Question
+from planner.budget import COMFORTABLE, FITS, GIB, Interval
+from planner.duration import told_seconds
+from planner.measure import Measured
+from planner.verdict import Verdict, told, word_for
 
 COLOURS = {"comfortable": "green", "fits": "cyan", "tight": "yellow", "no": "red"}
 BAR = 10
+NOTE = "Predicted from the tensors of the trainer's own step, traced without values"
+WORDS = (
+    f"comfortable: at most {COMFORTABLE:.0%} of what the card can give, reckoned at the high end; fits: {FITS:.0%}; "
+    "tight: only as said; no: not at all."
+)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One recipe on a card of `vram_gib`. `verdict` is None where the model could not be traced; `problem` says why.
-
-    batch, forward_batch, test_batch, window   of the recipe (forward_batch None: the whole batch at once)
-    linear, approximate                        of the law behind the prediction (see `planner.peak.Law`)
-    """
-
-    vram_gib: float
-    model: str
-    recipe: str
-    batch: int
-    forward_batch: int | None
-    test_batch: int
-    window: int
-    precision: str
-    verdict: Verdict | None
-    linear: bool = True
-    approximate: bool = False
-    problem: str = ""
+def render(answers: Sequence[Answer], question: Question, console: Console) -> None:
+    """Print the table of `answers`; levers and problems stand below it."""
+    if not answers:
+        console.print("no recipes found")
+        return
+    console.print(_table(answers, question, console.width))
+    for remark, recipes in remarks(answers).items():
+        console.print(Text.assemble((grouped(recipes), "bold"), ": ", remark))
+    console.print(footnote(answers, question), style="dim", highlight=False)
 
 
-def plan(
-    vram_gib: float,
-    cards: Mapping[str, ModelCard] | None = None,
-    models: Iterable[str] | None = None,
-    *,
-    allowance: Allowance = PESSIMISTIC,
-) -> list[Row]:
-    """Rows for every recipe of `cards` (default: all discovered models), or of the `models` named.
-
-    Raises `LabError` for an unknown model name or a card too small for anything. A recipe that cannot be read or traced
-    becomes a row with its problem, never a missing one.
-    """
-    usable_mib(vram_gib, allowance)  # refuse before any work
-    known = registry.discover() if cards is None else cards
-    chosen = list(known.values()) if models is None else [known.get(name) or registry.find(name) for name in models]
-    traced: dict[str, Steps] = {}
-
-    def verdict_of(card: ModelCard, config: RunConfig) -> tuple[Verdict, bool]:
-        costs, asked = costs_of(card, config, size_of(config.dataset), traced), asked_of(config)
-        verdict = judge(costs, vram_gib, asked, allowance=allowance)
-        return verdict, costs.law(asked, "train").linear and costs.law(asked, "eval").linear
-
-    return [_row(vram_gib, card, name, path, verdict_of) for card in chosen for name, path in card.recipes.items()]
+def _table(answers: Sequence[Answer], question: Question, width: int) -> Table:
+    table = Table(
+        title=f"Will it train on {card_name(question)}?", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0),
+        show_edge=False,
+    )  # fmt: skip
+    # A number must never be cut off; where columns are few, the bar goes, and the window where an epoch's time is told.
+    shown = {"of the card": width >= 110, "longest\nwindow": width >= 90 or question.card is None, "an epoch": question.card}
+    names = ("recipe", "batch", "GiB train\nand eval", "of the card", "verdict", "largest\nbatch", "longest\nwindow", "an epoch")
+    kept = [number for number, name in enumerate(names) if shown.get(name, True)]
+    for number in kept:
+        left = names[number] in ("recipe", "of the card", "verdict")
+        table.add_column(names[number], justify="left" if left else "right", no_wrap=number > 0, overflow="fold")
+    model = ""
+    for answer in answers:
+        if answer.model != model:
+            model = answer.model
+            table.add_row(Text(model, style="bold"))
+        cells = list(_cells(answer))
+        table.add_row(*(cells[number] for number in kept))
+    return table
 
 
-def _row(
-    vram_gib: float,
-    card: ModelCard,
-    recipe: str,
-    path: Path,
-    verdict_of: Callable[[ModelCard, RunConfig], tuple[Verdict, bool]],
-) -> Row:
-    try:
-        config = parse(["--config", str(path)], model=card.name)
-    except LabError as error:
-        return Row(vram_gib, card.name, recipe, 0, None, 0, 0, "", None, problem=error.what)
-    row = (vram_gib, card.name, recipe, config.batch_size, config.forward_batch_size, config.test_batch_size,
-           config.train_window_size, config.precision)  # fmt: skip
-    try:
-        verdict, linear = verdict_of(card, config)
-    except LabError as error:
-        return Row(*row, None, problem=error.what)
-    return Row(*row, verdict, linear, config.precision != "fp32")
+def _cells(answer: Answer) -> Iterator[Text | str]:
+    config, verdict = answer.config, answer.verdict
+    yield f"  {answer.recipe}"
+    pieces = f"/{config.forward_batch_size}" if config and config.forward_batch_size else ""
+    yield f"{config.batch_size}{pieces}" if config else ""
+    if verdict is None:
+        yield from ("", "", Text("not judged", style="magenta"), "", "", "")
+        return
+    yield f"{verdict.train.point / GIB:.2f} {verdict.eval.point / GIB:5.2f}{'*' if answer.approximate else ''}"
+    yield bar(verdict.share, verdict.word)
+    yield Text(f"{verdict.word} {verdict.share:.0%}", style=COLOURS[verdict.word])
+    yield str(verdict.largest_batch)
+    yield "–" if answer.window is None else str(answer.window)
+    epoch = answer.duration.epoch if answer.duration else None
+    yield told_seconds(epoch.point) if epoch else "–"
 
 
-def bar(share: float, word: str) -> Text:
-    """A bar of `BAR` cells for the whole usable memory; what goes beyond it is an arrow."""
-    cells = min(round(share * BAR), BAR)
-    text = Text("█" * cells + "░" * (BAR - cells), style=COLOURS[word])
+def bar(share: float, word: str, cells: int = BAR) -> Text:
+    """A bar of `cells` for the whole usable memory; what goes beyond it is an arrow."""
+    full = min(round(share * cells), cells)
+    text = Text("█" * full + "░" * (cells - full), style=COLOURS[word])
     return text.append("▶" if share > 1 else " ")
 
 
-def render(rows: list[Row], console: Console, *, allowance: Allowance = PESSIMISTIC) -> None:
-    """Print the table of `plan` (made with the same `allowance`) for a person: 80 columns, levers and problems below."""
-    if not rows:
-        console.print("no recipes found")
-        return
-    vram_gib = rows[0].vram_gib
-    table = Table(
-        title=f"Will it train on a GPU with {vram_gib:.4g} GiB?",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-    )
-    wide = console.width >= 100  # a number must never be cut off; the bar may go
-    table.add_column("recipe", overflow="fold")
-    table.add_column("batch", justify="right", no_wrap=True)
-    table.add_column("GiB, train\nand eval", justify="right", no_wrap=True)
-    if wide:
-        table.add_column("of usable", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("largest\nbatch", justify="right", no_wrap=True)
-    model = ""
-    for row in rows:
-        if row.model != model:
-            model = row.model
-            table.add_row(Text(model, style="bold"))
-        cells = _cells(row)
-        table.add_row(*(cells if wide else [*cells[:3], *cells[4:]]))
-    console.print(table)
-    for remark, recipes in _remarks(rows).items():
-        console.print(Text.assemble((_grouped(recipes), "bold"), ": ", remark))
-    usable = usable_mib(vram_gib, allowance)
-    console.print(
-        f"{NOTE}. Usable {usable:.0f} MiB = {vram_gib:.4g} GiB - {allowance.sentence()}. "
-        f"comfortable: up to {COMFORTABLE:.0%} of usable; fits: up to {FITS:.0%}; tight: only as said above; no: not at all."
-        + (" *: autocast by the CPU's list of operations." if any(row.approximate for row in rows) else ""),
-        style="dim",
-        highlight=False,
-    )
-
-
-def _cells(row: Row) -> list[Text | str]:
-    name = f"  {row.recipe}"
-    if row.verdict is None:
-        return [name, str(row.batch or ""), "", "", Text("not judged", style="magenta"), ""]
-    verdict = row.verdict
-    batch = f"{row.batch}" if row.forward_batch is None else f"{row.batch}/{row.forward_batch}"
-    peaks = f"{verdict.train / 1024:.2f}  {verdict.eval / 1024:.2f}{'*' if row.approximate else ''}"
-    word = Text(f"{verdict.word} {verdict.share:.0%}", style=COLOURS[verdict.word])
-    return [name, batch, peaks, bar(verdict.share, verdict.word), word, str(verdict.largest_batch)]
-
-
-def _remarks(rows: list[Row]) -> dict[str, list[str]]:
-    """What is to be said about rows that do not fit or were not judged -> their recipes."""
-    remarks: dict[str, list[str]] = {}
-    for row in rows:
-        if row.verdict is None:
-            text = f"not judged: {row.problem}"
-        elif row.verdict.lever:
-            text = f"fits with {row.verdict.lever} ({row.verdict.note})"
+def remarks(answers: Sequence[Answer]) -> dict[str, list[str]]:
+    """What is to be said about recipes that do not fit or were not judged -> their names."""
+    found: dict[str, list[str]] = {}
+    for answer in answers:
+        verdict = answer.verdict
+        if verdict is None:
+            text = f"not judged: {answer.problem}"
+        elif verdict.lever:
+            text = f"fits with {verdict.lever} ({verdict.note})"
         else:
-            text = row.verdict.note
+            text = verdict.note
         if text:
-            remarks.setdefault(text, []).append(f"{row.model} {row.recipe}")
-    return remarks
+            found.setdefault(text, []).append(f"{answer.model} {answer.recipe}")
+    return found
 
 
-def _grouped(recipes: list[str]) -> str:
+def grouped(recipes: Sequence[str]) -> str:
     """ "model a, b; other c" of "model a", "model b", "other c"."""
     by_model: dict[str, list[str]] = {}
     for model, recipe in (name.split() for name in recipes):
         by_model.setdefault(model, []).append(recipe)
     return "; ".join(f"{model} {', '.join(names)}" for model, names in by_model.items())
+
+
+def card_name(question: Question) -> str:
+    """The card asked about, for a person."""
+    size = f"{question.budget.vram_gib:.4g} GiB"
+    return f"{question.card.name} ({size})" if question.card else f"a GPU with {size}"
+
+
+def footnote(answers: Sequence[Answer], question: Question) -> str:
+    """What the figures are."""
+    budget = question.budget
+    said = [
+        f"{NOTE}. Reserved memory, most likely value; the verdict takes the high end. Usable {budget.usable:.0f} MiB of "
+        f"{budget.vram_gib:.4g} GiB: {budget.sentence()}.",
+        WORDS,
+    ]
+    if any(answer.approximate for answer in answers):
+        said.append("*: autocast by the CPU's list of operations.")
+    if question.card is None:
+        said.append('Name your GPU for times: --gpu "RTX 3070".')
+    else:
+        said.append(f"Times: {TIMES}")
+    return " ".join(said)
+
+
+TIMES = "from counted work and the card's figures, with the levers named; one recipe alone (--model, --recipe) shows from-to."
+
+
+def render_one(answer: Answer, question: Question, console: Console) -> None:
+    """Print everything about one recipe."""
+    title = f"{answer.model} {answer.recipe} on {card_name(question)}"
+    verdict = answer.verdict
+    if verdict is None:
+        console.print(f"[bold]{title}[/]: not judged: {answer.problem}", highlight=False)
+        return
+    said = Text.assemble((title, "bold"), ": ", (verdict.word, f"bold {COLOURS[verdict.word]}"))
+    console.print(said.append(f", {verdict.share:.0%} of what the card can give"))
+    console.print(bar(verdict.share, verdict.word, 40))
+    if verdict.note:
+        console.print(Text(f"with {verdict.lever}: {verdict.note}" if verdict.lever else verdict.note))
+    for name, value in facts(answer, verdict):
+        console.print(Text.assemble((f"  {name:16}", "dim"), value))
+    if answer.options:
+        console.print()
+        console.print(_levers(answer, verdict))
+    console.print(footnote([answer], question), style="dim", highlight=False)
+
+
+def facts(answer: Answer, verdict: Verdict) -> Iterator[tuple[str, str]]:
+    """Name and sentence of each figure of an answer that has a verdict."""
+    config, host, choice = answer.config, answer.host, verdict.choice
+    if config is None or host is None:
+        raise ValueError("an answer without a verdict has no figures")
+    yield "training", f"{_from_to(verdict.train)}; {told(choice.train_before)} of it tensors, batch {config.batch_size}"
+    yield "evaluation", f"{_from_to(verdict.eval)}; {told(choice.eval_before)} of it tensors, batch {config.test_batch_size}"
+    yield "largest batch", f"{verdict.largest_batch} in training, {verdict.largest_eval_batch} in evaluation, all else as it is"
+    frames = config.train_window_size
+    if answer.window is None:
+        yield "longest window", f"{f'{frames} frames' if frames > 0 else 'whole clips'}, the only one"
+    else:
+        yield "longest window", f"{answer.window} frames, all else as it is (the recipe has {frames})"
+    if answer.duration is not None:
+        yield from answer.duration.facts()
+    if answer.measured is not None:
+        yield from (("measured here", said) for said in _measured(answer.measured))
+    store = "as large as the data" if host.store_mib is None else told(host.store_mib)
+    yield "host memory", f"{told(host.ram_mib)}; nothing in /dev/shm, as batches are made by threads"
+    yield "disk", f"store of the data {store}, run folder {told(host.run_mib)}"
+
+
+def _measured(measured: Measured) -> Iterator[str]:
+    for phase, figures in (("training", measured.train), ("evaluation", measured.eval)):
+        if figures is None:
+            yield f"{phase}: ran out of memory"
+        else:
+            peaks = f"{told(figures.reserved_mib)} reserved, {told(figures.allocated_mib)} allocated"
+            yield f"{phase}: {peaks}, {told_seconds(figures.seconds)} a batch"
+
+
+def _from_to(interval: Interval) -> str:
+    return f"{told(interval.point)} reserved, at most {told(interval.high)}"
+
+
+def _levers(answer: Answer, verdict: Verdict) -> Table:
+    table = Table(
+        title="Levers, the cheapest first", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
+    )
+    for name in ("setting", "train", "eval", "verdict", "numbers"):
+        table.add_column(name, no_wrap=name != "setting", justify="right" if name in ("train", "eval") else "left")
+    budget = verdict.budget
+    for option in answer.options:
+        share = budget.share(max(option.train, option.eval))
+        word = word_for(share, mendable=False)
+        train, evaluation = (f"{budget.reserved(peak).point / GIB:.2f}" for peak in (option.train, option.eval))
+        said = Text(f"{word} {share:.0%}", style=COLOURS[word])
+        table.add_row(option.flags or "as asked", train, evaluation, said, "change" if option.changes else "the same")
+    return table

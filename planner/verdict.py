@@ -1,65 +1,23 @@
-"""Four words for "does it fit?", and the lever that changes the answer.
+"""Four words for "does it fit?", and what changes the answer.
 
-First cut: the predicted peak is tensors only, so the card's memory is reduced by a stated, pessimistic allowance before
-the comparison, and the upper limit of "fits" leaves 8 % of the rest for the allocator's slack.
+The words judge the high end of what is predicted to be reserved on the card (`planner.budget`), so that what is called "fits"
+fits also where the GPU's kernels take the largest workspaces and the allocator loses most that was reckoned with.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from planner.levers import WINDOW, Costs, Settings, choose
+from planner.budget import COMFORTABLE, FITS, GIB, Budget, Interval
+from planner.levers import WINDOW, Choice, Costs, Settings, choose
 from planner.peak import Phase
-from shared_data.errors import UsageError
 
 Word = Literal["comfortable", "fits", "tight", "no"]
-COMFORTABLE, FITS = 0.80, 0.92
-"""Shares of the usable memory up to which these words hold; above, a recipe is "tight" if a lever makes it fit, else "no"."""
-NOTE = "prediction, first cut: tensors only + allowance"
 
 
-@dataclass(frozen=True)
-class Allowance:
-    """MiB of a card that tensors cannot have. Pessimistic until a calibration of the card says better.
-
-    driver      what the driver keeps of the nominal size (an 8 GiB card offers about 7.8)
-    context     CUDA context and kernels of torch
-    workspace   cuBLAS and cuDNN workspaces
-    """
-
-    driver: float = 256.0
-    context: float = 512.0
-    workspace: float = 512.0
-
-    @property
-    def total(self) -> float:
-        return self.driver + self.context + self.workspace
-
-    def sentence(self) -> str:
-        return (
-            f"{self.total:.0f} MiB allowance = {self.driver:.0f} driver + {self.context:.0f} CUDA context "
-            f"+ {self.workspace:.0f} cuBLAS/cuDNN workspace"
-        )
-
-
-PESSIMISTIC = Allowance()
-
-
-def usable_mib(vram_gib: float, allowance: Allowance = PESSIMISTIC) -> float:
-    """MiB for tensors on a card of `vram_gib`; raises `UsageError` where the allowance leaves nothing."""
-    usable = vram_gib * 1024 - allowance.total
-    if usable <= 0:
-        raise UsageError(
-            f"{vram_gib:g} GiB of GPU memory leaves nothing to train with: {allowance.sentence()}",
-            expected=f"more than {allowance.total / 1024:.2f} GiB",
-        )
-    return usable
-
-
-def word_for(peak: float, usable: float, *, mendable: bool) -> Word:
-    """The word for a peak of `peak` MiB in `usable` MiB, where `mendable` says that a lever would make it fit."""
-    share = peak / usable
+def word_for(share: float, *, mendable: bool) -> Word:
+    """The word for a `share` of the usable memory, where `mendable` says that levers would make it fit."""
     if share <= COMFORTABLE:
         return "comfortable"
     if share <= FITS:
@@ -69,29 +27,82 @@ def word_for(peak: float, usable: float, *, mendable: bool) -> Word:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer for one recipe on one card; MiB are predictions.
+    """The answer for one recipe on one card.
 
     word             the worse of training and evaluation
-    train, eval      predicted peaks at the recipe's batches
-    usable           what the card offers tensors
+    choice           the settings asked for, those that `--fit` would take, and the peaks of both in MiB of tensors
     largest_batch    clips per training step that still "fit" (0: none), and the same for evaluation
-    lever            what makes it fit, as settings to add, "" if it fits or nothing helps
-    note             what the lever changes, or why none helps
     """
 
     word: Word
-    train: float
-    eval: float
-    usable: float
+    budget: Budget
+    choice: Choice
     largest_batch: int
     largest_eval_batch: int
-    lever: str = ""
-    note: str = ""
+
+    @property
+    def train(self) -> Interval:
+        """MiB reserved in training as asked."""
+        return self.budget.reserved(self.choice.train_before)
+
+    @property
+    def eval(self) -> Interval:
+        """MiB reserved in evaluation as asked."""
+        return self.budget.reserved(self.choice.eval_before)
 
     @property
     def share(self) -> float:
-        """The larger peak as a share of the usable memory."""
-        return max(self.train, self.eval) / self.usable
+        """Of the usable memory, at the worse of both, the high end."""
+        return self.budget.share(max(self.choice.train_before, self.choice.eval_before))
+
+    @property
+    def lever(self) -> str:
+        """What makes it fit, as flags; "" if it fits as asked or nothing helps."""
+        return self.choice.flags if self.choice.fits else ""
+
+    @property
+    def note(self) -> str:
+        """What the levers change, or why none helps."""
+        if not self.choice.fits:
+            least = self.budget.card_for(max(self.choice.train, self.choice.eval))
+            return (
+                f"no lever is enough: {self.choice.flags or 'as it is'} would need a card of {least:.1f} GiB; "
+                f"take a larger card ({WINDOW})"
+            )
+        sentences = self.choice.sentences
+        if self.choice.settings.piece < self.choice.asked.piece and self.largest_batch:
+            sentences.append(f"or --batch-size {min(self.largest_batch, self.choice.asked.batch_size - 1)}")
+        return "; ".join(sentences)
+
+    @property
+    def changes_numbers(self) -> bool:
+        """Whether a lever that is needed changes the numbers of the run."""
+        return any(lever.changes for lever, _ in self.choice.levers)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; MiB."""
+        tensors = {"train": round(self.choice.train_before, 1), "eval": round(self.choice.eval_before, 1)}
+        return {
+            "word": self.word,
+            "share_of_usable": round(self.share, 4),
+            "usable_mib": round(self.budget.usable, 1),
+            "tensors_mib": tensors,
+            "allocated_mib": {phase: _rounded(self.budget.allocated(peak)) for phase, peak in tensors.items()},
+            "reserved_mib": {"train": _rounded(self.train), "eval": _rounded(self.eval)},
+            "largest_batch": self.largest_batch,
+            "largest_test_batch": self.largest_eval_batch,
+            "levers": self.choice.as_list() if self.choice.fits else [],
+            "note": self.note,
+        }  # fmt: skip
+
+
+def _rounded(interval: Interval) -> dict[str, float]:
+    return {"low": round(interval.low, 1), "point": round(interval.point, 1), "high": round(interval.high, 1)}
+
+
+def told(mib: float) -> str:
+    """`mib` MiB for a person: GiB, or MiB where there is not one GiB."""
+    return f"{mib / GIB:.2f} GiB" if mib >= GIB else f"{mib:.0f} MiB"
 
 
 class JudgedCosts(Costs, Protocol):
@@ -101,23 +112,9 @@ class JudgedCosts(Costs, Protocol):
         """The most clips within `room` MiB, of a training step or of an evaluation pass; 0 if not even one fits."""
 
 
-def judge(costs: JudgedCosts, vram_gib: float, asked: Settings, *, allowance: Allowance = PESSIMISTIC) -> Verdict:
-    """Whether training and evaluation as `asked` fit `vram_gib`, and the levers that `--fit` would pull if not."""
-    usable = usable_mib(vram_gib, allowance)
-    room = FITS * usable
-    choice = choose(costs, asked, room)
-    largest, largest_eval = costs.largest(asked, "train", room), costs.largest(asked, "eval", room)
-    levers, notes = "", ""
-    if choice.fits:
-        levers, sentences = choice.flags, choice.sentences
-        if choice.settings.piece < asked.piece and largest:
-            sentences.append(f"or --batch-size {min(largest, asked.batch_size - 1)}")
-        notes = "; ".join(sentences)
-    else:
-        least = max(choice.train, choice.eval) / FITS + allowance.total
-        notes = (
-            f"no lever is enough: {choice.flags or 'as it is'} would need a card of {least / 1024:.1f} GiB; "
-            f"take a larger card ({WINDOW})"
-        )
-    word = word_for(max(choice.train_before, choice.eval_before), usable, mendable=choice.fits)
-    return Verdict(word, choice.train_before, choice.eval_before, usable, largest, largest_eval, levers, notes)
+def judge(costs: JudgedCosts, budget: Budget, asked: Settings) -> Verdict:
+    """Whether training and evaluation as `asked` fit, and the levers that `--fit` would pull if not."""
+    choice = choose(costs, asked, budget.room())
+    largest, largest_eval = costs.largest(asked, "train", budget.room()), costs.largest(asked, "eval", budget.room())
+    share = budget.share(max(choice.train_before, choice.eval_before))
+    return Verdict(word_for(share, mendable=choice.fits), budget, choice, largest, largest_eval)

@@ -17,6 +17,9 @@ bytes      each storage that a call reads, once, as far as it is shown to the ca
 FLOPs      matrix: `torch.utils.flop_counter`'s formulas (two per multiply-add) for matrix products, convolutions, attention;
            the backward of a convolution is twice its forward, also with groups, where torch's own formula forgets them.
            other: one per element of the largest argument or result; `MOVES` only copy and count none.
+
+`Work` counts; `StepWork` is what was counted, by the name of the call: it can be kept in a file, and that of any batch follows
+from two.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass
+from types import MappingProxyType
 from typing import Any
 from unittest import mock
 
@@ -62,12 +67,84 @@ _ON_CPU = {
 }
 
 
+@dataclass(frozen=True)
+class Tally:
+    """What all calls of one name take together; bytes are those read and those written."""
+
+    calls: int = 0
+    bytes: int = 0
+    matrix_flops: int = 0
+    other_flops: int = 0
+
+
+NOTHING = Tally()
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """What one step, or one evaluation pass, asks of a device: a tally for each name of an aten call. Never changes."""
+
+    by_call: Mapping[str, Tally]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_call", MappingProxyType(dict(self.by_call)))
+
+    @property
+    def launches(self) -> int:
+        return sum(tally.calls for tally in self.by_call.values())
+
+    @property
+    def bytes(self) -> int:
+        return sum(tally.bytes for tally in self.by_call.values())
+
+    @property
+    def matrix_flops(self) -> int:
+        return sum(tally.matrix_flops for tally in self.by_call.values())
+
+    @property
+    def other_flops(self) -> int:
+        return sum(tally.other_flops for tally in self.by_call.values())
+
+    def as_dict(self) -> dict[str, list[int]]:
+        """For JSON: [calls, bytes, matrix FLOPs, other FLOPs] by name."""
+        return {name: list(astuple(tally)) for name, tally in self.by_call.items()}
+
+    @classmethod
+    def from_dict(cls, counts: Mapping[str, Iterable[int]]) -> StepWork:
+        """What `as_dict` gave; raises `ValueError` or `TypeError` for anything else."""
+        tallies = {}
+        for name, values in counts.items():
+            numbers = tuple(values)
+            if len(numbers) != 4 or any(type(number) is not int or number < 0 for number in numbers):
+                raise ValueError(f"{name}: {numbers!r} are not four counts")
+            tallies[name] = Tally(*numbers)
+        return cls(tallies)
+
+    @classmethod
+    def affine(cls, small: StepWork, n1: int, large: StepWork, n2: int, n: int) -> StepWork:
+        """That of `n` clips (or pieces) from those of `n1` and of `n2`, by a line for each number of each name.
+
+        What is equal in both, as launches are, stays as it is; no count falls below 0. Exact where a network treats clips alike.
+        Raises `ValueError` for `n1` equal to `n2`.
+        """
+        if n1 == n2:
+            raise ValueError(f"two counts at {n1} clips make no line")
+
+        def at(a: int, b: int) -> int:
+            return max(a + round((b - a) * (n - n1) / (n2 - n1)), 0)
+
+        pairs = {name: (small.by_call.get(name, NOTHING), large.by_call.get(name, NOTHING)) for name in small.by_call}
+        pairs |= {name: (NOTHING, tally) for name, tally in large.by_call.items() if name not in pairs}
+        return cls({name: Tally(*map(at, astuple(a), astuple(b))) for name, (a, b) in pairs.items()})
+
+
 class Work(TorchDispatchMode):
     """Counts the work on `device` of what runs inside; the module's docstring has the rules.
 
     read, written               bytes
     matrix_flops, other_flops   operations
     calls, moved                launches and bytes by the name of the aten call
+    counted                     all of it but the two directions of bytes, by the name of the aten call
 
     >>> with Work() as work:
     ...     model(clips).sum().backward()
@@ -77,13 +154,30 @@ class Work(TorchDispatchMode):
     def __init__(self, device: str = "meta") -> None:
         super().__init__()
         self.device = device
-        self.read = self.written = self.matrix_flops = self.other_flops = 0
+        self.read = self.written = 0
         self.calls: Counter[str] = Counter()
         self.moved: Counter[str] = Counter()
+        self._matrix: Counter[str] = Counter()
+        self._other: Counter[str] = Counter()
 
     @property
     def launches(self) -> int:
         return self.calls.total()
+
+    @property
+    def matrix_flops(self) -> int:
+        return self._matrix.total()
+
+    @property
+    def other_flops(self) -> int:
+        return self._other.total()
+
+    @property
+    def counted(self) -> StepWork:
+        """What has run so far."""
+        return StepWork(
+            {name: Tally(n, self.moved[name], self._matrix[name], self._other[name]) for name, n in self.calls.items()}
+        )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -131,12 +225,12 @@ class Work(TorchDispatchMode):
         if packet is aten.convolution_backward:
             gradient, x, weight, transposed, mask = args[0], args[1], args[2], args[7], args[10]
             forward = conv_flop_count(list(x.shape), list(weight.shape), list(gradient.shape), transposed)
-            self.matrix_flops += forward * (mask[0] + mask[1])
+            self._matrix[name] += forward * (mask[0] + mask[1])
         elif packet in flop_registry:
-            self.matrix_flops += flop_registry[packet](*args, **kwargs, **{_RESULT: result})
+            self._matrix[name] += flop_registry[packet](*args, **kwargs, **{_RESULT: result})
         elif name not in MOVES:
             every = (*args, *kwargs.values(), result)
-            self.other_flops += max(sum(tensor.numel() for tensor in self._tensors(value)) for value in every)
+            self._other[name] += max(sum(tensor.numel() for tensor in self._tensors(value)) for value in every)
 
     def _tensors(self, values: Any) -> list[torch.Tensor]:
         return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor) and leaf.device.type == self.device]

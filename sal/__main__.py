@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 from engine import models
 from engine.launch import guarded
 from sal import data, ensemble, verbs
+from sal.calibrate import calibrate
+from sal.doctor import doctor
 from sal.models import list_models
 from sal.new import new
+from sal.plan import plan
 from sal.train import launch
 from shared_data.errors import UsageError, nearest
 
@@ -35,8 +38,9 @@ VERBS: dict[str, tuple[Verb, str]] = {
     "demo": (verbs.typed(verbs.demo), "the whole way from a file to a report, in minutes"),
     "data": (data.run, "check | prepare | convert | import | info | show: look at a data file, convert it, draw a clip"),
     "models": (verbs.typed(list_models), "the models: paper, size, operations, streams, published accuracies, recipes"),
-    "plan": (verbs.typed(verbs.plan), "which models and recipes fit a GPU's memory"),
-    "doctor": (verbs.typed(verbs.doctor), "what this machine is and what is wrong with it"),
+    "plan": (verbs.typed(plan), "can my GPU run it, how fast, with which settings: sal plan --gpu \"RTX 3070\""),
+    "calibrate": (verbs.typed(calibrate), "measure this GPU in two minutes, for predictions that are closer"),
+    "doctor": (verbs.typed(doctor), "what this machine is and what is wrong with it"),
     "parity": (verbs.typed(verbs.parity), "compare with numbers recorded from the official code"),
     "ensemble": (ensemble.run, "sum the logits of several runs: sal ensemble RUN... --official"),
     "new": (verbs.typed(new), "write the folder and the Dockerfile of a new model: sal new my_gcn"),
@@ -55,7 +59,7 @@ def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print("usage: sal VERB …   (sal VERB --help)\n")
         for name, (_, text) in VERBS.items():
-            print(f"  {name:8} {text}")
+            print(f"  {name:9} {text}")
         return 0
     verb, *rest = words
     if verb not in VERBS:

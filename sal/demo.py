@@ -16,15 +16,20 @@ def run(data: Path | None, work_dir: Path, epochs: int) -> int:
     import torch
 
     from engine.environment import machine_line
+    from engine.errors import WorkDirError
     from sal.train import launch
     from shared_data.check import check
 
     console = Console()
-    console.rule("[bold]1  this machine", align="left")
-    console.print(machine_line(), highlight=False)
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkDirError(f"cannot write the work folder: {error.strerror}", where=str(work_dir)) from error
+    console.rule("[bold]1  which models fit", align="left")
+    _show_plan(console, work_dir)
 
-    console.rule("[bold]2  which models fit", align="left")
-    _show_plan(console)
+    console.rule("[bold]2  this machine", align="left")
+    console.print(machine_line(), highlight=False)
 
     console.rule("[bold]3  the data", align="left")
     file = data or _own_data(work_dir, console)
@@ -43,32 +48,23 @@ def run(data: Path | None, work_dir: Path, epochs: int) -> int:
     return launch(flags, model=MODEL, phase="train", prog="sal demo")
 
 
-def _show_plan(console: Console) -> None:
+def _show_plan(console: Console, work_dir: Path) -> None:
+    """The GPU here, or one with 8 GiB; the answers also as a page."""
     import torch
 
-    from engine import models
-    from planner.table import plan, render
+    from sal.plan import plan
 
-    if torch.cuda.is_available():
-        vram = torch.cuda.get_device_properties(0).total_memory / 2**30
-        console.print(f"GPU memory: {vram:.1f} GiB", highlight=False)
-    else:
-        vram = 8.0
+    if not torch.cuda.is_available():
         console.print("no GPU here, so the question is asked for one with 8 GiB", highlight=False)
-    render(plan(vram, models.discover()), console)
+    plan(html=work_dir / "plan.html")
 
 
 def _own_data(work_dir: Path, console: Console) -> Path:
     """A small NTU-shaped file of made-up, learnable actions; written once."""
-    from engine.errors import WorkDirError
     from shared_data.synthetic import write_synthetic
 
     file = work_dir / "synthetic_actions.npz"
     if not file.exists():
-        try:
-            work_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise WorkDirError(f"cannot write the work folder: {error.strerror}", where=str(work_dir)) from error
         console.print(f"no data given: writing made-up actions to {file}", highlight=False, soft_wrap=True)
         write_synthetic(file, classes=10, train_per_class=32, test_per_class=12)
     return file

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from engine.launch import guarded, run
+from shared_data.errors import LabError
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
+    from engine.errors import OutOfMemoryError
 
 
 def main(model: str, argv: Sequence[str] | None = None) -> int:
@@ -21,19 +25,66 @@ def main(model: str, argv: Sequence[str] | None = None) -> int:
 def launch(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = "sal train") -> int:
     """Parse, fit where asked, then train or test; returns 0 or raises."""
     from engine.config import parse
+    from engine.errors import OutOfMemoryError
     from engine.runfolder import FIT
+    from planner.expectation import expect
 
-    config, said, keep = parse(argv, model=model, phase=phase, prog=prog), given(argv), {}
+    wished, said = parse(argv, model=model, phase=phase, prog=prog), given(argv)
     if "fit" not in said:
-        config = _as_begun(config)
+        wished = _as_begun(wished)
+    config, keep, lines = wished, {}, []
     if config.fit:
         from planner.fit import fitted
 
         choice = fitted(config, said)
-        config, keep[FIT] = choice.config, choice.record
-        for line in choice.lines:
-            print(line, flush=True)
-    return run(config, keep)
+        config, keep[FIT], lines = choice.config, choice.record, choice.lines
+    try:
+        return run(config, keep, lines=lines, expect=expect)
+    except OutOfMemoryError as error:
+        full = error
+    verb = prog if prog.endswith("main.py") else f"sal {config.phase} {model}".rstrip()
+    raise _with_advice(full, config, wished, said, shlex.join([*verb.split(), *argv]))
+
+
+def _with_advice(error: OutOfMemoryError, config: RunConfig, wished: RunConfig, said: set[str], command: str) -> OutOfMemoryError:
+    """`error` with the command that is predicted to fit; as it is where nothing can be predicted.
+
+    config   what ran
+    wished   what was asked for, before any `--fit`
+    said     the keys that `command` sets itself
+    """
+    from engine.assembly import choose_device
+    from engine.memory import TRAINING, counted
+    from planner.expectation import advice
+    from planner.levers import WINDOW
+
+    device = choose_device(config.device)
+    if not counted(device):
+        return error
+    try:
+        found = advice(config, wished, said, device, evaluation=error.where != TRAINING)
+    except LabError:
+        return error
+    if not found.flags:
+        return error
+    if not found.fits:
+        expected = "\n            ".join([f"nothing is predicted to be enough; nearest: {found.flags}", *found.lines])
+        other = f"a larger GPU, or a smaller --batch-size; {WINDOW}"
+        return type(error)(error.what, where=error.where, expected=expected, next_step=other)
+    words = [command, *(["--fit ''"] if config.fit else []), found.flags, *_to_go_on(config, found.again)]
+    return type(error)(error.what, where=error.where, next_step="\n            ".join([" ".join(words), *found.lines]))
+
+
+def _to_go_on(config: RunConfig, changed: AbstractSet[str]) -> list[str]:
+    """What a command needs so that it goes on with the run of `config`, though it has `changed` these settings."""
+    from dataclasses import fields
+
+    from engine.assembly import work_dir
+
+    if config.phase != "train" or not (work_dir(config) / "checkpoints" / "last.safetensors").exists():
+        return []
+    another = any(field.name in changed and not field.metadata["volatile"] for field in fields(config))
+    return [*(["--resume auto"] if config.resume == "never" else []), *(["--force"] if another and not config.force else [])]
 
 
 def _as_begun(config: RunConfig) -> RunConfig:

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
-
-from engine import models
 from sal import signature
-from sal.printing import print_json
 
 
 def typed(function: Callable[..., int], word: str = "") -> Callable[[list[str]], int]:
@@ -19,43 +15,6 @@ def typed(function: Callable[..., int], word: str = "") -> Callable[[list[str]],
 
 def _word(function: Callable[..., int]) -> str:
     return function.__name__.removeprefix("list_").replace("_", " ")
-
-
-def plan(model: str | None = None, /, *, vram: float = 8.0) -> int:
-    """Which models and recipes fit into a GPU's memory; needs no GPU.
-
-    Args:
-        model: one model only.
-        vram: memory of the GPU in GiB.
-    """
-    from planner.table import plan as make_plan
-    from planner.table import render
-
-    render(make_plan(vram, models.discover(), [model] if model else None), Console())
-    return 0
-
-
-def doctor(json: bool = False) -> int:
-    """Say what this machine is and what would keep a run from working; exit 1 if anything would.
-
-    Args:
-        json: print one JSON object.
-    """
-    from engine.environment import describe, findings, machine_line
-
-    found = findings()
-    if json:
-        print_json({"environment": describe(), "findings": [finding._asdict() for finding in found]})
-    else:
-        console = Console()
-        console.print(machine_line(), highlight=False)
-        if not found:
-            console.print("nothing found that would keep a run from working")
-        for finding in found:
-            console.print(f"[bold]{finding.severity:8}[/] {finding.code}: {finding.message}", highlight=False)
-            if finding.fix:
-                console.print(f"         fix: {finding.fix}", highlight=False)
-    return int(any(finding.severity == "error" for finding in found))
 
 
 def parity(fixtures: list[Path]) -> int:

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Does this model work in this environment? Runs inside the image, and natively:
 
-    python3 smoke_tests/smoke.py --model ctrgcn [--device cpu] [--data FILE]
+    python3 smoke_tests/smoke.py --model ctrgcn [--device cpu] [--data FILE] [--vram-limit 8]
 
 Builds the model as the [smoke] table of its model.toml says, checks forward, backward, optimizer step, save, load, parameter
 count and the loss on fixed weights and clips, then trains one epoch through the model's own main.py on a small synthetic file
-(and on FILE). The last line on stdout is JSON of kind "smoke_result" with every assertion by name.
+(and on FILE). With --vram-limit it also says whether the model's main recipe fits a GPU of that many GiB (`vram.py`). The last
+line on stdout is JSON of kind "smoke_result" with every assertion by name.
 Exit codes: 0 all assertions hold, 1 one does not, 2 wrong arguments, 78 a wrong [smoke] table, else docs/exit-codes.md.
 """
 
@@ -201,23 +202,29 @@ def measured(device: str) -> dict[str, Any]:
         },
         "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
         "peak_rss_bytes": peak * (1 if sys.platform == "darwin" else 1024),
-        "peak_cuda_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else None,
     }
 
 
-def smoke(model: str, device: str, data: Path | None) -> int:
-    """Run everything, print the result line; returns the exit code."""
+def smoke(model: str, device: str, data: Path | None, vram_limit: float | None = None) -> int:
+    """Run everything, print the result line; returns the exit code. `vram_limit`: GiB of the card asked about."""
     from engine import models
     from shared_data.errors import MissingInputError
+    from smoke_tests import vram
 
     started = time.monotonic()
     if data is not None and not data.exists():
         raise MissingInputError(f"no data file {data}", next_step="mount it with smoke_test_all.py --data FILE")
     card = models.find(model)
     spec = table(card)
+    budget = None if vram_limit is None else vram.budget(vram_limit, device)
     with tempfile.TemporaryDirectory(dir=WORK_DIR if WORK_DIR.is_dir() else None, prefix="smoke-") as name:
         holds, figures = check_network(card, spec, device, Path(name))
+        figures |= vram.own_peaks(device)
         holds |= check_training(card, spec, device, data, Path(name))
+    if budget is not None:
+        figures["vram"] = judged = vram.judged(card, budget, device)
+        holds |= vram.assertions(judged)
+        print(f"{judged['recipe']} on {vram_limit:g} GiB: {judged['word']} {judged['reason']}".rstrip(), flush=True)
     result = {
         "kind": "smoke_result",
         "model": card.name,
@@ -237,13 +244,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="folder of models/")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda:N")
     parser.add_argument("--data", type=Path, help="also train on this data file")
+    parser.add_argument("--vram-limit", type=float, metavar="GIB", help="also judge the model's main recipe on such a GPU")
     given = parser.parse_args(argv)
 
     # One thread, for main.py too: the clips are few, and threads that wait for a busy core take many times as long.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from engine.launch import guarded
 
-    return guarded(lambda: smoke(given.model, given.device, given.data))
+    return guarded(lambda: smoke(given.model, given.device, given.data, given.vram_limit))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)  # the repository, not this folder
 
-from engine.environment import describe, findings  # noqa: E402
-
-SUBJECTS = ("gpu", "no-gpu", "torch", "driver")  # how the codes of the findings begin that are about GPUs
+from engine.environment import describe  # noqa: E402
+from engine.gpus import findings  # noqa: E402
 
 
 def main() -> int:
@@ -24,8 +23,7 @@ def main() -> int:
     for number, gpu in enumerate(machine["gpus"]):
         print(f"  {number}: {gpu['name']}, {gpu['memory_gib']} GiB, compute capability {gpu['capability']}")
     for finding in findings():
-        if finding.code.startswith(SUBJECTS):
-            print(f"{finding.severity}: {finding.message}\n  next: {finding.fix}")
+        print(f"{finding.severity}: {finding.message}\n  next: {finding.fix}")
     return 0
 
 

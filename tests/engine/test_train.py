@@ -249,3 +249,45 @@ def test_a_run_goes_on_with_the_classes_it_began_with(finished: Path, quick: lis
     shutil.copytree(finished, folder)
     done = subprocess.run(command(quick, other, folder), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 73 and "other clips" in done.stderr, done.stderr
+
+
+def test_a_finished_run_says_how_it_gets_more_epochs(finished: Path, tiny_data: Path, quick: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    words = command(quick, tiny_data, folder)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    flags = done.stdout.split("for more epochs: ")[1].split(",")[0].split()
+    assert "--force" in flags
+    flags[flags.index("--num-epoch") + 1] = "3"
+    again = subprocess.run([*words, *flags], capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "goes on at epoch 3" in again.stdout
+    assert [e["epoch"] for e in read_log(folder / "log.jsonl") if e["event"] == "eval"] == [0, 1, 2]
+
+
+def test_stopped_while_the_honest_test_set_is_scored_keeps_the_last_weights(
+    monkeypatch: pytest.MonkeyPatch, tiny_data: Path, quick: list[str], tmp_path: Path
+) -> None:
+    """By then the network holds the validation's choice, which must not be saved as the state of the run."""
+    from rich.console import Console
+
+    from engine import train as trainer
+    from engine.config import parse
+    from engine.errors import Interrupted
+
+    words = [*quick, "--max-clips", "12", "--data", str(tiny_data), "--work-dir", str(tmp_path / "run"), "--protocol", "honest"]
+    last, stopped = tmp_path / "run/checkpoints/last.safetensors", []
+
+    def other_weights(file: Path, model: torch.nn.Module, *_: object) -> None:
+        """In the place of the best ones, and Ctrl-C right after them."""
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        stopped.append(last.read_bytes())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(trainer, "load_weights", other_weights)
+    with pytest.raises(Interrupted):
+        trainer.train(parse(words, model="ctrgcn"), Console(quiet=True))
+    assert stopped == [last.read_bytes()]

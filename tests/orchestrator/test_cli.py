@@ -75,9 +75,47 @@ def test_gpus(checkout, engine):
     assert job.gpu == "2" and job.command[-2:] == ["--device", "cuda:0"]
 
 
+def vram(**changed):
+    """What a container says of GPU memory."""
+    return {
+        "limit_gib": 8.0, "recipe": "ntu60_xsub", "batch": 64, "word": "comfortable", "reason": "", "usable_mib": 7424.0,
+        "predicted_mib": {"train": 2542.0, "eval": 925.6}, "interval": {"train": [2204.1, 3313.7], "eval": [721.2, 1504.5]},
+        "measured_allocated_mib": None, "measured_reserved_mib": None, "measured_note": "not measured (no GPU)", **changed,
+    }  # fmt: skip
+
+
+def test_gpu_memory_is_asked_about_and_shown(checkout, engine, capsys):
+    tight = vram(word="tight", reason="fits with --test-batch-size 64 (no number changes)", batch=128,
+                 measured_allocated_mib=6012.3, measured_reserved_mib=6420.0, measured_note="")  # fmt: skip
+    no = vram(word="no", reason="no lever is enough: it would need a card of 21.3 GiB")
+    engine.verdicts = (
+        Verdict("ctrgcn", True, "passed", result={"vram": tight}),
+        Verdict("hypergcn", False, "ntu60_xsub on 8 GiB of GPU memory: no; no lever is enough", result={"vram": no}),
+    )
+    file = checkout / "out.json"
+    assert cli.main(["--vram-limit", "8", "--json", str(file)]) == 1
+    assert engine.plan.vram_limit == 8.0 and engine.plan.gpu is None
+    assert list(job_of(engine.plan, "ctrgcn").command[-2:]) == ["--vram-limit", "8"]
+    out = " ".join(capsys.readouterr().out.split())
+    for words in ("on 8 GiB of GPU memory", "2542 (2204 to 3314)", "926 (721 to 1504)", "6012 allocated, 6420 reserved", "tight",
+                  "ctrgcn: fits with --test-batch-size 64", "not measured (no GPU)", "no lever is enough"):  # fmt: skip
+        assert words in out, words
+    assert [entry["result"]["vram"]["word"] for entry in json.loads(file.read_text())] == ["tight", "no"]
+
+
+def test_nothing_of_gpu_memory_unless_asked(checkout, engine, capsys):
+    engine.verdicts = (Verdict("ctrgcn", True, "passed", result={"assertions": {"forward": True}}),)
+    cli.main(["ctrgcn"])
+    assert "GPU memory" not in capsys.readouterr().out
+    assert "--vram-limit" not in job_of(engine.plan, "ctrgcn").command
+
+
 @pytest.mark.parametrize(
     ("argv", "word", "code"),
     [
+        (["--vram-limit", "0"], "not above 0", 2),
+        (["--vram-limit", "inf"], "no size", 2),
+        (["--vram-limits", "8"], "did you mean --vram-limit?", 2),
         (["ctrgc"], "did you mean ctrgcn?", 2),
         (["bare"], "no dockerfiles/bare.Dockerfile", 2),
         (["--use-gpu"], "did you mean --use-gpus?", 2),

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from engine import models
-from smoke_tests import fingerprint, smoke
+from engine.config import parse
+from orchestrator.verdict import VRAM_KEYS, Finished
+from orchestrator.verdict import judge as judge_container
+from planner.costs import asked_of, costs_of, size_of
+from planner.verdict import judge
+from shared_data.errors import UsageError
+from smoke_tests import fingerprint, smoke, vram
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = list(models.discover())
@@ -90,6 +98,103 @@ def test_the_whole_script_on_a_real_file(tiny_data):
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["kind"] == "smoke_result" and result["assertions"]["trains"] and result["assertions"]["trains_on_data"]
     assert result["peak_rss_bytes"] > 2**26 and result["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [("ctrgcn", "ntu60_xsub"), ("hypergcn", "base_ntu60_xsub"), ("skateformer", "ntu60_xsub"), ("baselines", "mlp")],
+)
+def test_the_main_recipe_of_a_model(name, recipe):
+    assert vram.main_recipe(models.find(name)) == recipe
+
+
+KEYS = {"limit_gib", "recipe", "batch", "word", "reason", "predicted_mib", "interval", "predicted_allocated_mib", "usable_mib",
+        "measured_allocated_mib", "measured_reserved_mib", "measured_note"}  # fmt: skip
+
+
+def test_gpu_memory_is_the_planners_prediction():
+    card = models.find("ctrgcn")
+    config = parse(["--config", str(card.recipe("ntu60_xsub"))], model="ctrgcn")
+    budget = vram.budget(8.0, "cpu")
+    expected = judge(costs_of(card, config, size_of("ntu60")), budget, asked_of(config))
+    said = vram.judged(card, budget, "cpu")
+    assert set(said) == KEYS == VRAM_KEYS | {"predicted_allocated_mib"}
+    assert (said["limit_gib"], said["recipe"], said["batch"], said["word"]) == (8.0, "ntu60_xsub", 64, expected.word)
+    assert said["predicted_mib"] == {"train": round(expected.train.point, 1), "eval": round(expected.eval.point, 1)}
+    for phase, (low, high) in said["interval"].items():
+        assert low <= said["predicted_allocated_mib"][phase] <= said["predicted_mib"][phase] <= high
+    assert said["measured_allocated_mib"] is None and said["measured_reserved_mib"] is None
+    assert said["measured_note"] == "not measured (no GPU)"
+    assert vram.assertions(said) == {"fits_vram_limit": True, "measured_within_vram_limit": True}
+
+
+@pytest.mark.parametrize(("room", "word", "words"), [(1.0, "no", "no lever is enough"), (30.0, "tight", "fits with --test")])
+def test_a_card_that_is_too_small_has_its_reason(room, word, words):
+    """Cards on which `room` MiB of tensors would just fit."""
+    gib = vram.budget(8.0, "cpu").card_for(room)
+    said = vram.judged(models.find("baselines"), vram.budget(gib, "cpu"), "cpu")
+    assert said["word"] == word and words in said["reason"]
+    assert vram.assertions(said)["fits_vram_limit"] is (word == "tight")
+
+
+@pytest.mark.parametrize("limit", [0.1, -8.0, math.nan, math.inf])
+def test_a_limit_that_leaves_nothing_is_refused(limit):
+    with pytest.raises(UsageError):
+        vram.budget(limit, "cpu")
+
+
+def test_what_is_measured_on_a_gpu(monkeypatch):
+    """A GPU played by the CPU, whose allocator says more with each phase."""
+
+    class Gpu:
+        torch = torch.device("cpu")
+        reset_count = 0
+
+        def __init__(self, number):
+            assert number == 3
+
+        def release(self): ...
+
+        def reset(self):
+            Gpu.reset_count += 1
+
+        def peaks(self):
+            return 100.0 * Gpu.reset_count, 120.0 * Gpu.reset_count
+
+        def seconds(self, work):
+            work()
+            return 1.0
+
+    monkeypatch.setattr("planner.measure.Gpu", Gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Example RTX")
+    said = vram.judged(models.find("baselines"), vram.budget(8.0, "cuda:3"), "cuda:3")
+    assert (said["measured_allocated_mib"], said["measured_reserved_mib"], said["measured_note"]) == (200.0, 240.0, "")
+    assert vram.assertions(said) == {"fits_vram_limit": True, "measured_within_vram_limit": True}
+    more = {**said, "measured_reserved_mib": said["usable_mib"] + 1}
+    assert vram.assertions(more) == {"fits_vram_limit": True, "measured_within_vram_limit": False}
+    assert vram.assertions({**more, "word": "tight"})["measured_within_vram_limit"] is True  # as said: not without its levers
+
+
+def test_a_gpu_that_runs_out_of_memory_is_said(monkeypatch):
+    monkeypatch.setattr("planner.measure.Gpu", lambda number: None)
+    monkeypatch.setattr("planner.measure.measured_phase", lambda *_, **__: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Example RTX")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=4 << 30))
+    said = vram.judged(models.find("baselines"), vram.budget(8.0, "cuda:0"), "cuda:0")
+    assert (
+        said["measured_reserved_mib"] is None and said["measured_note"] == "not measured: out of memory on this GPU of 4096 MiB"
+    )
+
+
+def test_the_whole_script_about_gpu_memory():
+    done = run("baselines", "--vram-limit", "8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    verdict = judge_container("baselines", Finished(0, False, False, 1.0, done.stdout + done.stderr), timeout=600, memory="4g",
+                              vram=True)  # fmt: skip
+    assert verdict.passed, verdict.reason
+    assert verdict.result["vram"]["word"] == "comfortable" and verdict.result["peak_cuda_reserved_bytes"] is None
+    done = run("baselines", "--vram-limit", "0.1")
+    assert done.returncode == 2 and "leaves nothing" in done.stderr
 
 
 def test_a_main_that_fails_fails_the_test(tmp_path):

@@ -11,8 +11,8 @@ from orchestrator.verdict import Finished, failed_assertions, judge, result_line
 GOOD = json.dumps({"kind": "smoke_result", "assertions": {"forward": True, "loss_error": True}, "note": "ERROR: none"})
 
 
-def verdict(log: str = GOOD, *, exit_code: int = 0, oom_killed: bool = False, timed_out: bool = False):
-    return judge("m", Finished(exit_code, oom_killed, timed_out, 1.5, log), timeout=7, memory="1g")
+def verdict(log: str = GOOD, *, exit_code: int = 0, oom_killed: bool = False, timed_out: bool = False, vram: bool = False):
+    return judge("m", Finished(exit_code, oom_killed, timed_out, 1.5, log), timeout=7, memory="1g", vram=vram)
 
 
 def test_all_conditions_hold():
@@ -73,3 +73,54 @@ def test_the_last_result_line_counts_and_others_are_ignored():
 
 def test_only_true_holds():
     assert failed_assertions({"assertions": {"a": 1, "b": "yes", "c": True}}) == ["a", "b"]
+
+
+def judged(word: str, reason: str, *, others: bool = True, **changed):
+    """The result line of a container that was asked about 8 GiB."""
+    vram = {
+        "limit_gib": 8.0, "recipe": "ntu60_xsub", "batch": 64, "word": word, "reason": reason, "usable_mib": 7424.0,
+        "predicted_mib": {"train": 9000.0, "eval": 900.0}, "interval": {"train": [8000.0, 9900.0], "eval": [800.0, 990.0]},
+        "measured_allocated_mib": None, "measured_reserved_mib": None, "measured_note": "not measured (no GPU)", **changed,
+    }  # fmt: skip
+    reserved = vram["measured_reserved_mib"]
+    holds = {
+        "forward": others,
+        "fits_vram_limit": word != "no",
+        "measured_within_vram_limit": not (reserved and reserved > 7424.0),
+    }
+    return json.dumps({"kind": "smoke_result", "assertions": holds, "vram": vram})
+
+
+def test_a_recipe_that_does_not_fit_fails_with_the_planners_reason():
+    line = judged("no", "no lever is enough: --recompute blocks would need a card of 21.3 GiB")
+    result = verdict(line, exit_code=1, vram=True)
+    assert not result.passed
+    assert result.reason == (
+        "ntu60_xsub on 8 GiB of GPU memory: no; no lever is enough: --recompute blocks would need a card of 21.3 GiB"
+    )
+    assert result.next_step and result.result["vram"]["word"] == "no"
+
+
+@pytest.mark.parametrize("word", ["comfortable", "fits", "tight"])
+def test_every_other_word_passes(word):
+    assert verdict(judged(word, ""), vram=True).passed
+
+
+def test_a_measurement_that_gives_the_lie_to_a_prediction_fails():
+    line = judged("fits", "", measured_allocated_mib=7000.0, measured_reserved_mib=7600.0, measured_note="")
+    result = verdict(line, exit_code=1, vram=True)
+    assert not result.passed and "7600 MiB were measured" in result.reason and "7424" in result.reason
+    assert "sal calibrate" in result.next_step
+
+
+def test_gpu_memory_does_not_hide_another_failure():
+    result = verdict(judged("no", "no lever", others=False), exit_code=1, vram=True)
+    assert "forward" in result.reason and "fits_vram_limit" in result.reason
+
+
+def test_an_image_that_knows_nothing_of_gpu_memory():
+    usage = "smoke.py: error: unrecognized arguments: --vram-limit 8"
+    for log, code in ((usage, 2), (GOOD, 0), (GOOD.replace('"note"', '"vram": {"word": "fits"}, "note"'), 0)):
+        result = verdict(log, exit_code=code, vram=True)
+        assert not result.passed and "rebuild" in result.next_step, log
+    assert verdict(GOOD).passed

@@ -14,7 +14,8 @@ from engine.step import Precision
 from layers.device import as_if_on_gpu, on_gpu
 from layers.recompute import Level, normalised, segment
 from planner.lifetimes import Lifetimes, rounded
-from planner.peak import MIB, Phase, Steps, StepSettings, TooFewValues, predict
+from planner.peak import MIB, Kernels, Phase, Steps, StepSettings, TooFewValues, predict
+from planner.tracing import Task
 from shared_data.errors import LabError
 
 SHAPE = (1, 1, 16, 1)
@@ -372,7 +373,71 @@ def test_agrees_with_torchs_own_tracker_on_real_tensors(name: str) -> None:
         else torch.optim.AdamW(model.parameters(), foreach=True)
     )
     predicted = predict(SmallGraphNet, CLIP, 60, optimizer=name).trace("train", 32, None) * MIB
-    assert predicted == pytest.approx(_tracked_by_torch(model, optimizer, 32), rel=0.01)
+    tracked = _tracked_by_torch(model, optimizer, 32)
+    assert predicted == pytest.approx(tracked, rel=0.01)
+    on_cpu = Steps(SmallGraphNet, CLIP, 60, StepSettings(optimizer=name), kernels="cpu")
+    assert on_cpu.peak("train", 32, recompute="none") * MIB == pytest.approx(tracked, rel=0.01)
+
+
+@pytest.mark.parametrize("recompute", get_args(Level))
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_law_is_exact_also_in_pieces(recompute: Level, precision: Precision) -> None:
+    steps = Steps(Blocks, CLIP, 60)
+    law = steps.law(precision=precision, recompute=recompute)
+    assert law.linear and law.deviation == 0
+    for batch in (3, 7, 100, 511):
+        assert law.peak(batch) == law.trace("train", batch, None)
+        assert law.peak(batch, "eval") == law.trace("eval", batch, None)
+    for batch, piece in ((64, 16), (60, 3), (100, 7), (24, 16), (5, 1)):
+        assert law.peak(batch, micro_batch=piece) == law.trace("train", batch, piece)
+
+
+def test_a_law_is_asked_for_no_more_traces_than_three() -> None:
+    steps = Steps(SmallGraphNet, CLIP, 60)
+    traced: list[int] = []
+    original = steps._trace
+    steps._trace = lambda task: (traced.append(task.batch), original(task))[1]  # type: ignore[method-assign,func-returns-value]
+    peaks = [steps.peak("train", batch) for batch in range(40, 80)]
+    assert sorted(traced) == [2, 32, 40]
+    assert all(small < large for small, large in itertools.pairwise(peaks))
+
+
+def test_only_a_batch_too_small_for_batch_norm_does_not_fit_for_another_reason() -> None:
+    class Picky(nn.Module):
+        """Memory grows with the square, and batches above 100 are not taken."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = PairwiseClips()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) > 100:
+                raise RuntimeError("too many clips for this network")
+            return self.net(x)
+
+    with pytest.raises(LabError, match="too many clips"):
+        predict(Picky, SHAPE, 10).largest_batch(10_000)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 8])
+@pytest.mark.parametrize("phase", ["train", "eval"])
+def test_work_between_two_counts_is_what_would_be_counted(phase: Phase, micro_batch: int | None) -> None:
+    steps = Steps(SmallGraphNet, CLIP, 60)
+    reckoned = steps.work(48, phase=phase, micro_batch=micro_batch)
+    task = Task(phase, 48, "fp32", "cheap", micro_batch if phase == "train" else None)
+    assert dict(reckoned.by_call) == dict(steps._counted(task).by_call)
+    assert reckoned.matrix_flops > 0
+
+
+def test_a_cpu_has_other_kernels_and_recomputes_as_asked() -> None:
+    class Dropped(SmallGraphNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(nn.functional.dropout(x * self.graph[0, 0], 0.5, self.training))
+
+    cuda, cpu = (Steps(Dropped, CLIP, 60, kernels=kernels).law(recompute="none") for kernels in get_args(Kernels))
+    more = (cpu.train.slope - cuda.train.slope) * MIB / math.prod(CLIP)
+    assert more == pytest.approx(3)  # a mask of 4 bytes in place of 1
+    assert cpu.eval.slope == cuda.eval.slope
 
 
 class Attention(nn.Module):

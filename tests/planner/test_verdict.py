@@ -1,15 +1,21 @@
 """The words, the allowance and the levers, on laws written down by hand."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 
 import pytest
 
+from planner.budget import Budget
+from planner.calibration import pessimistic
 from planner.levers import Settings
 from planner.peak import Line, Phase
-from planner.verdict import Allowance, Verdict, judge, usable_mib, word_for
-from shared_data.errors import LabError
+from planner.verdict import Verdict, judge, told, word_for
 
-NOTHING = Allowance(0, 0, 0)
+NOTHING = replace(
+    pessimistic(), gpu="planted", driver_mib=0, context_mib=0, workspace_mib=0, workspace_high_mib=0, fragmentation=1,
+    fragmentation_high=1,
+)  # fmt: skip
+"""A card of which tensors may have everything."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Obeyed:
 
 
 def judged(costs: Obeyed, *, batch: int = 64, test_batch: int = 64, forward_batch: int | None = None) -> Verdict:
-    return judge(costs, 1, Settings(batch, test_batch, forward_batch), allowance=NOTHING)
+    return judge(costs, Budget(1, NOTHING), Settings(batch, test_batch, forward_batch))
 
 
 @pytest.mark.parametrize(
@@ -52,17 +58,7 @@ def judged(costs: Obeyed, *, batch: int = 64, test_batch: int = 64, forward_batc
 def test_words_change_at_80_and_92_percent_of_usable_and_above_by_what_a_lever_can_do(
     peak: float, mendable: bool, word: str
 ) -> None:
-    assert word_for(peak, 1000, mendable=mendable) == word
-
-
-def test_usable_is_memory_less_the_stated_allowance() -> None:
-    assert usable_mib(8) == 8192 - (256 + 512 + 512)
-    assert usable_mib(1, Allowance(1, 2, 3)) == 1018
-
-
-def test_a_card_that_the_allowance_eats_is_refused() -> None:
-    with pytest.raises(LabError, match="leaves nothing"):
-        usable_mib(1)
+    assert word_for(peak / 1000, mendable=mendable) == word
 
 
 def test_a_comfortable_recipe_needs_no_lever() -> None:
@@ -85,7 +81,7 @@ def test_the_lever_is_the_largest_equal_piece_that_fits_with_its_gradients() -> 
 def test_the_recipes_own_micro_batches_are_what_is_judged() -> None:
     verdict = judged(Obeyed(Line(10, 20), Line(10, 1), gradients=10), forward_batch=32)
     assert verdict.word == "comfortable"
-    assert verdict.train == 10 + 20 * 32 + 10
+    assert verdict.train.point == 10 + 20 * 32 + 10
 
 
 def test_tight_names_a_lever_too() -> None:
@@ -122,6 +118,31 @@ def test_what_no_lever_can_mend_says_how_much_the_nearest_needs_and_what_is_not_
 def test_more_memory_never_makes_a_verdict_worse(vram: int) -> None:
     order = ["comfortable", "fits", "tight", "no"]
     some = Obeyed(Line(14, 111), Line(14, 13), gradients=6)
-    small, large = (judge(some, gib, Settings(64, 64)) for gib in (vram, vram + 1))
+    small, large = (judge(some, Budget(gib), Settings(64, 64)) for gib in (vram, vram + 1))
     assert order.index(large.word) <= order.index(small.word)
     assert large.largest_batch > small.largest_batch
+
+
+def test_the_words_judge_the_high_end_of_what_is_reserved() -> None:
+    """A step whose likely peak fits with room is still "tight" where the worst that is reckoned with does not fit."""
+    row = replace(NOTHING, workspace_high_mib=200, fragmentation_high=1.25)
+    verdict = judge(Obeyed(Line(0, 10), Line(0, 1)), Budget(1, row), Settings(64, 64))
+    assert (verdict.train.low, verdict.train.point, verdict.train.high) == (640, 640, 1050)
+    assert verdict.word == "tight"
+    assert verdict.share == 1050 / 1024
+    assert verdict.largest_batch == 55  # (55 * 10 + 200) * 1.25 = 937.5 of 942.08
+
+
+def test_an_answer_for_programs_says_the_same() -> None:
+    verdict = judged(Obeyed(Line(10, 20), Line(10, 1), gradients=10))
+    told_as = json.loads(json.dumps(verdict.as_dict()))
+    assert told_as["word"] == "tight"
+    assert told_as["tensors_mib"] == {"train": 1290, "eval": 74}
+    assert told_as["reserved_mib"]["train"] == {"low": 1290, "point": 1290, "high": 1290}
+    (lever,) = told_as["levers"]
+    assert (lever["setting"], lever["value"], lever["changes_numbers"]) == ("forward_batch_size", "32", True)
+
+
+def test_sizes_are_told_in_gib_from_one_on() -> None:
+    assert told(1023.4) == "1023 MiB"
+    assert told(1536) == "1.50 GiB"

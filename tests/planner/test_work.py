@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from planner.peak import FusedAttention
-from planner.work import Work, many_at_once
+from planner.work import StepWork, Tally, Work, many_at_once
 
 
 def empty(*shape: int, grad: bool = False) -> Tensor:
@@ -195,3 +197,63 @@ def test_the_update_touches_all_parameters_at_once(kind: type[torch.optim.Optimi
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
     assert one_by_one.launches > work.launches + 20
+
+
+def stgcn_like(clips: int) -> Work:
+    network = nn.Sequential(nn.Conv2d(3, 8, (3, 1)), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4 * 5, 7)).to(
+        "meta"
+    )
+    with Work() as work:
+        nn.functional.cross_entropy(
+            network(empty(clips, 3, 6, 5)), torch.empty(clips, dtype=torch.int64, device="meta")
+        ).backward()
+    return work
+
+
+def test_tallies_by_name_add_up_to_the_totals() -> None:
+    a, b = empty(10, 100), empty(100, 3)
+    with Work() as work:
+        (a + a) @ b
+    counted = work.counted
+    assert counted.by_call == {"add": Tally(1, 8000, 0, 1000), "mm": Tally(1, 4 * (1000 + 300 + 30), 6000, 0)}
+    work = stgcn_like(4)
+    counted = work.counted
+    assert counted.launches == work.launches > 10 and counted.bytes == work.read + work.written
+    assert (counted.matrix_flops, counted.other_flops) == (work.matrix_flops, work.other_flops)
+    assert counted.by_call["convolution"].matrix_flops == 2 * 4 * 8 * 4 * 5 * 9
+    assert {name: tally.calls for name, tally in counted.by_call.items()} == work.calls
+
+
+def test_what_was_counted_is_not_changed_by_what_runs_later() -> None:
+    with Work() as work:
+        empty(3) + 1
+    before = work.counted
+    with work:
+        empty(3) + 1
+    assert before.launches == 1 and work.counted.launches == 2
+    with pytest.raises(TypeError):
+        before.by_call["add"] = Tally()  # type: ignore[index]
+
+
+def test_work_of_any_batch_follows_from_two() -> None:
+    four, eight, wanted = (stgcn_like(n).counted for n in (4, 8, 32))
+    assert StepWork.affine(four, 4, eight, 8, 32) == wanted
+    assert StepWork.affine(eight, 8, four, 4, 32) == wanted
+    assert wanted.launches == four.launches and wanted.bytes > 4 * four.bytes
+    assert StepWork.affine(four, 4, eight, 8, 4) == four
+
+
+def test_a_call_that_only_one_of_two_makes_and_counts_that_would_be_negative() -> None:
+    one, two = StepWork({"add": Tally(1, 10, 0, 5)}), StepWork({"mm": Tally(2, 40, 8, 0)})
+    three = StepWork.affine(one, 1, two, 2, 3)
+    assert three == StepWork({"add": Tally(), "mm": Tally(4, 80, 16, 0)})
+    with pytest.raises(ValueError, match="no line"):
+        StepWork.affine(one, 2, two, 2, 3)
+
+
+def test_counts_survive_json_and_damage_does_not_pass() -> None:
+    work = stgcn_like(3).counted
+    assert StepWork.from_dict(json.loads(json.dumps(work.as_dict()))) == work
+    for damaged in ({"add": [1, 2, 3]}, {"add": [1, 2, 3, -1]}, {"add": [1, 2, 3, "4"]}, {"add": [1, 2.5, 3, 4]}, {"add": 7}):
+        with pytest.raises((ValueError, TypeError)):
+            StepWork.from_dict(damaged)  # type: ignore[arg-type]

@@ -1,0 +1,182 @@
+"""`sal plan`: can this GPU run it, how fast, with which settings."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+
+from sal.printing import print_json
+from shared_data.errors import UsageError
+
+if TYPE_CHECKING:
+    from planner.answers import Answer, Question
+
+DEFAULT_GIB = 8.0
+RUN_FLAGS = {"batch": ("batch-size",), "test_batch": ("test-batch-size",), "window": ("train-window-size", "test-window-size")}
+"""What these flags are called in a run."""
+
+
+def plan(
+    name: str | None = None,
+    /,
+    *,
+    vram: str = "",
+    gpu: str = "",
+    used: float = 0.0,
+    model: str = "",
+    recipe: str = "",
+    batch: int | None = None,
+    test_batch: int | None = None,
+    precision: Literal["", "fp32", "bf16", "fp16"] = "",
+    window: int | None = None,
+    recompute: Literal["", "auto", "none", "cheap", "blocks"] = "",
+    measure: bool = False,
+    device: int = 0,
+    json: bool = False,
+    html: Path | None = None,
+    markdown: Path | None = None,
+) -> int:
+    """Say for every model and recipe whether it trains on a GPU, how fast and with which settings; needs no GPU.
+
+    Exit 1 where one recipe is asked about and the answer is no.
+
+    Args:
+        name: one model only (as --model).
+        vram: memory of the GPU in GiB, or several sizes with commas between them (default: that of --gpu, of the GPU here, or 8).
+        gpu: the card, such as "RTX 3070": its memory, and times.
+        used: GiB of it that other programs hold (a desktop takes 0.3 to 1).
+        model: one model only.
+        recipe: one recipe only; of one model it is told in full.
+        batch: clips per step, in place of the recipe's.
+        test_batch: clips per evaluation pass, in place of the recipe's.
+        precision: fp32, bf16 or fp16, in place of the recipe's.
+        window: frames per clip, in place of the recipe's.
+        recompute: none, cheap or blocks, in place of the recipe's.
+        measure: also run the steps on the GPU here and show what they took.
+        device: number of the GPU here that is meant.
+        json: print JSON.
+        html: also write the answers as a page with bars.
+        markdown: also write several sizes as a table of Markdown.
+    """
+    from planner.answers import answers
+    from planner.page import page
+    from planner.sizes import markdown as as_markdown
+    from planner.sizes import render_sizes
+    from planner.table import render, render_one
+
+    chosen = model or name
+    if model and name and model != name:
+        raise UsageError(f"two models are named, {name} and {model}", expected="one of them")
+    given = {"batch": batch, "test_batch": test_batch, "precision": precision, "window": window, "recompute": recompute}
+    changes = {name: str(value) for name, value in given.items() if value not in (None, "")}
+    questions = _questions(vram, gpu, used, device, _run_flags(changes), details=bool(recipe), measure=measure)
+    if len(questions) == 1 and markdown:
+        raise UsageError("--markdown is a table of several sizes", expected="--vram 6,8,12,16,24")
+    if len(questions) > 1 and (html or measure):
+        raise UsageError(f"{'--html' if html else '--measure'} is for one size of card", expected="--vram with one number")
+    with _progress(quiet=json) as told:
+        columns = [answers(question, model=chosen, recipe=recipe or None, told=told) for question in questions]
+    first, alone = columns[0], len(columns[0]) == 1
+    if json:
+        print_json([_as_dict(*pair) for pair in zip(questions, columns, strict=True)] if len(questions) > 1
+                   else _as_dict(questions[0], first))  # fmt: skip
+    elif len(questions) > 1:
+        render_sizes(questions, columns, Console())
+    elif alone:
+        render_one(first[0], questions[0], Console())
+    else:
+        render(first, questions[0], Console())
+    if html:
+        _write(html, page(first, questions[0]))
+    if markdown:
+        _write(
+            markdown,
+            as_markdown(questions, columns, _command(vram=vram, gpu=gpu, used=used, model=chosen, recipe=recipe, **changes)),
+        )
+    return int(len(questions) == 1 and alone and (first[0].verdict is None or first[0].verdict.word == "no"))
+
+
+def _run_flags(changes: Mapping[str, str]) -> tuple[str, ...]:
+    """Flags of this verb as those of a run."""
+    return tuple(
+        word for name, value in changes.items() for flag in RUN_FLAGS.get(name, (name,)) for word in (f"--{flag}", value)
+    )
+
+
+def _questions(
+    vram: str, gpu: str, used: float, device: int, changes: tuple[str, ...], *, details: bool, measure: bool
+) -> list[Question]:
+    """One for each size of card; without --vram and --gpu one for the GPU here, if there is one."""
+    import torch
+
+    from planner import cards
+    from planner.answers import Question
+    from planner.budget import Budget, of_device
+    from planner.calibration import known, pessimistic
+    from planner.measure import Gpu
+
+    measured_on = Gpu(device) if measure else None
+    if not vram and not gpu and torch.cuda.is_available():
+        here = torch.cuda.get_device_properties(device)
+        card = cards.named(here.name, here.total_memory / 2**30)
+        return [Question(of_device(here.name, here.total_memory, used), card, changes, details, measured_on)]
+    card = cards.find(gpu, _only_size(vram)) if gpu else None
+    row = next((row for row in known() if card and row.measured and card.is_called(row.gpu)), pessimistic())
+    sizes = [_size(word) for word in vram.split(",")] if vram else [card.gib if card else DEFAULT_GIB]
+    return [Question(Budget(size, row, used), card, changes, details, measured_on) for size in sizes]
+
+
+def _only_size(vram: str) -> float | None:
+    """GiB, where one size was given: it tells cards of one name apart."""
+    return _size(vram) if vram and "," not in vram else None
+
+
+def _size(word: str) -> float:
+    try:
+        size = float(word.strip().lower().removesuffix("gib").removesuffix("gb"))
+    except ValueError:
+        size = 0.0
+    if not 0 < size < float("inf"):
+        raise UsageError(f"{word!r} is no size of a GPU's memory", where="--vram", expected="GiB, such as 8 or 6,8,12")
+    return size
+
+
+@contextlib.contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A line on a terminal that says what is being traced; nothing elsewhere."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("tracing") as status:
+        yield lambda text: status.update(f"tracing {text}")
+
+
+def _as_dict(question: Question, found: list[Answer]) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {
+        "vram_gib": question.budget.vram_gib,
+        "used_gib": question.budget.taken_gib,
+        "gpu": asdict(question.card) if question.card else None,
+        "calibration": asdict(question.budget.calibration),
+        "answers": [answer.as_dict() for answer in found],
+    }
+
+
+def _command(**given: str | float | None) -> str:
+    words = [word for flag, value in given.items() if value for word in (f"--{flag.replace('_', '-')}", f"{value}")]
+    return shlex.join(["sal", "plan", *words])
+
+
+def _write(target: Path, text: str) -> None:
+    from engine.storage import write_atomically
+
+    write_atomically(target, text.encode())
+    print(f"written: {target}", file=sys.stderr)

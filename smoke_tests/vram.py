@@ -1,0 +1,116 @@
+"""Does a model's main recipe fit a GPU of so many GiB? Predicted by the planner of this image; measured too where there is a GPU.
+
+The prediction needs no GPU and is about any card; the measurement is on the GPU at hand, which may be a larger one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from shared_data.errors import UsageError
+
+if TYPE_CHECKING:
+    from engine.config import RunConfig
+    from engine.models import ModelCard
+    from planner.budget import Budget
+    from planner.costs import Size
+
+MAIN = "ntu60_xsub"
+ALL_FITS = ("comfortable", "fits")
+_STEPS, _WARM_UP = 1, 2  # memory is at its peak from the second step on, when the optimizer has its state
+_MIB = 2**20
+
+
+def main_recipe(card: ModelCard) -> str:
+    """The recipe that a model is known by: NTU-60 cross-subject (of the first size where there are several), else its first."""
+    names = list(card.recipes)
+    return next((name for name in names if name == MAIN), next((name for name in names if name.endswith(MAIN)), names[0]))
+
+
+def budget(limit_gib: float, device: str) -> Budget:
+    """A card of `limit_gib`, taken for one of the kind of `device`'s GPU. Raises `UsageError` where nothing is left of it."""
+    import torch
+
+    from planner.budget import Budget
+    from planner.calibration import row_for
+
+    if not math.isfinite(limit_gib):
+        raise UsageError(f"{limit_gib} is no size of a GPU's memory", where="--vram-limit", expected="GiB, such as 8")
+    return Budget(limit_gib, row_for(torch.cuda.get_device_name(device) if device.startswith("cuda") else None))
+
+
+def judged(card: ModelCard, budget: Budget, device: str) -> dict[str, Any]:
+    """The `vram` object of a result line; MiB.
+
+    recipe, batch              what was judged
+    word                       of `planner.verdict`
+    reason                     the flags with which a "tight" one fits, or why nothing helps; "" where it fits as it is
+    predicted_mib              reserved in training and in evaluation, the most likely value; `interval` has the bounds
+    predicted_allocated_mib    the same of what tensors and workspaces take of that
+    usable_mib                 what a process can have of such a card
+    measured_allocated_mib, measured_reserved_mib   peaks of the recipe's own steps on `device`, the larger of both phases; None
+                               without a GPU, and where it ran out of memory, which `measured_note` then says
+    Raises `LabError` where the recipe cannot be traced.
+    """
+    from engine.config import parse
+    from planner.costs import asked_of, costs_of, size_of
+    from planner.verdict import judge
+
+    recipe = main_recipe(card)
+    config = parse(["--config", str(card.recipe(recipe))], model=card.name)
+    size = size_of(config.dataset)
+    verdict = judge(costs_of(card, config, size), budget, asked_of(config))
+    phases = {"train": verdict.choice.train_before, "eval": verdict.choice.eval_before}
+    reserved = {phase: budget.reserved(peak) for phase, peak in phases.items()}
+    levers = f"fits with {verdict.lever} ({verdict.note})" if verdict.lever else ""
+    return {
+        "limit_gib": budget.vram_gib, "recipe": recipe, "batch": config.batch_size, "word": verdict.word,
+        "reason": verdict.note if verdict.word == "no" else levers,
+        "predicted_mib": {phase: round(one.point, 1) for phase, one in reserved.items()},
+        "interval": {phase: [round(one.low, 1), round(one.high, 1)] for phase, one in reserved.items()},
+        "predicted_allocated_mib": {phase: round(budget.allocated(peak).point, 1) for phase, peak in phases.items()},
+        "usable_mib": round(budget.usable, 1),
+        **_measured(card, config, size, device),
+    }  # fmt: skip
+
+
+def assertions(vram: Mapping[str, Any]) -> dict[str, bool]:
+    """What a `vram` object must hold: an answer other than "no", and no measurement that gives the lie to one that all fits."""
+    reserved = vram["measured_reserved_mib"]
+    optimistic = vram["word"] in ALL_FITS and reserved is not None and reserved > vram["usable_mib"]
+    return {"fits_vram_limit": vram["word"] != "no", "measured_within_vram_limit": not optimistic}
+
+
+def own_peaks(device: str) -> dict[str, int | None]:
+    """The peaks of this process so far, in bytes: of the smoke test's own steps."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return {"peak_cuda_bytes": None, "peak_cuda_reserved_bytes": None}
+    return {
+        "peak_cuda_bytes": torch.cuda.max_memory_allocated(device),
+        "peak_cuda_reserved_bytes": torch.cuda.max_memory_reserved(device),
+    }
+
+
+def _measured(card: ModelCard, config: RunConfig, size: Size, device: str) -> dict[str, Any]:
+    nothing = {"measured_allocated_mib": None, "measured_reserved_mib": None}
+    if not device.startswith("cuda"):
+        return {**nothing, "measured_note": "not measured (no GPU)"}
+    import torch
+
+    from planner.measure import Gpu, measured_phase
+
+    gpu = Gpu(torch.device(device).index or 0)
+    figures = [measured_phase(phase, config, card, size, gpu, steps=_STEPS, warm_up=_WARM_UP) for phase in ("train", "eval")]
+    found = [one for one in figures if one is not None]
+    if len(found) < len(figures):
+        of = torch.cuda.get_device_properties(device).total_memory / _MIB
+        return {**nothing, "measured_note": f"not measured: out of memory on this GPU of {of:.0f} MiB"}
+    return {
+        "measured_allocated_mib": round(max(one.allocated_mib for one in found), 1),
+        "measured_reserved_mib": round(max(one.reserved_mib for one in found), 1),
+        "measured_note": "",
+    }
