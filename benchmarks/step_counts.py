@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from benchmarks.step_task import EAGER, LEVELS, Task
 from engine.step import TrainStep
 from planner.budget import Budget
-from planner.calibration import PESSIMISTIC
+from planner.calibration import pessimistic
 from planner.kernels import FusedAttention
 from planner.lifetimes import Lifetimes
 from planner.measure import Batch, run
@@ -110,7 +110,7 @@ def small_gpu(task: Task, clips: int) -> dict[str, Any]:
     peak, fits, level = 0, False, ""
     for level in LEVELS:
         peak = counted(task.having(recompute=level, forward_batch_size=None), clips)[0].peak
-        fits = peak / MIB <= Budget(SMALL_GPU, PESSIMISTIC).room()
+        fits = peak / MIB <= Budget(SMALL_GPU, pessimistic()).room()
         if fits:
             break
     return {"preset_8gb": level, "preset_8gb_clips": clips, "preset_8gb_gib": round(peak / GIB, 2), "preset_8gb_fits": fits}

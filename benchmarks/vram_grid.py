@@ -54,6 +54,8 @@ BATCHES = (8, 16)
 """Clips, beside the paper's batch."""
 SMALL_BATCHES = (2, 4)
 """Clips of the cells that a CPU really computes."""
+TRACKED: tuple[Level, ...] = ("none", "cheap")
+"""MemTracker's hooks on modules do not stand a block that runs again in the backward pass: it raises, or holds tensors itself."""
 CARDS = (6.0, 8.0, 12.0, 16.0, 24.0)
 """GiB of the cards that are judged."""
 
@@ -99,10 +101,10 @@ class Cell:
 def cells(device: str, chosen: Iterable[str]) -> Iterator[Cell]:
     """The cells for "cuda" or "cpu", small batches of all models before larger ones."""
 
-    def grid(judge: str, batches: Mapping[str, Iterable[int]]) -> Iterator[Cell]:
+    def grid(judge: str, batches: Mapping[str, Iterable[int]], levels: tuple[Level, ...] = LEVELS) -> Iterator[Cell]:
         for model, sizes in batches.items():
             for batch, precision in itertools.product(sizes, PRECISIONS):
-                for level in LEVELS:
+                for level in levels:
                     yield Cell(judge, model, "train", batch, precision, level)
                 yield Cell(judge, model, "eval", batch, precision, LEVELS[0])
 
@@ -112,7 +114,7 @@ def cells(device: str, chosen: Iterable[str]) -> Iterator[Cell]:
         return
     for batch in SMALL_BATCHES:
         yield from grid("allocator", dict.fromkeys(chosen, (batch,)))
-    yield from grid("tracker", {model: (PAPER_BATCH[model],) for model in chosen})
+    yield from grid("tracker", {model: (PAPER_BATCH[model],) for model in chosen}, TRACKED)
 
 
 @dataclass

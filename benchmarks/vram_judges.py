@@ -140,6 +140,11 @@ def tracked_peak(phase: Phase, config: RunConfig, card: ModelCard, size: Size) -
     layout = skeleton(size.skeleton)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     without_values(network, mode.from_tensor)
+    for module in network.modules():
+        for name, parameter in [*module.named_parameters(recurse=False)]:
+            if not parameter.requires_grad:  # MemTracker wants a gradient of every parameter, and takes buffers as they are
+                delattr(module, name)
+                module.register_buffer(name, parameter.detach())
 
     def batch(clips: int, *, train: bool) -> tuple[torch.Tensor, ...]:
         shape = clip_shape(config, layout, size.people, train=train)

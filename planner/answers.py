@@ -50,7 +50,7 @@ class Answer:
 
     window       the most frames that fit with the recipe's batch; None where there is one window only
     linear       whether memory follows a law in the batch (see `planner.peak.Law`)
-    approximate  whether a CPU's list of autocast operations stands in for a GPU's
+    approximate  whether the precision is autocast's, whose operations on a GPU are listed here (`planner.kernels`), not asked for
     """
 
     model: str

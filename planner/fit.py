@@ -29,7 +29,7 @@ SAME_CARD = 0.06
 """Relative distance of a nominal size from what the driver offers of it, within which both are one GPU."""
 PREDICTION = "peaks of tensors, traced without values; workspaces and fragmentation by the calibration"
 """What the figures of a choice are."""
-APPROXIMATE = "approximate, as a CPU's list of autocast operations stands in for a GPU's"
+APPROXIMATE = "approximate, as a list of CUDA's autocast operations stands in for a GPU"
 """What is to be said of a prediction under autocast."""
 
 

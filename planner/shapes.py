@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -156,7 +156,9 @@ class KnownShapes(TorchDispatchMode):
             like = _Fresh(tuple(leaf.shape), leaf.stride(), leaf.dtype, None if self.fake is None else leaf.device)
             address = leaf.untyped_storage()._cdata
             if address in places:
-                if self.fake is None:  # torch's own views of meta tensors are as fast
+                if (
+                    self.fake is None or leaf.dtype != given[places[address]].dtype
+                ):  # torch's own views of meta tensors are as fast
                     raise _Unknown
                 made.append(_View(places[address], int(leaf.storage_offset()), like))
                 continue
@@ -176,10 +178,9 @@ class KnownShapes(TorchDispatchMode):
                 plain = torch.empty_strided(result.size, result.stride, dtype=result.dtype, device="meta")
             return FakeTensor(self.fake, plain, result.device)
         if isinstance(result, _View):
-            storage = given[result.index].untyped_storage()
-            with torch._C._DisableTorchDispatch():
-                plain = torch.empty(0, dtype=result.like.dtype, device="meta")
-                plain.set_(storage, result.offset, result.like.size, result.like.stride)
+            assert self.fake is not None
+            with in_kernel_invocation_manager(self.fake):  # set_ on its storage would shrink that in torch 2.3
+                plain = torch.as_strided(given[result.index], result.like.size, result.like.stride, result.offset)
             return FakeTensor(self.fake, plain, result.like.device)
         if isinstance(result, _Given):
             return given[result.index]

@@ -120,7 +120,7 @@ def footnote(answers: Sequence[Answer], question: Question) -> str:
         WORDS,
     ]
     if any(answer.approximate for answer in answers):
-        said.append("*: autocast by the CPU's list of operations.")
+        said.append("*: approximate, autocast by a list of CUDA's operations.")
     if question.card is None:
         said.append('Name your GPU for times: --gpu "RTX 3070".')
     else:

@@ -115,7 +115,7 @@ class Bench:
     ) -> None:
         self.fake = FakeTensorMode(allow_non_fake_inputs=True) if fake or kernels == "cpu" else None
         if self.fake is not None:
-            self.fake.cache_enabled = False  # `KnownShapes` is a faster one
+            self.fake.cache_enabled = False  # `KnownShapes` is faster, and torch 2.3's shrinks storages
         without_values(model, self.fake.from_tensor if self.fake else lambda tensor: tensor.to("meta"))
         self.model, self.clip_shape, self.num_classes, self.settings = model, clip_shape, num_classes, settings
         self.kernels = kernels

@@ -161,7 +161,7 @@ def test_the_summary_counts() -> None:
 def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Namespace:
     """The command line of a small CPU grid, whose cells cost nothing."""
     monkeypatch.setattr(vram_grid, "SMALL_BATCHES", (2,))
-    monkeypatch.setattr(vram_grid, "LEVELS", ("none",))
+    monkeypatch.setattr(vram_grid, "PRECISIONS", ("fp32",))
     out = tmp_path / "grid.csv"
     words = ["--device", "cpu", "--only", "ctrgcn", "--judge", "allocator", "--out", str(out)]
     return vram_grid.arguments().parse_args(words)
