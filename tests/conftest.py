@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Two test processes share two cores: threads that wait for each other cost more than they give.
 os.environ["OMP_NUM_THREADS"] = "1"
+# What tests trace stays out of the user's cache; `test_cache` has one of its own.
+os.environ.setdefault("SAL_PLAN_CACHE", "off")
 
 
 @pytest.fixture(scope="session")
