@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(TORCH)
 
-.PHONY: help setup demo test test-full lint images smoke bench clean
+.PHONY: help setup demo test test-full lint images smoke bench which-gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -49,6 +49,9 @@ bench: $(STAMP)  ## what the tables in docs and README come from, without a GPU 
 	$(BIN)/python benchmarks/networks.py
 	@mkdir -p .build && rm -f .build/step_meta.csv
 	$(BIN)/python benchmarks/step.py --all --device meta --out .build/step_meta.csv
+
+which-gpu: $(STAMP)  ## the table of docs/which-gpu.md: every recipe on five sizes of card
+	$(BIN)/sal plan --vram 6,8,12,16,24 --markdown docs/which-gpu.md
 
 clean:  ## remove .venv, built files and caches (not your runs in work_dir)
 	rm -rf $(VENV) .build .pytest_cache .mypy_cache .ruff_cache

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 
+import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -37,7 +39,10 @@ def markdown(questions: Sequence[Question], columns: Sequence[Sequence[Answer]],
     lines = [
         "# Which GPU for which recipe",
         "",
-        f"Made by `{command}`; a prediction for GPUs that were not measured, on tensors without values. {WORDS}",
+        f"Made by `{command}`, torch {torch.__version__.partition('+')[0]}, {datetime.date.today()}. A prediction, on tensors",
+        "without values; [plan.md](plan.md) says how.",
+        "",
+        WORDS,
         f"What is taken from a card: {questions[0].budget.sentence()}.",
         "GB in a row: reserved in training, most likely value, for the recipe as it is. A tight recipe names the flags",
         "with which it fits; they are what `--fit` chooses.",
@@ -49,7 +54,8 @@ def markdown(questions: Sequence[Question], columns: Sequence[Sequence[Answer]],
         first = row[0]
         batch, peak = "", ""
         if first.config is not None and first.verdict is not None:
-            batch, peak = str(first.config.batch_size), f"{first.verdict.train.point / GIB:.1f}"
+            pieces = f" in pieces of {first.config.forward_batch_size}" if first.config.forward_batch_size else ""
+            batch, peak = f"{first.config.batch_size}{pieces}", f"{first.verdict.train.point / GIB:.1f}"
         lines.append(f"| {first.model} {first.recipe} | {batch} | {peak} | {' | '.join(map(_cell, row))} |")
     return "\n".join(lines) + "\n"
 
