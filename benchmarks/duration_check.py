@@ -29,11 +29,11 @@ from benchmarks.step_task import EAGER, task
 from engine.environment import describe, machine_line
 from engine.launch import guarded
 from engine.step import Precision
-from planner import cards
-from planner.budget import Interval
-from planner.calibration import pessimistic
+from planner.card import cards
+from planner.card.budget import Interval
+from planner.card.calibration import pessimistic
 from planner.duration import FIGURES, KERNEL_US, Figures, Kind, kernel_time, kind_of, rates_of, step_time, together
-from planner.work import StepWork
+from planner.steps.work import StepWork
 
 Cell = tuple[str, Precision, int]
 """Model, precision, clips of a step."""

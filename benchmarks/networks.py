@@ -28,8 +28,9 @@ from engine.environment import describe
 from engine.launch import guarded
 from engine.models import ModelCard
 from layers.recompute import Level, recomputing
-from planner.lifetimes import Lifetimes
-from planner.peak import FusedAttention, predict
+from planner.steps.kernels import FusedAttention
+from planner.steps.lifetimes import Lifetimes
+from planner.steps.peak import predict
 from shared_data.skeletons import skeleton
 
 MIB = 2**20

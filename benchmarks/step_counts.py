@@ -1,4 +1,4 @@
-"""What a training step takes, counted without a GPU: launches, traffic and operations (`planner.work`), memory (`Lifetimes`)."""
+"""What a training step takes, counted without a GPU: launches, traffic and operations (`Work`), memory (`Lifetimes`)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.step_task import EAGER, LEVELS, Task
 from engine.step import TrainStep
-from planner.budget import Budget
-from planner.calibration import pessimistic
-from planner.kernels import FusedAttention
-from planner.lifetimes import Lifetimes
+from planner.card.budget import Budget
+from planner.card.calibration import pessimistic
 from planner.measure import Batch, run
-from planner.tracing import without_values
-from planner.work import Work, many_at_once
+from planner.steps.kernels import FusedAttention
+from planner.steps.lifetimes import Lifetimes
+from planner.steps.tracing import without_values
+from planner.steps.work import Work, many_at_once
 
 MIB, GIB = 2**20, 2**30
 SMALL_GPU = 8.0

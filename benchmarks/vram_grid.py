@@ -42,11 +42,11 @@ from engine.launch import guarded
 from engine.models import ModelCard
 from engine.step import Precision
 from layers.recompute import Level
-from planner.budget import FITS, Budget, of_device
+from planner.card.budget import FITS, Budget, of_device
 from planner.costs import costs_of, size_of
 from planner.measure import Gpu, measured_phase
-from planner.peak import Steps
-from planner.tracing import Kernels, Phase
+from planner.steps.peak import Steps
+from planner.steps.tracing import Kernels, Phase
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")

@@ -24,9 +24,9 @@ from engine.config import RunConfig
 from engine.models import ModelCard
 from engine.step import autocast, forward, takes_positions
 from planner.costs import Size
-from planner.lifetimes import rounded
 from planner.measure import FEW, MIB, built, run
-from planner.tracing import Phase, without_values
+from planner.steps.lifetimes import rounded
+from planner.steps.tracing import Phase, without_values
 from shared_data.skeletons import skeleton
 
 PRODUCTS = {"aten::convolution", "aten::convolution_backward", "aten::bmm", "aten::mm", "aten::addmm", "aten::baddbmm"}

@@ -10,14 +10,14 @@ from typing import Any
 from engine import models as registry
 from engine.config import RunConfig, parse
 from engine.models import ModelCard
-from planner.budget import Budget
-from planner.cards import Card
+from planner.card.budget import Budget
+from planner.card.cards import Card
 from planner.costs import RunCosts, asked_of, costs_of, size_of
 from planner.duration import Duration, duration_of
 from planner.host import Host, host_needs
 from planner.levers import Option, options
 from planner.measure import Device, Measured, measured
-from planner.peak import Steps
+from planner.steps.peak import Steps
 from planner.verdict import Verdict, judge
 from planner.windows import largest_window
 from shared_data.errors import LabError, UsageError, nearest
@@ -49,8 +49,8 @@ class Answer:
     """One recipe on the card asked about. `verdict` is None where it could not be judged; `problem` says why.
 
     window       the most frames that fit with the recipe's batch; None where there is one window only
-    linear       whether memory follows a law in the batch (see `planner.peak.Law`)
-    approximate  whether the precision is autocast's, whose operations on a GPU are listed here (`planner.kernels`), not asked for
+    linear       whether memory follows a law in the batch (see `planner.steps.peak.Law`)
+    approximate  whether the precision is autocast's, whose operations on a GPU are taken from a list (`planner.steps.kernels`)
     """
 
     model: str

@@ -12,10 +12,11 @@ from engine import models as registry
 from engine.assembly import clip_shape, model_arguments
 from engine.config import RunConfig
 from engine.models import ModelCard
-from planner.cache import store_of
 from planner.levers import Settings
-from planner.peak import Law, Phase, Steps, StepSettings
-from planner.work import StepWork
+from planner.steps.cache import store_of
+from planner.steps.peak import Law, Steps
+from planner.steps.tracing import Phase, StepSettings
+from planner.steps.work import StepWork
 from shared_data.errors import LabError
 from shared_data.protocols import BENCHMARKS
 from shared_data.skeletons import skeleton

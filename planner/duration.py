@@ -10,7 +10,7 @@ exact stand-in for the official code, and holds predictions against them, also w
     host      calls x microseconds
     step      neither hides the other wholly: (kernels^4 + host^4)^(1/4)
 
-Rates: the data sheet's (`planner.cards`), or measured ones from the calibration row, where it has them. Convolutions may use
+Rates: the data sheet's (`planner.card.cards`), or measured ones from the calibration row, where it has them. Convolutions may use
 TF32, matrix products in fp32 not: PyTorch's defaults. Under autocast both use half precision's tensor cores where there are any.
 CUDA graphs and compiled steps are not modelled.
 """
@@ -23,12 +23,12 @@ from typing import Any, Literal, Protocol
 
 from engine.config import DEBUG_CLIPS, RunConfig
 from engine.step import Precision
-from planner.budget import Interval
-from planner.calibration import Calibration
-from planner.cards import Card
+from planner.card.budget import Interval
+from planner.card.calibration import Calibration
+from planner.card.cards import Card
 from planner.levers import Settings
-from planner.tracing import Phase
-from planner.work import StepWork, Tally
+from planner.steps.tracing import Phase
+from planner.steps.work import StepWork, Tally
 from shared_data.protocols import BENCHMARKS, PROTOCOLS, SPLIT_RULES
 
 Kind = Literal["convolution", "matrix", "batch_norm", "batch_norm_bf16", "other"]

@@ -16,8 +16,8 @@ import torch
 from engine import memory, models
 from engine.config import RunConfig
 from engine.runfolder import CALIBRATION_ROW
-from planner.budget import Budget, of_device
-from planner.calibration import Calibration, as_csv, header, user_file
+from planner.card.budget import Budget, of_device
+from planner.card.calibration import Calibration, as_csv, header, user_file
 from planner.costs import RunCosts, Size, asked_of, costs_of
 from planner.fit import refuse_unpredictable, size_of_data
 from planner.levers import Choice, choose, flags

@@ -18,8 +18,8 @@ from engine import models
 from engine.assembly import choose_device, load_data
 from engine.config import RunConfig
 from engine.errors import ConfigError
-from planner.budget import Budget, of_device
-from planner.calibration import row_for
+from planner.card.budget import Budget, of_device
+from planner.card.calibration import row_for
 from planner.costs import Size, asked_of, costs_of, size_of
 from planner.levers import WINDOW, Choice, choose
 from planner.verdict import told

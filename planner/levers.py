@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from engine.step import Precision
 from layers.recompute import Level
-from planner.peak import TooFewValues
+from planner.steps.tracing import TooFewValues
 
 Key = Literal["test_batch_size", "recompute", "precision", "forward_batch_size"]
 LEVELS = get_args(Level)

@@ -24,7 +24,7 @@ from engine.config import RunConfig
 from engine.models import ModelCard
 from engine.step import TrainStep, autocast, forward, takes_positions
 from planner.costs import Size
-from planner.tracing import Phase
+from planner.steps.tracing import Phase
 from shared_data.errors import LabError
 from shared_data.skeletons import skeleton
 

@@ -1,4 +1,4 @@
-"""What a GPU takes beside the tensors and how fast it is, found out by using it; from that its row of `planner.calibration`.
+"""What a GPU takes beside the tensors and how fast it is, found out by using it; from that its row of `planner.card.calibration`.
 
 driver        nominal size less the memory that the driver offers
 context       what a process takes of the GPU beyond what its allocator reserved: a second process runs a few kernels of every
@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from engine.step import Precision
-from planner.calibration import Calibration
+from planner.card.calibration import Calibration
 from planner.measure import MIB, Device, Gpu
 from shared_data.errors import LabError
 

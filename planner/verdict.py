@@ -1,7 +1,7 @@
 """Four words for "does it fit?", and what changes the answer.
 
-The words judge the high end of what is predicted to be reserved on the card (`planner.budget`), so that what is called "fits"
-fits also where the GPU's kernels take the largest workspaces and the allocator loses most that was reckoned with.
+The words judge the high end of what is predicted to be reserved on the card (`planner.card.budget`), so that what is called
+"fits" fits also where the GPU's kernels take the largest workspaces and the allocator loses most that was reckoned with.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from planner.budget import COMFORTABLE, FITS, GIB, Budget, Interval
+from planner.card.budget import COMFORTABLE, FITS, GIB, Budget, Interval
 from planner.levers import WINDOW, Choice, Costs, Settings, choose
-from planner.peak import Phase
+from planner.steps.tracing import Phase
 
 Word = Literal["comfortable", "fits", "tight", "no"]
 

@@ -7,7 +7,7 @@ import dataclasses
 from engine.config import RunConfig
 from engine.models import ModelCard
 from planner.costs import Size, asked_of, costs_of
-from planner.peak import Steps
+from planner.steps.peak import Steps
 from shared_data.errors import LabError
 
 LONGEST = 300

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from engine.config import RunConfig
     from engine.models import ModelCard
     from engine.step import Precision
-    from planner.calibration import Calibration
-    from planner.peak import Steps
+    from planner.card.calibration import Calibration
     from planner.probes import Probes, Seen
-    from planner.tracing import Phase
+    from planner.steps.peak import Steps
+    from planner.steps.tracing import Phase
 
 LIMIT = 90.0
 """Seconds after which no further step is begun."""
@@ -29,7 +29,7 @@ def calibrate(device: int = 0, quick: bool = False, out: Path | None = None) -> 
         quick: fewer steps, in half a minute.
         out: file of calibration rows to write to (default: your own, in the folder of settings).
     """
-    from planner import calibration
+    from planner.card import calibration
     from planner.probes import GpuProbes
 
     row = calibrated(GpuProbes(device), quick=quick)
@@ -141,7 +141,7 @@ def nominal_mib(name: str, total_mib: float) -> float:
     """What a GPU is sold with: by the table of cards, or what it offers, rounded up to a GiB."""
     import math
 
-    from planner import cards
+    from planner.card import cards
 
     card = cards.named(name, total_mib / 1024)
     known = card.gib * 1024 if card else 0.0

@@ -65,10 +65,10 @@ def plan(
         markdown: also write several sizes as a table of Markdown.
     """
     from planner.answers import answers
-    from planner.page import page
-    from planner.sizes import markdown as as_markdown
-    from planner.sizes import render_sizes
-    from planner.table import render, render_one
+    from planner.show.page import page
+    from planner.show.sizes import markdown as as_markdown
+    from planner.show.sizes import render_sizes
+    from planner.show.table import render, render_one
 
     chosen = model or name
     if model and name and model != name:
@@ -115,10 +115,10 @@ def _questions(
     """One for each size of card; without --vram and --gpu one for the GPU here, if there is one."""
     import torch
 
-    from planner import cards
     from planner.answers import Question
-    from planner.budget import Budget, of_device
-    from planner.calibration import known, pessimistic
+    from planner.card import cards
+    from planner.card.budget import Budget, of_device
+    from planner.card.calibration import known, pessimistic
     from planner.measure import Gpu
 
     measured_on = Gpu(device) if measure else None

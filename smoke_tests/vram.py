@@ -14,7 +14,7 @@ from shared_data.errors import UsageError
 if TYPE_CHECKING:
     from engine.config import RunConfig
     from engine.models import ModelCard
-    from planner.budget import Budget
+    from planner.card.budget import Budget
     from planner.costs import Size
 
 MAIN = "ntu60_xsub"
@@ -33,8 +33,8 @@ def budget(limit_gib: float, device: str) -> Budget:
     """A card of `limit_gib`, taken for one of the kind of `device`'s GPU. Raises `UsageError` where nothing is left of it."""
     import torch
 
-    from planner.budget import Budget
-    from planner.calibration import row_for
+    from planner.card.budget import Budget
+    from planner.card.calibration import row_for
 
     if not math.isfinite(limit_gib):
         raise UsageError(f"{limit_gib} is no size of a GPU's memory", where="--vram-limit", expected="GiB, such as 8")

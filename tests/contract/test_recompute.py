@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from engine import models
 from engine.assembly import expected_shape
 from layers.recompute import Level, recomputing
-from planner.lifetimes import Lifetimes
-from planner.peak import FusedAttention
+from planner.steps.kernels import FusedAttention
+from planner.steps.lifetimes import Lifetimes
 from smoke_tests.fingerprint import fill
 
 CARDS = models.discover()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from planner.answers import Answer, Question, answers
-from planner.budget import Budget
-from planner.sizes import markdown
+from planner.card.budget import Budget
+from planner.show.sizes import markdown
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "which-gpu.md"
 SIZES = (6.0, 8.0, 12.0, 16.0, 24.0)

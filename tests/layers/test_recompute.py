@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layers.recompute import Level, cheap, normalised, recomputing, segment
-from planner.lifetimes import Lifetimes
+from planner.steps.lifetimes import Lifetimes
 
 MIB = 2**20
 LEVELS: tuple[Level, ...] = ("none", "cheap", "blocks")

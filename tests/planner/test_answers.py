@@ -9,9 +9,9 @@ import pytest
 
 from engine import models as registry
 from engine.errors import ConfigError
-from planner import cards
 from planner.answers import Answer, Question, answers
-from planner.budget import FITS, Budget
+from planner.card import cards
+from planner.card.budget import FITS, Budget
 from planner.levers import LEVELS
 from shared_data.errors import UsageError
 from tests.planner.planted import NETWORK, READS_VALUES, house, write_model

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # benchmarks are n
 
 from engine.config import RunConfig
 from engine.step import Precision
-from planner.budget import Interval
-from planner.calibration import Calibration, pessimistic
-from planner.cards import Card, find
+from planner.card.budget import Interval
+from planner.card.calibration import Calibration, pessimistic
+from planner.card.cards import Card, find
 from planner.duration import (
     ANOTHER_CARD,
     COPIES,
@@ -34,8 +34,8 @@ from planner.duration import (
     told_seconds,
 )
 from planner.levers import Settings
-from planner.tracing import Phase
-from planner.work import StepWork, Tally
+from planner.steps.tracing import Phase
+from planner.steps.work import StepWork, Tally
 
 UNKNOWN = pessimistic()
 CARD = find("RTX 3070")

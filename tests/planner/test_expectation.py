@@ -16,8 +16,8 @@ from engine.assembly import load_data
 from engine.config import RunConfig, parse
 from engine.runfolder import CALIBRATION_ROW
 from planner import expectation
-from planner.budget import Budget
-from planner.calibration import append, pessimistic, read, row_for
+from planner.card.budget import Budget
+from planner.card.calibration import append, pessimistic, read, row_for
 from planner.costs import asked_of, costs_of, size_of
 from planner.expectation import Expected, advice, expect
 from planner.fit import fitted

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from planner.levers import Settings, choose
-from planner.peak import TooFewValues
+from planner.steps.tracing import TooFewValues
 from shared_data.errors import LabError
 
 KEPT = {"none": 4.0, "cheap": 2.0, "blocks": 1.0}

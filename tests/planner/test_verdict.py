@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from planner.budget import Budget
-from planner.calibration import pessimistic
+from planner.card.budget import Budget
+from planner.card.calibration import pessimistic
 from planner.levers import Settings
-from planner.peak import Line, Phase
+from planner.steps.affine import Line
+from planner.steps.tracing import Phase
 from planner.verdict import Verdict, judge, told, word_for
 
 NOTHING = replace(

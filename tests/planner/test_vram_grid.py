@@ -23,11 +23,11 @@ from benchmarks.vram_grid import COLUMNS, Cell, cells, fill, held_against, summa
 from benchmarks.vram_judges import AllocatorLog, Block, blocks_of, peak_of, tracked_peak
 from engine import models
 from engine.config import RunConfig, parse
-from planner.budget import FITS, Budget
-from planner.calibration import pessimistic
+from planner.card.budget import FITS, Budget
+from planner.card.calibration import pessimistic
 from planner.costs import costs_of, size_of
 from planner.measure import measured_phase
-from planner.peak import Steps
+from planner.steps.peak import Steps
 
 MIB = 2**20
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from engine import models
-from planner import calibration, probes
-from planner.budget import Budget
+from planner import probes
+from planner.card import calibration
+from planner.card.budget import Budget
 from planner.measure import NoGpu
-from planner.peak import Steps
 from planner.probes import GpuProbes, NotMeasured, Seen, row_of
+from planner.steps.peak import Steps
 from sal import calibrate
 from sal.verbs import typed
 from shared_data.errors import LabError

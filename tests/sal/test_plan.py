@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from planner import calibration
+from planner.card import calibration
 from sal.__main__ import main
 from tests.planner.planted import READS_VALUES, house, write_model
 

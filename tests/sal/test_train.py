@@ -17,9 +17,9 @@ from engine import checkpoint, evaluate, memory, models
 from engine.config import parse
 from engine.runfolder import CALIBRATION_ROW, read_log
 from engine.train import Trainer
-from planner import calibration
 from planner import fit as fitting
-from planner.budget import Budget
+from planner.card import calibration
+from planner.card.budget import Budget
 from planner.costs import asked_of, costs_of
 from planner.fit import size_of_data
 from sal.__main__ import main

@@ -13,7 +13,7 @@ from engine import models
 from layers.recompute import Level, recomputing
 from models.ctrgcn.graph import spatial_adjacency
 from models.ctrgcn.network import CTRGCN, refined_product
-from planner.lifetimes import Lifetimes
+from planner.steps.lifetimes import Lifetimes
 from shared_data.skeletons import NTU25, UCLA20, Skeleton
 from tests.models.against_slow import assert_same_training, randomise
 from tests.models.ctrgcn.naive import NaiveCTRGCN

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from layers.recompute import Level, recomputing
 from models.freqmixformer.network import FreqMixFormer
-from planner.lifetimes import Lifetimes
+from planner.steps.lifetimes import Lifetimes
 
 MIB = 2**20
 LEVELS: tuple[Level, ...] = ("none", "cheap", "blocks")

@@ -14,7 +14,7 @@ from layers.recompute import Level, recomputing
 from models.hypergcn import network as lean
 from models.hypergcn.graph import ensemble_adjacency
 from models.hypergcn.network import HyperGCN
-from planner.lifetimes import Lifetimes
+from planner.steps.lifetimes import Lifetimes
 from shared_data.errors import LabError
 from shared_data.skeletons import COCO17, NTU25, UCLA20, Skeleton
 from tests.models.against_slow import assert_same_training, randomise

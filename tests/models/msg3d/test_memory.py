@@ -11,7 +11,7 @@ from torch import Tensor
 
 from layers.recompute import Level, recomputing
 from models.msg3d.network import MSG3D
-from planner.lifetimes import Lifetimes
+from planner.steps.lifetimes import Lifetimes
 from tests.models.against_slow import randomise
 
 X = torch.randn(3, 3, 9, 20, 1, generator=torch.Generator().manual_seed(0))

@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 from layers.recompute import Level, recomputing
 from models.skateformer.network import SkateFormer
-from planner.lifetimes import Lifetimes
-from planner.peak import FusedAttention
+from planner.steps.kernels import FusedAttention
+from planner.steps.lifetimes import Lifetimes
 
 MIB = 2**20
 KERNEL = "aten::_scaled_dot_product_efficient_attention"

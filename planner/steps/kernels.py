@@ -76,7 +76,7 @@ KERNELS = (
     Kernel(
         "optimizer and clipping",
         "the multi-tensor kernels, which hold a temporary for all parameters at once",
-        "torch.optim's choice for CUDA tensors (_default_to_fused_or_foreach); see planner.work.many_at_once",
+        "torch.optim's choice for CUDA tensors (_default_to_fused_or_foreach); see planner.steps.work.many_at_once",
     ),
 )
 """Differences that are modelled."""

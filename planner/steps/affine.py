@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from planner.lifetimes import GRAIN, Timeline
+from planner.steps.lifetimes import GRAIN, Timeline
 
 LARGEST_BATCH = 1 << 16
 """Clips up to which an envelope holds."""

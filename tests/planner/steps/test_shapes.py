@@ -12,8 +12,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
-from planner import shapes
-from planner.shapes import KnownShapes
+from planner.steps import shapes
+from planner.steps.shapes import KnownShapes
 
 
 def fake_mode(*, fake: bool) -> FakeTensorMode | None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from planner import calibration
-from planner.calibration import append, as_csv, header, known, pessimistic, read, row_for, shipped, user_file
+from planner.card import calibration
+from planner.card.calibration import append, as_csv, header, known, pessimistic, read, row_for, shipped, user_file
 from shared_data.atomic import WriteError
 from shared_data.errors import DataError
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from planner.kernels import KEPT_IN_FLOAT32, KERNELS, on_cuda, scratch
-from planner.lifetimes import Lifetimes
+from planner.steps.kernels import KEPT_IN_FLOAT32, KERNELS, on_cuda, scratch
+from planner.steps.lifetimes import Lifetimes
 
 aten = torch.ops.aten
 

@@ -22,19 +22,15 @@ from typing import Any, TypeVar
 
 import torch
 
-from planner.affine import Envelope, Fit, Line
-from planner.tracing import Kind, Task
-from planner.work import StepWork
+from planner.steps.affine import Envelope, Fit, Line
+from planner.steps.tracing import Kind, Task, TooFewValues
+from planner.steps.work import StepWork
 from shared_data.errors import LabError
 
 Key = TypeVar("Key", Task, Kind)
 SWITCH = "SAL_PLAN_CACHE"
-PACKAGES = ("layers", "engine", "planner", "shared_data")
-ROOT = Path(__file__).resolve().parent.parent
-
-
-class TooFewValues(LabError):
-    """A batch so small that BatchNorm has one value of a channel, of which it can learn no spread."""
+PACKAGES = ("layers", "engine", "planner/steps", "shared_data")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass

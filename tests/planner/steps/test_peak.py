@@ -13,9 +13,10 @@ from torch import nn
 from engine.step import Precision
 from layers.device import as_if_on_gpu, on_gpu
 from layers.recompute import Level, normalised, segment
-from planner.lifetimes import Lifetimes, rounded
-from planner.peak import MIB, Kernels, Phase, Steps, StepSettings, TooFewValues, predict
-from planner.tracing import Task
+from planner.steps.affine import MIB
+from planner.steps.lifetimes import Lifetimes, rounded
+from planner.steps.peak import Steps, predict
+from planner.steps.tracing import Kernels, Phase, StepSettings, Task, TooFewValues
 from shared_data.errors import LabError
 
 SHAPE = (1, 1, 16, 1)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from planner.peak import FusedAttention
-from planner.work import StepWork, Tally, Work, many_at_once
+from planner.steps.kernels import FusedAttention
+from planner.steps.work import StepWork, Tally, Work, many_at_once
 
 
 def empty(*shape: int, grad: bool = False) -> Tensor:

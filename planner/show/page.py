@@ -7,8 +7,8 @@ from html import escape
 
 from engine.report.style import CSS
 from planner.answers import Answer, Question
-from planner.budget import COMFORTABLE, FITS, GIB
-from planner.table import card_name, facts, footnote, grouped, remarks
+from planner.card.budget import COMFORTABLE, FITS, GIB
+from planner.show.table import card_name, facts, footnote, grouped, remarks
 from planner.verdict import Verdict, told
 
 OWN = """

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from planner.budget import COMFORTABLE, FITS, Budget, Interval, of_device
-from planner.calibration import pessimistic
+from planner.card.budget import COMFORTABLE, FITS, Budget, Interval, of_device
+from planner.card.calibration import pessimistic
 from shared_data.errors import UsageError
 
 ROW = replace(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from planner.affine import LARGEST_BATCH, MIB, Envelope, envelope
-from planner.lifetimes import Timeline, rounded
+from planner.steps.affine import LARGEST_BATCH, MIB, Envelope, envelope
+from planner.steps.lifetimes import Timeline, rounded
 
 BATCH, WEIGHTS, HIDDEN, SUMS = 0, 1, 2, 3
 EVENTS = (BATCH, WEIGHTS, HIDDEN, -1 - HIDDEN, SUMS, -1 - SUMS)

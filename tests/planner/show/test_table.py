@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from planner import cards
 from planner.answers import Question, answers
-from planner.budget import Budget
-from planner.page import page
-from planner.sizes import markdown, render_sizes
-from planner.table import bar, render, render_one
+from planner.card import cards
+from planner.card.budget import Budget
+from planner.show.page import page
+from planner.show.sizes import markdown, render_sizes
+from planner.show.table import bar, render, render_one
 from tests.planner.planted import READS_VALUES, house, write_model
 
 __all__ = ["house"]

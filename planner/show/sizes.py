@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from planner.answers import Answer, Question
-from planner.budget import GIB
-from planner.table import COLOURS, WORDS
+from planner.card.budget import GIB
+from planner.show.table import COLOURS, WORDS
 
 
 def render_sizes(questions: Sequence[Question], columns: Sequence[Sequence[Answer]], console: Console) -> None:

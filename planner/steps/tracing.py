@@ -17,14 +17,19 @@ from engine.optimizers import OptimizerName, build_optimizer
 from engine.step import Precision, TrainStep, autocast, forward, takes_positions
 from layers.device import as_if_on_gpu
 from layers.recompute import Level
-from planner.kernels import on_cuda, scratch
-from planner.lifetimes import Lifetimes, Timeline
-from planner.shapes import KnownShapes
-from planner.work import StepWork, Work, many_at_once
+from planner.steps.kernels import on_cuda, scratch
+from planner.steps.lifetimes import Lifetimes, Timeline
+from planner.steps.shapes import KnownShapes
+from planner.steps.work import StepWork, Work, many_at_once
+from shared_data.errors import LabError
 
 Phase = Literal["train", "eval"]
 Kernels = Literal["cuda", "cpu"]
 """Whose kernels are predicted."""
+
+
+class TooFewValues(LabError):
+    """A batch so small that BatchNorm has one value of a channel, of which it can learn no spread."""
 
 
 @dataclass(frozen=True)

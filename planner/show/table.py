@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from planner.answers import Answer, Question
-from planner.budget import COMFORTABLE, FITS, GIB, Interval
+from planner.card.budget import COMFORTABLE, FITS, GIB, Interval
 from planner.duration import told_seconds
 from planner.measure import Measured
 from planner.verdict import Verdict, told, word_for

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from planner import cache
-from planner.cache import SWITCH, Findings, Store, store_of
-from planner.peak import Steps, TooFewValues
+from planner.steps import cache
+from planner.steps.cache import SWITCH, Findings, Store, store_of
+from planner.steps.peak import Steps
+from planner.steps.tracing import TooFewValues
 from shared_data.errors import LabError, UsageError
-from tests.planner.test_peak import CLIP, SHAPE, PairwiseClips, SmallGraphNet
+from tests.planner.steps.test_peak import CLIP, SHAPE, PairwiseClips, SmallGraphNet
 
 
 @pytest.fixture

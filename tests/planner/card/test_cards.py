@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from planner import cards
-from planner.cards import Card, find, known, named
+from planner.card import cards
+from planner.card.cards import Card, find, known, named
 from shared_data.errors import UsageError
 
 EVERY = pytest.mark.parametrize("card", known(), ids=lambda card: card.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from planner.calibration import Calibration, pessimistic, row_for
+from planner.card.calibration import Calibration, pessimistic, row_for
 from shared_data.errors import UsageError
 
 COMFORTABLE, FITS = 0.80, 0.92

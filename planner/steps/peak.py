@@ -1,13 +1,13 @@
 """Peak memory of one training step and one evaluation pass, predicted without a GPU and without weights in memory.
 
-Tensors only, with what CUDA's kernels hold beside them (`planner.kernels`). What a GPU needs on top (context, cuBLAS and cuDNN
-workspaces, allocator slack) is the calibration of `planner.budget`. The step traced is the trainer's own,
+Tensors only, with what CUDA's kernels hold beside them (`planner.steps.kernels`). What a GPU needs on top (context, cuBLAS and
+cuDNN workspaces, allocator slack) is the calibration of `planner.card.budget`. The step traced is the trainer's own,
 `engine.step.TrainStep`, with its recomputation, micro-batches, clipping and penalty. The second step is the one that counts,
 because the optimizer's state appears at the end of the first.
 
-The law in the batch comes from two probes and is exact (`planner.affine`) for every network that treats clips alike: a third
-probe must agree within 1 %. A network that breaks it is still predicted right: each batch is traced. Steps in micro-batches have
-a law in the size of the pieces, beside which the other clips wait.
+The law in the batch comes from two probes and is exact (`planner.steps.affine`) for every network that treats clips alike: a
+third probe must agree within 1 %. A network that breaks it is still predicted right: each batch is traced. Steps in micro-batches
+have a law in the size of the pieces, beside which the other clips wait.
 """
 
 from __future__ import annotations
@@ -22,17 +22,12 @@ from torch import nn
 from engine.optimizers import OptimizerName
 from engine.step import Precision
 from layers.recompute import Level
-from planner.affine import LARGEST_BATCH, MIB, Envelope, Fit, Line, envelope
-from planner.cache import Findings, Store, TooFewValues
-from planner.kernels import FusedAttention
-from planner.lifetimes import rounded
-from planner.tracing import Bench, Kernels, Kind, Phase, StepSettings, Task, Trace
-from planner.work import StepWork
+from planner.steps.affine import LARGEST_BATCH, MIB, Envelope, Fit, Line, envelope
+from planner.steps.cache import Findings, Store
+from planner.steps.lifetimes import rounded
+from planner.steps.tracing import Bench, Kernels, Kind, Phase, StepSettings, Task, TooFewValues, Trace
+from planner.steps.work import StepWork
 from shared_data.errors import LabError
-
-__all__ = [
-    "MIB", "FusedAttention", "Kernels", "Law", "Line", "Phase", "StepSettings", "Steps", "TooFewValues", "predict",
-]  # fmt: skip
 
 Found = TypeVar("Found")
 TOLERANCE = 0.01
