@@ -42,7 +42,7 @@ from engine.launch import guarded
 from engine.models import ModelCard
 from engine.step import Precision
 from layers.recompute import Level
-from planner.card.budget import FITS, Budget, of_device
+from planner.card.budget import FITS, Budget, for_card, of_device
 from planner.costs import costs_of, size_of
 from planner.measure import Gpu, measured_phase
 from planner.steps.peak import Steps
@@ -182,8 +182,8 @@ def alone(cell: Cell, number: int, limit: float) -> dict[str, Any]:
     return row
 
 
-def held_against(row: dict[str, Any], budget: Budget, cards: Iterable[float]) -> dict[str, Any]:
-    """What was measured beside what is predicted for it; `budget` is that of the GPU."""
+def held_against(row: dict[str, Any], budget: Budget, cards: Iterable[Budget]) -> dict[str, Any]:
+    """What was measured beside what is predicted for it; `budget` is that of the GPU, `cards` are others to be judged."""
     tensors = row["tensors_mib"]
     allocated, reserved = budget.allocated(tensors), budget.reserved(tensors)
     row |= {
@@ -193,13 +193,12 @@ def held_against(row: dict[str, Any], budget: Budget, cards: Iterable[float]) ->
     if "out_of_memory" not in row:
         return row
     fitting, wrong = [], []
-    for gib in sorted({*cards, budget.vram_gib}):
-        card = Budget(gib, budget.calibration)
+    for card in sorted([*cards, budget], key=lambda one: one.vram_gib):
         if card.share(tensors) <= FITS:
-            fitting.append(gib)
-            held = gib > budget.vram_gib if row["out_of_memory"] else row["reserved_mib"] <= card.usable
+            fitting.append(card.vram_gib)
+            held = card.vram_gib > budget.vram_gib if row["out_of_memory"] else row["reserved_mib"] <= card.usable
             if not held:
-                wrong.append(gib)
+                wrong.append(card.vram_gib)
     row |= {"predicted_to_fit_gib": _sizes(fitting), "false_fits_gib": _sizes(wrong)}
     if not row["out_of_memory"]:
         row["allocated_error"] = round(allocated.point / row["allocated_mib"] - 1, 4)
@@ -215,11 +214,12 @@ def fill(given: argparse.Namespace, words: list[str]) -> int:
     """Measure what the file lacks; a line for each cell, then the summary. The exit code of the command."""
     device = given.device
     out = given.out or Path(f"vram_grid_{device}.csv")
-    budget = None
+    budget, sizes = None, []
     settings: dict[str, object] = {"device": device, "threads": given.threads}
     if device == "cuda":
         about = torch.cuda.get_device_properties(Gpu(given.gpu).torch)
         budget = of_device(about.name, about.total_memory)
+        sizes = [for_card(about.name, gib) for gib in given.vram]
         settings |= {"gpu": given.gpu, "calibration": f"of {budget.calibration.gpu} {budget.calibration.date}"}
     table = TableFile(out, COLUMNS[device], KEY)
     print(machine_line())
@@ -230,15 +230,17 @@ def fill(given: argparse.Namespace, words: list[str]) -> int:
         before = rows.get(cell.key)
         if before and before["error"] == "":
             continue
-        row = measure(cell, predictions, budget, given)
+        row = measure(cell, predictions, given, budget, sizes)
         rows[cell.key] = table.put(row, instead=before is not None)
         print(in_short(row), flush=True)
     print(*summary([rows[cell.key] for cell in wanted]), sep="\n")
     return int(any(row["error"] or row.get("false_fits_gib") for row in (rows[cell.key] for cell in wanted)))
 
 
-def measure(cell: Cell, predictions: Predictions, budget: Budget | None, given: argparse.Namespace) -> dict[str, Any]:
-    """The row of one cell; where it cannot be had, with its reason as `error`."""
+def measure(
+    cell: Cell, predictions: Predictions, given: argparse.Namespace, budget: Budget | None, sizes: Iterable[Budget]
+) -> dict[str, Any]:
+    """The row of one cell; where it cannot be had, with its reason as `error`. `budget` and `sizes` as for `held_against`."""
     row: dict[str, Any] = dict(zip(KEY, cell.key, strict=True))
     try:
         steps = predictions.steps(cell)
@@ -249,7 +251,7 @@ def measure(cell: Cell, predictions: Predictions, budget: Budget | None, given: 
             return row | on_cpu(cell, tensors)
     except Exception as error:  # whatever one network may raise: the other cells are still measured
         return row | {"error": reason(f"{type(error).__name__}: {error}".splitlines()[0])}
-    return held_against(row | alone(cell, given.gpu, given.seconds), budget, given.vram)
+    return held_against(row | alone(cell, given.gpu, given.seconds), budget, sizes)
 
 
 def in_short(row: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ from torch import nn
 from engine import graphs, models
 from engine.config import DEBUG_CLIPS, RunConfig, parse
 from engine.errors import ConfigError
-from engine.losses import build_loss
+from engine.losses import LossName, build_loss
 from engine.models import ModelCard
-from engine.optimizers import build_optimizer
-from engine.step import TrainStep, chosen_level, takes_positions
+from engine.optimizers import OptimizerName, build_optimizer
+from engine.step import Precision, TrainStep, chosen_level, takes_positions
+from layers.recompute import Level
 from shared_data.clips import Clips
 from shared_data.datasets import DataSet, honest, open_data
 from shared_data.errors import DataError, MissingInputError
@@ -195,18 +196,63 @@ def build_model(config: RunConfig, data: DataSet, device: torch.device) -> nn.Mo
     return network.to(device)
 
 
-def train_step(config: RunConfig, model: nn.Module, device: torch.device, *, note: Callable[[str], None] = print) -> TrainStep:
-    """The run's training step of `model`, which is on `device`, with a new optimizer of the recipe (`TrainStep.optimizer`).
+class StepConfig(Protocol):
+    """The settings that a training step is made of, named as in `engine.config.RunConfig`, which is one of these."""
 
-    note   is told, in words for the user, what the step decides about itself
-    Raises `ConfigError` for CUDA graphs without a GPU, or a penalty that the model does not have.
-    """
-    optimizer = build_optimizer(
+    @property
+    def optimizer(self) -> OptimizerName: ...
+    @property
+    def base_lr(self) -> float: ...
+    @property
+    def momentum(self) -> float: ...
+    @property
+    def nesterov(self) -> bool: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def loss_type(self) -> LossName: ...
+    @property
+    def label_smoothing(self) -> float: ...
+    @property
+    def penalty_weight(self) -> float: ...
+    @property
+    def clip_grad(self) -> float | None: ...
+    @property
+    def precision(self) -> Precision: ...
+    @property
+    def forward_batch_size(self) -> int | None: ...
+    @property
+    def recompute(self) -> Level | Literal["auto"]: ...
+    @property
+    def cuda_graphs(self) -> bool: ...
+    @property
+    def compile(self) -> bool: ...
+
+
+def new_optimizer(config: StepConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimizer of `model`, before its first step. Raises `ValueError` where no parameter needs a gradient."""
+    return build_optimizer(
         model.parameters(), name=config.optimizer, lr=config.base_lr, weight_decay=config.weight_decay,
         momentum=config.momentum, nesterov=config.nesterov,
     )  # fmt: skip
+
+
+def train_step(
+    config: StepConfig,
+    model: nn.Module,
+    device: torch.device,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    note: Callable[[str], None] = print,
+) -> TrainStep:
+    """The run's training step of `model`, which is on `device`.
+
+    optimizer   the one to go on with; None: a new one of the recipe (`TrainStep.optimizer`)
+    note        is told, in words for the user, what the step decides about itself
+    Raises `ConfigError` for CUDA graphs without a GPU, or a penalty that the model does not have.
+    """
     return TrainStep(
-        model, optimizer, build_loss(config.loss_type, label_smoothing=config.label_smoothing),
+        model, optimizer or new_optimizer(config, model), build_loss(config.loss_type, label_smoothing=config.label_smoothing),
         precision=config.precision, clip_grad=config.clip_grad, micro_batch=config.forward_batch_size,
         penalty=config.penalty_weight, recompute=chosen_level(config.recompute, device), device=device,
         backend=graphs.on_device(device) if config.cuda_graphs else None, compiled=config.compile, note=note,

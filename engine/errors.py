@@ -34,9 +34,16 @@ class SaveError(LabError):
 
 
 class OutOfMemoryError(LabError):
-    """The GPU ran out of memory; a smaller setting would fit."""
+    """The GPU ran out of memory; a smaller setting would fit.
+
+    part   of the run that found it full: one of those that `engine.memory` names
+    """
 
     exit_code = 75
+
+    def __init__(self, what: str, *, part: str, expected: str = "", next_step: str = "") -> None:
+        super().__init__(what, where=part, expected=expected, next_step=next_step)
+        self.part = part
 
 
 class Interrupted(LabError):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine import memory
 from engine.errors import DivergedError
@@ -50,19 +51,43 @@ def rehearse(
     """`evaluate` on the first batch of `loader`, for no scores, as it will be after steps of `optimizer`.
 
     What those steps will leave beside the network, gradients and the optimizer's state, is there as empty tensors: what runs out
-    of memory here would have done so after the first epoch.
+    of memory here would have done so after the first epoch. Buffers are afterwards what they were. Not in inference mode: what a
+    network makes once and keeps, it must be able to train with.
     """
     model.eval()
     beside = list(memory.still_to_come(optimizer))
-    with torch.inference_mode():
+    with torch.no_grad(), _buffers_kept(model):
         for batch in itertools.islice(loader.epoch(0), 1):
             _logits(model, batch, device, precision)
     del beside
 
 
+@contextlib.contextmanager
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
+    tables = [module._buffers for module in model.modules()]
+    before = [(table, name, buffer, buffer.clone()) for table in tables for name, buffer in table.items() if buffer is not None]
+    try:
+        yield
+    finally:
+        for table, name, buffer, values in before:
+            table[name] = buffer.copy_(values)
+
+
+def evaluation_pass(
+    model: nn.Module, clips: Tensor, positions: Tensor | None = None, *, device: torch.device, precision: Precision = "fp32"
+) -> Tensor:
+    """Logits (N, K) of one batch as every evaluation computes them, in the type that autocast leaves them in.
+
+    clips       (N, C, T, V, M)
+    positions   (N, T) of the frames; not asked for by every network
+    The caller has put `model` into evaluation mode and turned gradients off; `evaluate` does so by inference mode.
+    """
+    with autocast(precision, device):
+        return forward(model, clips, positions)
+
+
 def _logits(model: nn.Module, batch: Batch, device: torch.device, precision: Precision) -> np.ndarray:
     """(N, K) float32, on the CPU."""
-    with autocast(precision, device):
-        positions = None if batch.positions is None else batch.positions.to(device, non_blocking=True)
-        output = forward(model, batch.clips.to(device, non_blocking=True), positions)
-    return output.float().cpu().numpy()
+    positions = None if batch.positions is None else batch.positions.to(device, non_blocking=True)
+    clips = batch.clips.to(device, non_blocking=True)
+    return evaluation_pass(model, clips, positions, device=device, precision=precision).float().cpu().numpy()

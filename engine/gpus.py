@@ -84,9 +84,10 @@ def _gpu(line: str) -> Gpu | None:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:  # "[N/A]" where memory is shared with the CPU
         return None
+    return number if 0 <= number < 1e9 else None  # MiB; not a number fails both
 
 
 def is_older(driver: str, needed: str) -> bool:
@@ -166,7 +167,7 @@ def _no_gpu(driver: Driver) -> Finding:
         return Finding("driver-silent", "error", f"the NVIDIA driver does not answer: {driver.trouble}", step)
     if not _nvidia_on_pci():
         return Finding("no-gpu", "info", "no NVIDIA GPU: training runs on the CPU",
-                       "use the small recipes, or a machine with an NVIDIA GPU")  # fmt: skip
+                       "the *_cpu recipes; sal plan --gpu NAME says what a card can do")  # fmt: skip
     if environment.in_container():
         return Finding("gpu-not-given", "warning", "the machine has an NVIDIA GPU, this container was not given it",
                        "docker run --gpus all …")  # fmt: skip

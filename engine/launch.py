@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +91,7 @@ def run(
         part = error.part if isinstance(error, memory.RanOut) else usual
     # Past the handler the traceback is gone, and with it the network and all that a step kept.
     memory.release(choose_device(config.device))
-    raise OutOfMemoryError(f"the GPU ran out of memory: {words}", where=part, next_step="; ".join(_smaller(config, part)))
+    raise OutOfMemoryError(f"the GPU ran out of memory: {words}", part=part, next_step="; ".join(_smaller(config, part)))
 
 
 def _kept(folder: Path, keep: Mapping[str, Any]) -> None:
@@ -109,33 +108,19 @@ def _kept(folder: Path, keep: Mapping[str, Any]) -> None:
 
 
 def _smaller(config: RunConfig, part: str) -> list[str]:
-    """What needs less GPU memory, the cheapest first, where nothing is predicted."""
+    """What needs less GPU memory, the cheapest first, where nothing is predicted and so --fit cannot choose."""
     from engine import memory
 
     if part != memory.TRAINING:
         if config.test_batch_size == 1:
             return ["--precision bf16 (other rounding)", "a larger GPU"]
         return [f"--test-batch-size {config.test_batch_size // 2} (no number changes); the same command goes on with it"]
-    fit = f"--fit {_gpu_gib(config)} chooses settings that are predicted to fit"
-    if config.fit:  # the prediction was wrong
-        fit = f"a smaller --fit than {config.fit}, whose prediction was too low"
-    wishes = [fit]
+    wishes = []
     if config.recompute != "blocks":
         wishes.append("--recompute blocks (no number changes)")
     if config.precision == "fp32":
         wishes.append("--precision bf16 (other rounding)")
-    piece = max((config.forward_batch_size or config.batch_size) // 2, 1)
-    wishes.append(f"--forward-batch-size {piece} (same optimizer step, BatchNorm sees the pieces)")
-    return [*wishes, "with --force a training run goes on from its last checkpoint"]
-
-
-def _gpu_gib(config: RunConfig) -> str:
-    """The memory of the run's GPU as `--fit` takes it, rounded down."""
-    import torch
-
-    from engine.assembly import choose_device
-
-    device = choose_device(config.device)
-    if device.type != "cuda":
-        return "8GiB"
-    return f"{math.floor(torch.cuda.get_device_properties(device).total_memory / 2**30 * 10) / 10:g}GiB"
+    piece = min(config.forward_batch_size or config.batch_size, config.batch_size)
+    if piece > 1:
+        wishes.append(f"--forward-batch-size {piece // 2} (same optimizer step, BatchNorm sees the pieces)")
+    return [*(wishes or ["a larger GPU"]), "with --force a training run goes on from its last checkpoint"]

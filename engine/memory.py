@@ -38,12 +38,12 @@ class Finding:
 
     event   numbers for the log
     lines   for the user; none where nothing is wrong
-    files   name in the run folder -> text to keep there, None for none (any more)
+    row     the calibration that the run speaks for, as a file of it, to be kept in the run folder; None where the prediction held
     """
 
     event: dict[str, Any]
     lines: list[str] = field(default_factory=list)
-    files: dict[str, str | None] = field(default_factory=dict)
+    row: str | None = None
 
 
 Compare = Callable[[Mapping[str, float]], Finding]

@@ -202,25 +202,25 @@ class RunFolder:
             os.truncate(self.log, self.log.read_bytes()[:size].rfind(b"\n") + 1)
 
 
-def fit_to_resume(config: RunConfig, path: Path) -> str | None:
-    """The `fit` that the run in folder `path` was begun with, if `config` is to resume it and it was begun with one.
+def fit_to_resume(config: RunConfig, path: Path) -> dict[str, Any] | None:
+    """What is kept of the fit with which the run in folder `path` was begun, if `config` is to resume it and there was one.
 
-    Raises `WorkDirError` where that cannot be read.
+    Its "fit" is text. Raises `WorkDirError` where that cannot be read.
     """
     last = path / "checkpoints" / "last.safetensors"
     there = os.path.exists(last) and os.path.exists(path / FIT)  # noqa: PTH110  # of any name, where Path.exists may raise
     if config.phase != "train" or config.resume != "auto" or not there:
         return None
     try:
-        fit = json.loads((path / FIT).read_text(encoding="utf-8"))["fit"]
-    except (OSError, ValueError, KeyError, TypeError):
-        fit = None
-    if not isinstance(fit, str):
+        kept = json.loads((path / FIT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        kept = None
+    if not isinstance(kept, dict) or not isinstance(kept.get("fit"), str):
         raise WorkDirError(
             "for what GPU memory the run in this work folder was fitted cannot be read", where=str(path / FIT),
             next_step="say it, such as --fit 8GiB, or --fit '' to go on without",
         )  # fmt: skip
-    return fit
+    return kept
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from engine.config import RunConfig
+
+
+def learning_rate(config: RunConfig, *, epoch: int, step: int, steps_per_epoch: int) -> float:
+    """That of a step by the run's `lr_schedule`; `epoch` and `step` count from 0 over the whole run."""
+    if config.lr_schedule == "cosine_iteration":
+        return iteration_learning_rate(
+            step, base_lr=config.base_lr, iterations=config.num_epoch * steps_per_epoch,
+            warm_up_iterations=config.warm_up_epoch * steps_per_epoch, warm_up_lr=config.warm_up_lr, min_lr=config.min_lr,
+        )  # fmt: skip
+    if config.lr_schedule == "cosine":
+        return cosine_learning_rate(
+            epoch, base_lr=config.base_lr, num_epoch=config.num_epoch, warm_up_epoch=config.warm_up_epoch, min_lr=config.min_lr
+        )
+    return epoch_learning_rate(
+        epoch, base_lr=config.base_lr, warm_up_epoch=config.warm_up_epoch, step=config.step, lr_decay_rate=config.lr_decay_rate
+    )
+
 
 def epoch_learning_rate(
     epoch: int,

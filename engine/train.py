@@ -7,37 +7,33 @@ ends with the same bits as one that was not.
 
 from __future__ import annotations
 
-import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 
-from engine import assembly, checkpoint, compiling, graphs, memory
+from engine import assembly, checkpoint, closing, compiling, graphs, memory
 from engine.config import RunConfig
 from engine.environment import describe
 from engine.errors import ConfigError, DivergedError, Interrupted, WorkDirError
 from engine.evaluate import evaluate, rehearse
-from engine.examples import save_examples
 from engine.metrics import Metrics, Scores, measure
 from engine.optimizers import set_learning_rate
 from engine.progress import Display
-from engine.report import write_report
-from engine.runfolder import RunFolder
-from engine.schedules import cosine_learning_rate, epoch_learning_rate, iteration_learning_rate
-from engine.score_files import BEST, HONEST_TEST, LAST, write_scores
+from engine.runfolder import CALIBRATION_ROW, RunFolder
+from engine.schedules import learning_rate
+from engine.score_files import BEST, LAST, write_scores
 from engine.signals import StopWish, stop_wish
 from engine.tensorboard import Mirror
+from engine.watch import MemoryWatch, told_as
 from engine.weights import load_weights
-from shared_data.errors import LabError
 from shared_data.loader import Loader
 
-T = TypeVar("T")
 MASK63 = 2**63 - 1
 ABSURD_WEIGHT = 1e15  # no network that still learns has such a weight; its next step would be infinite
 
@@ -68,6 +64,7 @@ def train(
             else:
                 trainer.start()
             trainer.run()
+            closing.close(trainer)
     return folder.path
 
 
@@ -85,8 +82,7 @@ class Trainer:
         expect: memory.Expect | None = None,
     ) -> None:
         self.config, self.folder, self.console, self.wish = config, folder, console, StopWish()
-        self.keep, self.expect = keep or {}, expect
-        self.compare: memory.Compare | None = None
+        self.keep = keep or {}
         self.device = assembly.choose_device(config.device)
         if config.cuda_graphs:
             graphs.on_device(self.device)  # refuses before the data is read
@@ -104,8 +100,9 @@ class Trainer:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         for remark in assembly.remarks(config, self.data):
             self.note(remark)
+        self.watch = MemoryWatch(config, self.data, self.device, expect, self.note)
         self.mirror = Mirror(folder.path) if config.tensorboard else None
-        self.epoch = self.step = self.global_step = self.steps_here = 0  # the last: of this process
+        self.epoch = self.step = self.global_step = 0
         self.sums = {"loss": 0.0, "correct": 0, "seen": 0}
         self.last: dict[str, Any] | None = None
         self.best: dict[str, Any] | None = None
@@ -160,26 +157,11 @@ class Trainer:
             )  # fmt: skip
 
     def look_ahead(self) -> None:
-        """Before the first step of this process: try an evaluation batch, and have the memory of a step predicted.
-
-        Changes nothing that the run computes with. Raises `memory.RanOut` if evaluation would not fit.
-        """
-        with _random_numbers_kept(self.device):
-            self._guarded(
-                lambda: rehearse(
-                    self.model, self.test_batches, self.optimizer, device=self.device, precision=self.config.precision
-                ),
-                memory.REHEARSAL,
-            )
-            if not memory.counted(self.device):
-                return
-            memory.release(self.device)  # training begins as if nothing had been tried
-            still = len(self.train_batches) * self.config.num_epoch - self.global_step
-            if self.expect is not None and still >= 2:  # else nothing will be compared
-                try:
-                    self.compare = self.expect(self.config, self.data, self.device, self.note)
-                except LabError as error:
-                    self.note(f"this run's memory is not predicted: {error.what}")
+        """Before the first step of this process: try an evaluation batch, and have the memory of a step predicted."""
+        self.watch.look_ahead(
+            lambda: rehearse(self.model, self.test_batches, self.optimizer, device=self.device, precision=self.config.precision),
+            steps=len(self.train_batches) * self.config.num_epoch - self.global_step,
+        )
 
     def run(self) -> None:
         config, total = self.config, len(self.train_batches) * self.config.num_epoch
@@ -193,7 +175,6 @@ class Trainer:
                 self.close_epoch()
                 if self.epoch < config.num_epoch:
                     self.stop_if_asked()
-        self.finish()
 
     def train_epoch(self, display: Display) -> None:
         """The steps of the current epoch that are still to come."""
@@ -205,7 +186,7 @@ class Trainer:
         correct = torch.tensor(self.sums["correct"], device=self.device)
         for batch in self.train_batches.epoch(self.epoch, start=self.step):
             torch.manual_seed((config.seed * 0x9E3779B97F4A7C15 + self.global_step) & MASK63)  # dropout, if any
-            lr = self.learning_rate()
+            lr = learning_rate(config, epoch=self.epoch, step=self.global_step, steps_per_epoch=len(self.train_batches))
             set_learning_rate(self.optimizer, lr)
             clips = batch.clips.to(self.device, non_blocking=True)
             labels = batch.labels.to(self.device, non_blocking=True)
@@ -217,9 +198,8 @@ class Trainer:
             pending.append((batch.ids, result.loss if config.precision == "fp16" else result.loss + 0 * result.grad_norm))
             self.step, self.global_step = self.step + 1, self.global_step + 1
             self.sums["seen"] += len(batch.ids)
-            self.steps_here += 1
-            if self.steps_here == 2 and memory.counted(self.device):  # the first one makes the optimizer's state
-                self.compare_memory()
+            if (finding := self.watch.stepped()) is not None:
+                self.tell(finding)
             due_to_log = self.step % config.log_interval == 0
             due_to_save = config.save_steps > 0 and self.step % config.save_steps == 0
             if self.device.type == "cpu" or due_to_log or due_to_save or self.wish.signal_number:
@@ -255,11 +235,11 @@ class Trainer:
             "eval", epoch=self.epoch, loss=metrics.loss, top1=metrics.top1, top5=metrics.top5,
             seconds=time.monotonic() - began,
         )  # fmt: skip
-        self.write_scores(LAST, scores)
+        write_scores(self.folder.path / LAST, scores)
         if self.best is None or metrics.top1 > self.best["top1"]:
             self.best = self.last
             checkpoint.save_weights(self.folder.best, self.model, self.about(metrics))
-            self.write_scores(BEST, scores)
+            write_scores(self.folder.path / BEST, scores)
         seen = max(self.sums["seen"], 1)
         display.line(
             f"epoch {self.epoch + 1:3d}/{self.config.num_epoch}  loss {self.sums['loss'] / seen:.4f}  "
@@ -273,21 +253,6 @@ class Trainer:
             name = f"runs-{self.epoch}-{self.global_step}.safetensors"
             checkpoint.save_weights(self.folder.checkpoints / name, self.model, self.about(None))
         self.save()
-
-    def finish(self) -> None:
-        """Metrics, examples and the report."""
-        assert self.last is not None and self.best is not None  # the last epoch is always evaluated
-        values = self.summary()
-        if self.config.protocol == "honest":
-            values["test"] = self.test_untouched()
-        self.folder.write_json("metrics.json", values)
-        save_examples(self.folder, self.data)
-        self.log("end", last=self.last["top1"], best=self.best["top1"], seconds=self.seconds)
-        report = write_report(self.folder.path)
-        best = f"best on {self.held_out} {self.best['top1']:.1%} (epoch {self.best['epoch'] + 1})"
-        habit = "; best-on-test picks the epoch by the test set, as the field does" if self.held_out == "test" else ""
-        self.console.print(f"last epoch {self.last['top1']:.1%}, {best}{habit}", highlight=False)
-        self.console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
     # -- pieces -------------------------------------------------------------------------------------------------------
 
@@ -303,23 +268,6 @@ class Trainer:
     def seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.began
 
-    def learning_rate(self) -> float:
-        """That of the step to come."""
-        c = self.config
-        if c.lr_schedule == "cosine_iteration":
-            steps = len(self.train_batches)
-            return iteration_learning_rate(
-                self.global_step, base_lr=c.base_lr, iterations=c.num_epoch * steps, warm_up_iterations=c.warm_up_epoch * steps,
-                warm_up_lr=c.warm_up_lr, min_lr=c.min_lr,
-            )  # fmt: skip
-        if c.lr_schedule == "cosine":
-            return cosine_learning_rate(
-                self.epoch, base_lr=c.base_lr, num_epoch=c.num_epoch, warm_up_epoch=c.warm_up_epoch, min_lr=c.min_lr
-            )
-        return epoch_learning_rate(
-            self.epoch, base_lr=c.base_lr, warm_up_epoch=c.warm_up_epoch, step=c.step, lr_decay_rate=c.lr_decay_rate
-        )
-
     def status(self, rate: float) -> str:
         seen, used = max(self.sums["seen"], 1), memory.peaks(self.device)
         mib = used["peak_allocated_mib"] if self.device.type == "cuda" else used["rss_mib"]
@@ -331,36 +279,23 @@ class Trainer:
     def note(self, text: str) -> None:
         self.console.print(f"note: {text}", highlight=False)
 
-    def compare_memory(self) -> None:
-        """Hold what two steps took against what was predicted; the allocator's books do not wait for the GPU."""
-        used = memory.peaks(self.device)
-        finding = self.compare(used) if self.compare else memory.Finding({})
-        self.log("memory", epoch=self.epoch, step=self.global_step, **used, **finding.event)
+    def tell(self, finding: memory.Finding) -> None:
+        """To the log and the user; a calibration is kept in the run folder until a prediction holds."""
+        self.log("memory", epoch=self.epoch, step=self.global_step, **finding.event)
         for line in finding.lines:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
-        for name, text in finding.files.items():
-            if text is None:
-                (self.folder.path / name).unlink(missing_ok=True)
-            else:
-                self.folder.write(name, text.encode())
+        if finding.row is not None:
+            self.folder.write(CALIBRATION_ROW, finding.row.encode())
+        elif self.watch.compare is not None:  # the prediction held
+            (self.folder.path / CALIBRATION_ROW).unlink(missing_ok=True)
 
     def scores(self, batches: Loader, after_batch: Callable[[], None], *, if_full: Callable[[], None] = lambda: None) -> Scores:
         """`evaluate` as the run is set up; `if_full` is called where the GPU's memory is not enough, before the run ends."""
-        return self._guarded(
-            lambda: evaluate(self.model, batches, device=self.device, precision=self.config.precision, after_batch=after_batch),
+        return told_as(
             memory.EVALUATION,
-            if_full,
+            lambda: evaluate(self.model, batches, device=self.device, precision=self.config.precision, after_batch=after_batch),
+            if_full=if_full,
         )
-
-    @staticmethod
-    def _guarded(work: Callable[[], T], part: str, if_full: Callable[[], None] = lambda: None) -> T:
-        """`work()`, a GPU that is full told as `memory.RanOut` of this `part` of the run, after `if_full()`."""
-        try:
-            return work()
-        except torch.cuda.OutOfMemoryError as error:
-            words = memory.first_line(error)
-        if_full()  # past the handler: what the work held is free again
-        raise memory.RanOut(part, words)
 
     def check_finite(self, pending: list[tuple[np.ndarray, torch.Tensor]]) -> None:
         """Stop at a loss that is not a number, before it reaches a checkpoint; empties `pending`."""
@@ -413,48 +348,9 @@ class Trainer:
             "epoch": self.epoch, "top1": metrics.top1 if metrics else None,
         }  # fmt: skip
 
-    def write_scores(self, name: str, scores: Scores) -> None:
-        write_scores(self.folder.path / name, scores)
-
-    def summary(self) -> dict[str, Any]:
-        return {
-            "model": self.config.model, "recipe": self.config.recipe, "dataset": self.data.name, "split": self.config.split,
-            "stream": self.config.stream, "protocol": self.config.protocol,
-            "selection": {"last": self.last, f"best_on_{self.held_out}": self.best},
-            "num_classes": self.data.num_classes, "class_names": list(self.data.class_names),
-            "parameters": self.parameters, "clips_train": len(self.data.train), "clips_test": len(self.data.test),
-            "seconds": self.seconds,
-        }  # fmt: skip
-
-    def test_untouched(self) -> dict[str, Any]:
-        """After an honest run: the real test set, looked at once, with the last weights and with the validation's choice."""
-        batches = assembly.test_loader(self.given, self.config, self.device)
-        result = {}
-        for name, file, kept in (("last", None, LAST), ("best_on_validation", self.folder.best, BEST)):
-            if file is not None:
-                load_weights(file, self.model, self.config.model)
-            # The state was saved when the last epoch closed; the network may hold other weights by now.
-            scores = self.scores(batches, lambda: self.stop_if_asked(saved=True))
-            result[name] = measure(scores, self.epoch - 1).as_dict()
-            self.write_scores(HONEST_TEST[kept], scores)
-            self.console.print(f"test set, {name} weights: {result[name]['top1']:.1%}", highlight=False)
-        return result
-
 
 def _make_deterministic(config: RunConfig) -> None:
     """Seed every generator, and ask for kernels that repeat themselves."""
     random.seed(config.seed)
     np.random.seed(config.seed)
     assembly.choose_kernels(config)
-
-
-@contextlib.contextmanager
-def _random_numbers_kept(device: torch.device) -> Iterator[None]:
-    """Whatever is drawn inside, every generator goes on as if nothing had been."""
-    state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numpy_state)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,8 @@ from orchestrator.verdict import Verdict, vram_of
 _EPILOG = """exit codes: 0 all passed, 1 a smoke test failed or its image is missing, 2 wrong arguments,
 66 a data file is missing, 69 no Docker engine answers, 77 no permission to use it, 130 interrupted (nothing is left behind)"""
 _NO_INPUT = 66
+LARGEST_GIB = 4096
+"""GiB: no GPU that is asked about has more."""
 _COLOURS = {"comfortable": "green", "fits": "cyan", "tight": "yellow", "no": "red"}
 
 
@@ -49,9 +50,12 @@ def _positive(text: str) -> float:
 
 
 def _gib(text: str) -> float:
-    value = _positive(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text} is no size of a GPU's memory in GiB")
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= LARGEST_GIB:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size of a GPU's memory in GiB, such as 8")
     return value
 
 

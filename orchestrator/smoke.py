@@ -66,7 +66,7 @@ def job_of(plan: Plan, model: str) -> Job:
     for there in files.values():
         command += ["--data", there]
     if plan.vram_limit is not None:
-        command += ["--vram-limit", f"{plan.vram_limit:g}"]
+        command += ["--vram-limit", f"{plan.vram_limit:.10g}"]
     return Job(model, image_of(model), command, files, plan.gpu)
 
 

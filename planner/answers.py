@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from planner.card.cards import Card
 from planner.costs import RunCosts, asked_of, costs_of, size_of
 from planner.duration import Duration, duration_of
 from planner.host import Host, host_needs
-from planner.levers import Option, options
+from planner.levers import Option, Settings, options
 from planner.measure import Device, Measured, measured
 from planner.steps.peak import Steps
 from planner.verdict import Verdict, judge
@@ -45,10 +45,41 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """Settings that could be taken; `chosen` by `--fit`, `duration` where a card is named."""
+
+    option: Option
+    chosen: bool
+    duration: Duration | None
+
+    @property
+    def peak(self) -> float:
+        """MiB of tensors, the worse of training and evaluation."""
+        return max(self.option.train, self.option.eval)
+
+    def as_dict(self, budget: Budget) -> dict[str, Any]:
+        """For JSON."""
+        peaks = {"train": self.option.train, "eval": self.option.eval}
+        return {
+            "flags": self.option.flags,
+            "chosen": self.chosen,
+            "changes_numbers": self.option.changes,
+            "share_of_usable": round(budget.share(self.peak), 4),
+            "tensors_mib": {phase: round(peak, 1) for phase, peak in peaks.items()},
+            "reserved_mib": {
+                phase: {end: round(mib, 1) for end, mib in asdict(budget.reserved(peak)).items()} for phase, peak in peaks.items()
+            },
+            "time": self.duration.as_dict() if self.duration else None,
+        }
+
+
+@dataclass(frozen=True)
 class Answer:
     """One recipe on the card asked about. `verdict` is None where it could not be judged; `problem` says why.
 
     window       the most frames that fit with the recipe's batch; None where there is one window only
+    duration     with the levers that are needed; None where no card is named or nothing helps
+    ladder       settings that could be taken, the cheapest first; empty unless details were asked for
     linear       whether memory follows a law in the batch (see `planner.steps.peak.Law`)
     approximate  whether the precision is autocast's, whose operations on a GPU are taken from a list (`planner.steps.kernels`)
     """
@@ -63,23 +94,14 @@ class Answer:
     approximate: bool = False
     duration: Duration | None = None
     host: Host | None = None
-    options: Sequence[Option] = ()
+    ladder: Sequence[Rung] = ()
     measured: Measured | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         told: dict[str, Any] = {"model": self.model, "recipe": self.recipe}
         if self.config is not None:
-            names = (
-                "dataset",
-                "batch_size",
-                "forward_batch_size",
-                "test_batch_size",
-                "train_window_size",
-                "precision",
-                "recompute",
-            )
-            told["settings"] = {name: getattr(self.config, name) for name in names}
+            told["settings"] = {name: getattr(self.config, name) for name in SETTINGS}
         if self.verdict is None or self.host is None:
             return {**told, "word": None, "problem": self.problem}
         return {
@@ -91,15 +113,8 @@ class Answer:
             "time": self.duration.as_dict() if self.duration else None,
             "host": self.host.as_dict(),
             "measured": asdict(self.measured) if self.measured else None,
-            "options": [self._option(option, self.verdict.budget) for option in self.options],
+            "ladder": [rung.as_dict(self.verdict.budget) for rung in self.ladder],
         }
-
-    def _option(self, option: Option, budget: Budget) -> dict[str, Any]:
-        peak = max(option.train, option.eval)
-        return {
-            "flags": option.flags, "changes_numbers": option.changes, "share_of_usable": round(budget.share(peak), 4),
-            "tensors_mib": {"train": round(option.train, 1), "eval": round(option.eval, 1)},
-        }  # fmt: skip
 
 
 def answers(
@@ -123,8 +138,8 @@ def answers(
         raise UsageError(f"no recipe {recipe!r}{nearest(recipe, names)}", expected=", ".join(dict.fromkeys(names)))
     traced: dict[str, Steps] = {}
     found = []
-    for card, name, path in wanted:
-        told(f"{card.name} {name}")
+    for number, (card, name, path) in enumerate(wanted, 1):
+        told(f"{card.name} {name} ({number} of {len(wanted)})")
         found.append(_answer(question, card, name, path, traced))
     return found
 
@@ -137,25 +152,43 @@ def _answer(question: Question, card: ModelCard, recipe: str, path: Path, traced
             raise
         return Answer(card.name, recipe, problem=error.what)
     try:
-        size, asked = size_of(config.dataset), asked_of(config)
-        costs = costs_of(card, config, size, traced)
-        verdict = judge(costs, question.budget, asked)
-        return Answer(
-            card.name, recipe, config, verdict,
-            window=largest_window(card, config, size, question.budget.room(), traced),
-            linear=costs.law(asked, "train").linear and costs.law(asked, "eval").linear,
-            approximate=config.precision != "fp32",
-            duration=_duration(question, costs, config, verdict),
-            host=host_needs(config, costs.steps.clip_shape, costs.law(asked, "train").gradients),
-            measured=measured(config, card, size, question.device) if question.device else None,
-            options=options(costs, asked, question.budget.room()) if question.details else (),
-        )  # fmt: skip
+        costs = costs_of(card, config, size_of(config.dataset), traced)
+        _require_window(question, config, costs.steps.clip_shape[1])
+        return _judged(question, card, recipe, config=config, costs=costs, traced=traced)
     except LabError as error:
         return Answer(card.name, recipe, config, problem=error.what)
 
 
-def _duration(question: Question, costs: RunCosts, config: RunConfig, verdict: Verdict) -> Duration | None:
-    """Of the run as it would be started here: with the levers that it needs. None where no card is named or nothing helps."""
-    if question.card is None or not verdict.choice.fits:
-        return None
-    return duration_of(costs, config, verdict.choice.settings, question.card, question.budget.calibration)
+def _judged(
+    question: Question, card: ModelCard, recipe: str, *, config: RunConfig, costs: RunCosts, traced: dict[str, Steps]
+) -> Answer:
+    size, asked, budget = size_of(config.dataset), asked_of(config), question.budget
+    verdict = judge(costs, budget, asked)
+
+    def duration(settings: Settings) -> Duration | None:
+        return duration_of(costs, config, settings, question.card, budget.calibration) if question.card else None
+
+    def ladder() -> Iterator[Rung]:
+        choice = verdict.choice
+        chosen = Option(asked, choice.settings, choice.train, choice.eval)
+        found = options(costs, asked, budget.room())
+        for option in found if chosen.settings in [one.settings for one in found] else [*found, chosen]:
+            taken = choice.fits and option.settings == choice.settings
+            yield Rung(option, taken, duration(option.settings))
+
+    return Answer(
+        card.name, recipe, config, verdict,
+        window=largest_window(card, config, size, budget.room(), traced),
+        linear=costs.law(asked, "train").linear and costs.law(asked, "eval").linear,
+        approximate=config.precision != "fp32",
+        duration=duration(verdict.choice.settings) if verdict.choice.fits else None,
+        host=host_needs(config, costs.steps.clip_shape, costs.steps.weights),
+        measured=measured(config, card, size, question.device) if question.device else None,
+        ladder=tuple(ladder()) if question.details else (),
+    )  # fmt: skip
+
+
+def _require_window(question: Question, config: RunConfig, frames: int) -> None:
+    """Refuse a window that was asked for and that the pipeline does not make."""
+    if "--train-window-size" in question.changes and frames != config.train_window_size:
+        raise LabError(f"its clips have {frames} frames, whatever the window is ({config.pipeline}): ask without --window")

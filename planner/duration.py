@@ -19,14 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from engine.config import DEBUG_CLIPS, RunConfig
 from engine.step import Precision
 from planner.card.budget import Interval
 from planner.card.calibration import Calibration
 from planner.card.cards import Card
-from planner.levers import Settings
+from planner.levers import Costs, Settings
 from planner.steps.tracing import Phase
 from planner.steps.work import StepWork, Tally
 from shared_data.protocols import BENCHMARKS, PROTOCOLS, SPLIT_RULES
@@ -243,14 +243,7 @@ class Duration:
             yield "note", text
 
 
-class CountedCosts(Protocol):
-    """Costs of a run that also count its work; `planner.costs.RunCosts`."""
-
-    def work(self, settings: Settings, phase: Phase) -> StepWork:
-        """Of one training step, or of one batch of an evaluation pass."""
-
-
-def duration_of(costs: CountedCosts, config: RunConfig, settings: Settings, card: Card, calibration: Calibration) -> Duration:
+def duration_of(costs: Costs, config: RunConfig, settings: Settings, card: Card, calibration: Calibration) -> Duration:
     """The times of a run of `config` under `settings`, on `card`.
 
     Batches are made beside the step by threads of the loader (beforehand with num_worker 0): the slower of the two counts.

@@ -21,7 +21,8 @@ from planner.card.calibration import Calibration, as_csv, header, user_file
 from planner.costs import RunCosts, Size, asked_of, costs_of
 from planner.fit import refuse_unpredictable, size_of_data
 from planner.levers import Choice, choose, flags
-from planner.verdict import told
+from planner.measure import kernels_kept
+from planner.verdict import told, told_room
 from shared_data.datasets import DataSet
 from shared_data.errors import LabError
 
@@ -68,7 +69,7 @@ class Expected:
             "calibration": row.gpu,
         }
         if abs(apart) <= TOLERANCE or abs(measured - self.allocated) < LITTLE:
-            return memory.Finding(event, files={CALIBRATION_ROW: None})
+            return memory.Finding(event)
         found = as_csv(self.row(measured, peaks["peak_reserved_mib"]))
         lines = [
             f"warning: a step takes {told(measured)} of GPU memory, {told(self.allocated)} were predicted ({apart:+.0%})",
@@ -81,7 +82,7 @@ class Expected:
             f"  next: `sal calibrate` measures this GPU; or put this row (kept in {CALIBRATION_ROW}) into {user_file()}:",
             f"  {found}",
         ]
-        return memory.Finding(event, lines, {CALIBRATION_ROW: f"{header()}\n{found}\n"})
+        return memory.Finding(event, lines, f"{header()}\n{found}\n")
 
     def row(self, allocated: float, reserved: float) -> Calibration:
         """The calibration of the GPU that this one step speaks for; what it does not say is taken over.
@@ -94,6 +95,7 @@ class Expected:
         return dataclasses.replace(
             before,
             gpu=self.gpu,
+            gib=round(self.budget.vram_gib, 2),
             torch=torch.__version__,
             cuda=torch.version.cuda or "",
             workspace_mib=workspace,
@@ -134,12 +136,9 @@ def expect(config: RunConfig, data: DataSet, device: torch.device, note: Callabl
 @contextlib.contextmanager
 def _as_when_planned() -> Iterator[None]:
     """Without the run's wish for deterministic algorithms: a prediction is the same wherever it is made."""
-    wish, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(False)
-    try:
+    with kernels_kept():
+        torch.use_deterministic_algorithms(False)
         yield
-    finally:
-        torch.use_deterministic_algorithms(wish, warn_only=warn)
 
 
 # -- a run that could not ---------------------------------------------------------------------------------------------------
@@ -170,9 +169,7 @@ def advice(config: RunConfig, wished: RunConfig, given: AbstractSet[str], device
     """
     refuse_unpredictable(config)
     gpu = memory.gpu(device)
-    budget = of_device(gpu.name, gpu.total)
-    taken = max(gpu.others / 2**30 - budget.calibration.context_mib / 1024, 0.0)
-    budget = dataclasses.replace(budget, taken_gib=round(taken, 2))
+    budget = of_device(gpu.name, gpu.total, others_bytes=gpu.others)
     asked = asked_of(config)
     with _as_when_planned():
         costs = costs_of(models.find(config.model), config, size_of_data(config))
@@ -184,7 +181,7 @@ def advice(config: RunConfig, wished: RunConfig, given: AbstractSet[str], device
     lines = [
         "predicted: "
         + ", ".join(f"{phase} {told(one)} as it was, {told(other)} so" for phase, (one, other) in peaks.items() if one)
-        + f"; tensors may take {told(room)} of {budget.vram_gib:.4g} GiB",
+        + f"; {told_room(budget)}",
         *choice.sentences,
     ]
     if not choice.fits:

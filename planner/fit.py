@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from engine import models
+from engine import memory, models
 from engine.assembly import choose_device, load_data
 from engine.config import RunConfig
 from engine.errors import ConfigError
-from planner.card.budget import Budget, of_device
-from planner.card.calibration import row_for
+from planner.card.budget import Budget, for_card, of_device
 from planner.costs import Size, asked_of, costs_of, size_of
 from planner.levers import WINDOW, Choice, choose
-from planner.verdict import told
+from planner.verdict import told, told_room
 from shared_data.errors import LabError
 
-SAME_CARD = 0.06
-"""Relative distance of a nominal size from what the driver offers of it, within which both are one GPU."""
 PREDICTION = "peaks of tensors, traced without values; workspaces and fragmentation by the calibration"
 """What the figures of a choice are."""
 APPROXIMATE = "approximate, as a list of CUDA's autocast operations stands in for a GPU"
@@ -53,13 +51,16 @@ class Fitted:
     record: dict[str, Any]
 
 
-def fitted(config: RunConfig, given: AbstractSet[str] = frozenset()) -> Fitted:
+def fitted(config: RunConfig, given: AbstractSet[str] = frozenset(), begun: Mapping[str, Any] | None = None) -> Fitted:
     """`config` changed so that it fits the GPU memory named in its `fit`.
 
     given   keys that the user gave on the command line, which are not changed
+    begun   the record of the fit that a run to be resumed was begun with: what other programs held then is reckoned with again
     Raises `ConfigError` (2) for a size that is none or settings that cannot be predicted, `DoesNotFit` (76).
     """
     budget = budget_of(config)
+    if begun and begun["fit"] == config.fit:
+        budget = dataclasses.replace(budget, taken_gib=float(begun.get("taken_gib", 0.0)))
     refuse_unpredictable(config)
     costs, asked = costs_of(models.find(config.model), config, size_of_data(config)), asked_of(config)
     choice = choose(costs, asked, budget.room(), fixed=_fixed(config, given), train=config.phase == "train")
@@ -73,33 +74,27 @@ def fitted(config: RunConfig, given: AbstractSet[str] = frozenset()) -> Fitted:
     return Fitted(result, _lines(choice, budget), _record(choice, config, budget))
 
 
-def memory_gib(config: RunConfig) -> float:
-    """GiB of `fit`: 8, 8GiB, 8GB (cards are sold so, and hold GiB) or 7.5G; "auto" is the memory of the run's own GPU."""
-    if config.fit == "auto":
-        device = choose_device(config.device)
-        if device.type != "cuda":
-            raise ConfigError(
-                "--fit auto asks the GPU for its memory, and the run has none", where="--fit",
-                expected="the size of the GPU to plan for, such as --fit 8GiB",
-            )  # fmt: skip
-        return float(torch.cuda.get_device_properties(device).total_memory) / 2**30
-    size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:g|gb|gib)?", config.fit.strip().lower())
-    if size is None or not float(size[1]):
-        raise ConfigError(f"{config.fit!r} is no size of a GPU's memory", where="--fit", expected="8GiB, 7.5GiB, 8 or auto")
-    return float(size[1])
+def memory_gib(size: str) -> float:
+    """GiB of a GPU's size: 8, 8GiB, 8GB (cards are sold so, and hold GiB) or 7.5G. Raises `ConfigError` (2) for anything else."""
+    number = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:g|gb|gib)?", size.strip().lower())
+    if number is None or not float(number[1]):
+        raise ConfigError(f"{size!r} is no size of a GPU's memory", where="--fit", expected="8GiB, 7.5GiB, 8 or auto")
+    return float(number[1])
 
 
 def budget_of(config: RunConfig) -> Budget:
-    """Of the GPU that `fit` names: with its calibration if it is the run's own, else with the pessimistic one."""
-    gib = memory_gib(config)
+    """Of the GPU that `fit` names: a card of that size, or for "auto" the run's own, with what other programs hold of it now."""
+    wanted = None if config.fit == "auto" else memory_gib(config.fit)
     device = choose_device(config.device)
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        if config.fit == "auto":
-            return of_device(properties.name, properties.total_memory)
-        if abs(properties.total_memory / 2**30 / gib - 1) < SAME_CARD:
-            return Budget(gib, row_for(properties.name))
-    return Budget(gib)
+    here = memory.gpu(device) if memory.counted(device) else None
+    if wanted is not None:
+        return for_card(here.name if here else None, wanted)
+    if here is None:
+        raise ConfigError(
+            "--fit auto asks the GPU for its memory, and the run has none", where="--fit",
+            expected="the size of the GPU to plan for, such as --fit 8GiB",
+        )  # fmt: skip
+    return of_device(here.name, here.total, others_bytes=here.others)
 
 
 def refuse_unpredictable(config: RunConfig) -> None:
@@ -140,7 +135,7 @@ def _approximate(choice: Choice) -> bool:
 
 def _lines(choice: Choice, budget: Budget) -> list[str]:
     before, after = _peaks(choice.train_before, choice.eval_before), _peaks(choice.train, choice.eval)
-    room = f"tensors may take {told(budget.room())} of {budget.vram_gib:.4g} GiB: {budget.sentence()}"
+    room = f"{told_room(budget)}: {budget.sentence()}"
     remark = [f"     {choice.settings.precision}: {APPROXIMATE}"] if _approximate(choice) else []
     if not choice.levers:
         return [f"fit: nothing to change ({before}; {room})", *remark]
@@ -157,6 +152,7 @@ def _record(choice: Choice, config: RunConfig, budget: Budget) -> dict[str, Any]
     return {
         "fit": config.fit,
         "memory_gib": budget.vram_gib,
+        "taken_gib": budget.taken_gib,
         "usable_mib": round(budget.usable, 1),
         "room_mib": round(budget.room(), 1),
         "calibration": dataclasses.asdict(budget.calibration),
@@ -178,7 +174,7 @@ def _refusal(choice: Choice, budget: Budget) -> DoesNotFit:
     return DoesNotFit(
         f"the run is not predicted to fit {budget.vram_gib:.4g} GiB, whatever lever is pulled",
         where=f"nearest: {choice.flags or 'the settings as they are'}: {_peaks(choice.train, choice.eval)}",
-        expected=f"{told(budget.room())} of tensors at most, as {budget.sentence()}; "
+        expected=f"{told_room(budget)}: {budget.sentence()}; "
         f"a GPU of {budget.card_for(max(choice.train, choice.eval)):.1f} GiB would do{remark}",
         next_step=f"a larger GPU, fewer settings fixed on the command line, or a smaller --batch-size; {WINDOW}",
     )

@@ -34,8 +34,10 @@ class Host:
 
 
 def host_needs(config: RunConfig, clip: tuple[int, ...], weights_mib: float) -> Host:
-    """For a run of `config` on clips of shape `clip` by a network whose weights take `weights_mib` MiB.
+    """For a run of `config` on clips of shape `clip` (C, T, V, M).
 
+    weights_mib   MiB of the network's parameters and buffers together, as a checkpoint holds them (not of its gradients: fixed
+                  parameters have none, and buffers such as adjacencies and BatchNorm's statistics neither)
     The store is mapped into memory, not read: what the system caches of it is not counted. Batches are made by threads of the
     training process, so nothing passes through /dev/shm.
     """

@@ -8,6 +8,7 @@ never chosen, only suggested.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -15,7 +16,8 @@ from typing import Any, Literal, Protocol, get_args
 
 from engine.step import Precision
 from layers.recompute import Level
-from planner.steps.tracing import TooFewValues
+from planner.steps.tracing import Phase, TooFewValues
+from planner.steps.work import StepWork
 
 Key = Literal["test_batch_size", "recompute", "precision", "forward_batch_size"]
 LEVELS = get_args(Level)
@@ -67,7 +69,7 @@ WINDOW = "a shorter --train-window-size needs less too, but is another experimen
 
 
 class Costs(Protocol):
-    """What a recipe's network needs, in MiB of tensors; `planner.costs` traces it."""
+    """What a recipe's network needs, in MiB of tensors, and what it computes; `planner.costs.RunCosts` traces it."""
 
     @property
     def batch_norm(self) -> bool:
@@ -78,6 +80,12 @@ class Costs(Protocol):
 
     def evaluation(self, settings: Settings) -> float:
         """Peak of an evaluation pass inside a training run."""
+
+    def largest(self, settings: Settings, phase: Phase, room: float) -> int:
+        """The most clips within `room` MiB, of a training step or of an evaluation pass; 0 if not even one fits."""
+
+    def work(self, settings: Settings, phase: Phase) -> StepWork:
+        """Of one training step, or of one batch of an evaluation pass."""
 
 
 def pulled(asked: Settings, settings: Settings) -> list[tuple[Lever, str]]:
@@ -185,8 +193,8 @@ def _ways(asked: Settings, levels: tuple[Level, ...], fixed: AbstractSet[str], *
 
     def pieces(precision: Precision) -> Iterator[Settings]:
         """The larger ones first, all of one size, at the level that keeps least."""
-        for piece in range(asked.piece - 1, 0, -1) if "forward_batch_size" not in fixed else ():
-            if asked.batch_size % piece == 0:
+        for piece in _divisors(asked.batch_size) if "forward_batch_size" not in fixed else ():
+            if piece < asked.piece:
                 yield replace(asked, recompute=levels[-1], precision=precision, forward_batch_size=piece)
 
     kinds = (whole, pieces)
@@ -245,6 +253,12 @@ def _evaluated_apart(costs: Costs, asked: Settings, first: Option, room: float) 
         return []
     settings, peak = _evaluated(costs, asked, room)
     return [Option(asked, settings, first.train, peak)]
+
+
+def _divisors(number: int) -> list[int]:
+    """From the largest down."""
+    small = [one for one in range(1, math.isqrt(number) + 1) if number % one == 0]
+    return sorted({*small, *(number // one for one in small)}, reverse=True)
 
 
 def _evaluated(costs: Costs, settings: Settings, room: float) -> tuple[Settings, float]:

@@ -137,7 +137,8 @@ def measured_phase(
 ) -> Figures | None:
     """The figures of one phase; None where the device runs out of memory."""
     device.release()
-    with _kernels_of(config):
+    with kernels_kept():
+        choose_kernels(config)
         try:
             return _run(phase, config, card, size, device, steps=steps, warm_up=warm_up)
         except torch.cuda.OutOfMemoryError:
@@ -206,12 +207,11 @@ def _made(config: RunConfig, size: Size, clips: int, device: Device, *, train: b
 
 
 @contextlib.contextmanager
-def _kernels_of(config: RunConfig) -> Iterator[None]:
-    """Torch's settings are the run's, and afterwards what they were."""
+def kernels_kept() -> Iterator[None]:
+    """Torch's choice of kernels (`choose_kernels`) may be changed inside, and is afterwards what it was."""
     deterministic, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark, fill = torch.backends.cudnn.benchmark, torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     try:
-        choose_kernels(config)
         yield
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn)

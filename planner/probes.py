@@ -176,7 +176,8 @@ def row_of(device: Probes, seen: Sequence[Seen], *, nominal_mib: float, date: st
     calls = [1e6 * one.seconds / one.launches for one in seen if one.launches]
     rates = {product: device.tflops(product) for product in get_args(Product)}
     return Calibration(
-        gpu=device.name, torch=torch.__version__, cuda=torch.version.cuda or "",
+        gpu=device.name, gib=round(max(nominal_mib, device.total_mib) / 1024, 2),
+        torch=torch.__version__, cuda=torch.version.cuda or "",
         driver_mib=float(math.ceil(max(0.0, nominal_mib - device.total_mib))), context_mib=float(math.ceil(device.context_mib())),
         workspace_mib=round(statistics.median(workspaces), 1), workspace_high_mib=float(math.ceil(max(workspaces) * (1 + SPARE))),
         fragmentation=round(1 + statistics.median(losses), 3), fragmentation_high=round(1 + max(losses) * (1 + SPARE), 3),

@@ -7,11 +7,10 @@ The words judge the high end of what is predicted to be reserved on the card (`p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from planner.card.budget import COMFORTABLE, FITS, GIB, Budget, Interval
 from planner.levers import WINDOW, Choice, Costs, Settings, choose
-from planner.steps.tracing import Phase
 
 Word = Literal["comfortable", "fits", "tight", "no"]
 
@@ -105,14 +104,13 @@ def told(mib: float) -> str:
     return f"{mib / GIB:.2f} GiB" if mib >= GIB else f"{mib:.0f} MiB"
 
 
-class JudgedCosts(Costs, Protocol):
-    """Costs that also say what would fit."""
+def told_room(budget: Budget) -> str:
+    """What of a card a run's tensors may take for it to fit, for a person."""
+    room, card = budget.room(), f"{budget.vram_gib:.4g} GiB"
+    return f"tensors may take {told(room)} of {card}" if room > 0 else f"nothing of {card} is left for tensors"
 
-    def largest(self, settings: Settings, phase: Phase, room: float) -> int:
-        """The most clips within `room` MiB, of a training step or of an evaluation pass; 0 if not even one fits."""
 
-
-def judge(costs: JudgedCosts, budget: Budget, asked: Settings) -> Verdict:
+def judge(costs: Costs, budget: Budget, asked: Settings) -> Verdict:
     """Whether training and evaluation as `asked` fit, and the levers that `--fit` would pull if not."""
     choice = choose(costs, asked, budget.room())
     largest, largest_eval = costs.largest(asked, "train", budget.room()), costs.largest(asked, "eval", budget.room())

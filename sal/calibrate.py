@@ -32,11 +32,14 @@ def calibrate(device: int = 0, quick: bool = False, out: Path | None = None) -> 
     from planner.card import calibration
     from planner.probes import GpuProbes
 
+    file = out or calibration.user_file()
+    if file.exists():
+        calibration.read(file)  # what cannot be added to is told before two minutes are spent
     row = calibrated(GpuProbes(device), quick=quick)
-    file = calibration.append(row, out)
     for name, value in zip(calibration.FIELDS, vars(row).values(), strict=True):
         print(f"{name:20} {'not measured' if value is None else value}")
-    print(f"written to {file}:\n{calibration.header()}\n{calibration.as_csv(row)}")
+    print(f"{calibration.header()}\n{calibration.as_csv(row)}", flush=True)
+    print(f"written to {calibration.append(row, file)}")
     return 0
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from engine.errors import ConfigError
 from sal import verbs
-from sal.printing import print_json
+from sal.printing import PipedConsole, print_json
 from shared_data.errors import nearest
 from shared_data.formats.options import ReadOptions
 
@@ -34,7 +34,7 @@ def check(file: Path, options: ReadOptions, layout: str = "auto", json: bool = F
     if json:
         print_json(report.as_dict())
     else:
-        report.render(Console())
+        report.render(PipedConsole())
     return 0 if report.ok else 65
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sal.printing import PipedConsole
+
 MODEL = "ctrgcn"
 RECIPE = "tiny_cpu"
 CPU_CLIPS = 400  # clips of a real file that two CPU cores can train on while one waits
@@ -20,7 +22,7 @@ def run(data: Path | None, work_dir: Path, epochs: int) -> int:
     from sal.train import launch
     from shared_data.check import check
 
-    console = Console()
+    console = PipedConsole()
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

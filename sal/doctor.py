@@ -20,7 +20,7 @@ from engine import environment, gpus
 from engine.environment import GIB, SHM
 from engine.gpus import Driver, Finding
 from sal import doctor_images
-from sal.printing import print_json
+from sal.printing import PipedConsole, print_json
 from shared_data.errors import LabError
 
 LITTLE_SHM, LITTLE_DISK, LITTLE_RAM, LITTLE_FREE_RAM = 1.0, 10.0, 8.0, 2.0
@@ -54,7 +54,7 @@ def doctor(data: Path | None = None, work_dir: Path = WORK_DIR, json: bool = Fal
             "findings": [finding._asdict() for finding in found],
         })  # fmt: skip
     else:
-        _show(machine, seen, found, Console())
+        _show(machine, seen, found, PipedConsole())
     return int(not ok)
 
 
@@ -90,7 +90,7 @@ def findings(work_dir: Path, machine: dict[str, Any], driver: Driver) -> Iterato
 
 def _busy(driver: Driver) -> Iterator[Finding]:
     for number, gpu in enumerate(driver.gpus):
-        if gpu.used_mib is None or gpu.total_mib is None or gpu.used_mib <= USED_MIB:
+        if gpu.used_mib is None or gpu.total_mib is None or not USED_MIB < gpu.used_mib <= gpu.total_mib:
             continue
         used = math.ceil(gpu.used_mib / 1024 * 10) / 10
         left = math.floor((gpu.total_mib - gpu.used_mib) / 1024 * 10) / 10

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from engine.errors import ConfigError
 from engine.parsing import lists_joined
 from sal import signature
-from sal.printing import print_json
+from sal.printing import PipedConsole, print_json
 
 if TYPE_CHECKING:
     from engine.ensemble import Joined
@@ -168,7 +168,7 @@ def _accuracy(scores: Scores) -> dict[str, float]:
 
 
 def _print(about: dict[str, Any], out: Path | None) -> None:
-    console = Console()
+    console = PipedConsole()
     table = Table(Column("scores", overflow="fold"), "stream", "weight", "top-1", "top-5")
     for row in about["runs"]:
         table.add_row(

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from engine import models
 from engine.models import ModelCard
-from sal.printing import print_json
+from sal.printing import PipedConsole, print_json
 
 ABOUT = """Accuracies: top-1 in percent, one stream … most streams; ≈ not checked against the paper.
 Papers, sources, other data sets, sizes and recipes: sal models NAME"""
@@ -29,9 +29,9 @@ def list_models(model: str | None = None, /, *, json: bool = False) -> int:
     if json:
         print_json({name: {**card.toml, "recipes": sorted(card.recipes)} for name, card in cards.items()})
     elif model is None:
-        Console().print(_overview(cards), ABOUT, highlight=False)
+        PipedConsole().print(_overview(cards), ABOUT, highlight=False)
     else:
-        _detail(cards[model], Console())
+        _detail(cards[model], PipedConsole())
     return 0
 
 

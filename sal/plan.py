@@ -7,17 +7,21 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 from rich.console import Console
 
-from sal.printing import print_json
+from sal.printing import PipedConsole, print_json
+from shared_data.atomic import whole_file
 from shared_data.errors import UsageError
 
 if TYPE_CHECKING:
     from planner.answers import Answer, Question
 
 DEFAULT_GIB = 8.0
+LARGEST_GIB = 4096.0
+LIMITS = {"batch": 65_536, "test_batch": 65_536, "window": 10_000}
+"""The most that is predicted."""
 RUN_FLAGS = {"batch": ("batch-size",), "test_batch": ("test-batch-size",), "window": ("train-window-size", "test-window-size")}
 """What these flags are called in a run."""
 
@@ -38,6 +42,7 @@ def plan(
     recompute: Literal["", "auto", "none", "cheap", "blocks"] = "",
     measure: bool = False,
     device: int = 0,
+    all: bool = False,
     json: bool = False,
     html: Path | None = None,
     markdown: Path | None = None,
@@ -49,7 +54,7 @@ def plan(
     Args:
         name: one model only (as --model).
         vram: memory of the GPU in GiB, or several sizes with commas between them (default: that of --gpu, of the GPU here, or 8).
-        gpu: the card, such as "RTX 3070": its memory, and times.
+        gpu: the card, such as "RTX 3070", for its memory and for times; "list" shows those that are known.
         used: GiB of it that other programs hold (a desktop takes 0.3 to 1).
         model: one model only.
         recipe: one recipe only; of one model it is told in full.
@@ -60,46 +65,79 @@ def plan(
         recompute: none, cheap or blocks, in place of the recipe's.
         measure: also run the steps on the GPU here and show what they took.
         device: number of the GPU here that is meant.
-        json: print JSON.
-        html: also write the answers as a page with bars.
-        markdown: also write several sizes as a table of Markdown.
+        all: also show recipes for a try on a CPU (smoke, tiny_cpu, ...).
+        json: print JSON; it has all recipes.
+        html: also write the answers as a page with bars; only a page of this kind is replaced.
+        markdown: also write several sizes as a table of Markdown; only a table of this kind is replaced.
     """
     from planner.answers import answers
-    from planner.show.page import page
-    from planner.show.sizes import markdown as as_markdown
-    from planner.show.sizes import render_sizes
+    from planner.show import page, sizes
     from planner.show.table import render, render_one
 
+    if gpu == "list":
+        return _list_cards()
     chosen = model or name
     if model and name and model != name:
         raise UsageError(f"two models are named, {name} and {model}", expected="one of them")
     given = {"batch": batch, "test_batch": test_batch, "precision": precision, "window": window, "recompute": recompute}
     changes = {name: str(value) for name, value in given.items() if value not in (None, "")}
     questions = _questions(vram, gpu, used, device, _run_flags(changes), details=bool(recipe), measure=measure)
-    if len(questions) == 1 and markdown:
-        raise UsageError("--markdown is a table of several sizes", expected="--vram 6,8,12,16,24")
-    if len(questions) > 1 and (html or measure):
-        raise UsageError(f"{'--html' if html else '--measure'} is for one size of card", expected="--vram with one number")
-    with _progress(quiet=json) as told:
-        columns = [answers(question, model=chosen, recipe=recipe or None, told=told) for question in questions]
-    first, alone = columns[0], len(columns[0]) == 1
+    _refuse(changes, sizes=len(questions), markdown=bool(markdown), alone="--html" if html else "--measure" if measure else "")
+    with contextlib.ExitStack() as files:
+        as_page = files.enter_context(_written(html, page.BEGINS)) if html else None
+        as_table = files.enter_context(_written(markdown, sizes.BEGINS)) if markdown else None
+        with _progress(quiet=json) as told:
+            columns = [answers(question, model=chosen, recipe=recipe or None, told=told) for question in questions]
+        if as_page:
+            as_page.write(page.page(columns[0], questions[0]).encode())
+        if as_table:
+            command = _command(vram=vram, gpu=gpu, used=used, model=chosen, recipe=recipe, **changes)
+            as_table.write(sizes.markdown(questions, columns, command).encode())
+    first, console = columns[0], PipedConsole()
     if json:
-        print_json([_as_dict(*pair) for pair in zip(questions, columns, strict=True)] if len(questions) > 1
-                   else _as_dict(questions[0], first))  # fmt: skip
+        print_json({"cards": [_as_dict(*pair) for pair in zip(questions, columns, strict=True)]})
     elif len(questions) > 1:
-        render_sizes(questions, columns, Console())
-    elif alone:
-        render_one(first[0], questions[0], Console())
+        sizes.render_sizes(questions, columns, console, everything=all or bool(recipe))
+    elif len(first) == 1:
+        render_one(first[0], questions[0], console)
     else:
-        render(first, questions[0], Console())
-    if html:
-        _write(html, page(first, questions[0]))
-    if markdown:
-        _write(
-            markdown,
-            as_markdown(questions, columns, _command(vram=vram, gpu=gpu, used=used, model=chosen, recipe=recipe, **changes)),
-        )
-    return int(len(questions) == 1 and alone and (first[0].verdict is None or first[0].verdict.word == "no"))
+        render(first, questions[0], console, everything=all or bool(recipe))
+    for target in filter(None, (html, markdown)):
+        print(f"written: {target}", file=sys.stderr)
+    verdicts = [answer.verdict for answer in first]
+    return int(len(questions) == 1 and len(verdicts) == 1 and (verdicts[0] is None or verdicts[0].word == "no"))
+
+
+def _refuse(changes: Mapping[str, str], *, sizes: int, markdown: bool, alone: str) -> None:
+    """What cannot be asked; `alone` is a flag that goes with one size of card only."""
+    for flag, limit in LIMITS.items():
+        if int(changes.get(flag, 0)) > limit:
+            said = f"--{flag.replace('_', '-')} {changes[flag]}"
+            raise UsageError(f"{said} is more than can be predicted", expected=f"at most {limit}")
+    if sizes == 1 and markdown:
+        raise UsageError("--markdown is a table of several sizes", expected="--vram 6,8,12,16,24")
+    if sizes > 1 and alone:
+        raise UsageError(f"{alone} is for one size of card", expected="--vram with one number")
+
+
+@contextlib.contextmanager
+def _written(target: Path, begins: str) -> Iterator[IO[bytes]]:
+    """`target`, which may be there already only if it begins like one of ours."""
+
+    def ours(file: Path) -> bool:
+        with file.open("rb") as old:
+            return old.read(len(begins.encode())) == begins.encode()
+
+    with whole_file(target, kind="answer of sal plan", replaceable=ours) as file:
+        yield file
+
+
+def _list_cards() -> int:
+    from planner.card import cards
+
+    for card in cards.known():
+        print(f"{card.name:24} {card.gib:g} GiB")
+    return 0
 
 
 def _run_flags(changes: Mapping[str, str]) -> tuple[str, ...]:
@@ -117,8 +155,7 @@ def _questions(
 
     from planner.answers import Question
     from planner.card import cards
-    from planner.card.budget import Budget, of_device
-    from planner.card.calibration import known, pessimistic
+    from planner.card.budget import for_card, of_device
     from planner.measure import Gpu
 
     measured_on = Gpu(device) if measure else None
@@ -127,9 +164,8 @@ def _questions(
         card = cards.named(here.name, here.total_memory / 2**30)
         return [Question(of_device(here.name, here.total_memory, used), card, changes, details, measured_on)]
     card = cards.find(gpu, _only_size(vram)) if gpu else None
-    row = next((row for row in known() if card and row.measured and card.is_called(row.gpu)), pessimistic())
-    sizes = [_size(word) for word in vram.split(",")] if vram else [card.gib if card else DEFAULT_GIB]
-    return [Question(Budget(size, row, used), card, changes, details, measured_on) for size in sizes]
+    sizes = list(dict.fromkeys(map(_size, vram.split(",")))) if vram else [card.gib if card else DEFAULT_GIB]
+    return [Question(for_card(card, size, used), card, changes, details, measured_on) for size in sizes]
 
 
 def _only_size(vram: str) -> float | None:
@@ -142,8 +178,12 @@ def _size(word: str) -> float:
         size = float(word.strip().lower().removesuffix("gib").removesuffix("gb"))
     except ValueError:
         size = 0.0
-    if not 0 < size < float("inf"):
-        raise UsageError(f"{word!r} is no size of a GPU's memory", where="--vram", expected="GiB, such as 8 or 6,8,12")
+    if not 0 < size <= LARGEST_GIB:
+        raise UsageError(
+            f"{word!r} is no size of a GPU's memory",
+            where="--vram",
+            expected=f"GiB, such as 8 or 6,8,12, at most {LARGEST_GIB:g}",
+        )
     return size
 
 
@@ -173,10 +213,3 @@ def _as_dict(question: Question, found: list[Answer]) -> dict[str, object]:
 def _command(**given: str | float | None) -> str:
     words = [word for flag, value in given.items() if value for word in (f"--{flag.replace('_', '-')}", f"{value}")]
     return shlex.join(["sal", "plan", *words])
-
-
-def _write(target: Path, text: str) -> None:
-    from engine.storage import write_atomically
-
-    write_atomically(target, text.encode())
-    print(f"written: {target}", file=sys.stderr)

@@ -24,19 +24,21 @@ def main(model: str, argv: Sequence[str] | None = None) -> int:
 
 def launch(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = "sal train") -> int:
     """Parse, fit where asked, then train or test; returns 0 or raises."""
+    from engine.assembly import work_dir
     from engine.config import parse
     from engine.errors import OutOfMemoryError
-    from engine.runfolder import FIT
+    from engine.runfolder import FIT, fit_to_resume
     from planner.expectation import expect
 
     wished, said = parse(argv, model=model, phase=phase, prog=prog), given(argv)
-    if "fit" not in said:
-        wished = _as_begun(wished)
+    begun = fit_to_resume(wished, work_dir(wished))
+    if begun and "fit" not in said:
+        wished = _as_begun(wished, begun["fit"])
     config, keep, lines = wished, {}, []
     if config.fit:
         from planner.fit import fitted
 
-        choice = fitted(config, said)
+        choice = fitted(config, said, begun)
         config, keep[FIT], lines = choice.config, choice.record, choice.lines
     try:
         return run(config, keep, lines=lines, expect=expect)
@@ -54,6 +56,7 @@ def _with_advice(error: OutOfMemoryError, config: RunConfig, wished: RunConfig, 
     said     the keys that `command` sets itself
     """
     from engine.assembly import choose_device
+    from engine.errors import OutOfMemoryError
     from engine.memory import TRAINING, counted
     from planner.expectation import advice
     from planner.levers import WINDOW
@@ -62,7 +65,7 @@ def _with_advice(error: OutOfMemoryError, config: RunConfig, wished: RunConfig, 
     if not counted(device):
         return error
     try:
-        found = advice(config, wished, said, device, evaluation=error.where != TRAINING)
+        found = advice(config, wished, said, device, evaluation=error.part != TRAINING)
     except LabError:
         return error
     if not found.flags:
@@ -70,9 +73,9 @@ def _with_advice(error: OutOfMemoryError, config: RunConfig, wished: RunConfig, 
     if not found.fits:
         expected = "\n            ".join([f"nothing is predicted to be enough; nearest: {found.flags}", *found.lines])
         other = f"a larger GPU, or a smaller --batch-size; {WINDOW}"
-        return type(error)(error.what, where=error.where, expected=expected, next_step=other)
+        return OutOfMemoryError(error.what, part=error.part, expected=expected, next_step=other)
     words = [command, *(["--fit ''"] if config.fit else []), found.flags, *_to_go_on(config, found.again)]
-    return type(error)(error.what, where=error.where, next_step="\n            ".join([" ".join(words), *found.lines]))
+    return OutOfMemoryError(error.what, part=error.part, next_step="\n            ".join([" ".join(words), *found.lines]))
 
 
 def _to_go_on(config: RunConfig, changed: AbstractSet[str]) -> list[str]:
@@ -87,15 +90,11 @@ def _to_go_on(config: RunConfig, changed: AbstractSet[str]) -> list[str]:
     return [*(["--resume auto"] if config.resume == "never" else []), *(["--force"] if another and not config.force else [])]
 
 
-def _as_begun(config: RunConfig) -> RunConfig:
+def _as_begun(config: RunConfig, fit: str) -> RunConfig:
     """A run that is resumed is fitted as it was begun; what the fit changed would else be dropped without a word."""
     from dataclasses import replace
 
-    from engine.assembly import work_dir
-    from engine.runfolder import fit_to_resume
-
-    fit = fit_to_resume(config, work_dir(config))
-    if fit is None or fit == config.fit:
+    if fit == config.fit:
         return config
     print(f"fit: --fit {fit}, with which this run was begun; --fit '' goes on without", flush=True)
     return replace(config, fit=fit)

@@ -30,15 +30,17 @@ def main_recipe(card: ModelCard) -> str:
 
 
 def budget(limit_gib: float, device: str) -> Budget:
-    """A card of `limit_gib`, taken for one of the kind of `device`'s GPU. Raises `UsageError` where nothing is left of it."""
+    """A card of `limit_gib` GiB: the GPU that `device` is if that has about as much, else one of which nothing is known.
+
+    Raises `UsageError` for what is no size.
+    """
     import torch
 
-    from planner.card.budget import Budget
-    from planner.card.calibration import row_for
+    from planner.card.budget import for_card
 
-    if not math.isfinite(limit_gib):
+    if not 0 < limit_gib < math.inf:
         raise UsageError(f"{limit_gib} is no size of a GPU's memory", where="--vram-limit", expected="GiB, such as 8")
-    return Budget(limit_gib, row_for(torch.cuda.get_device_name(device) if device.startswith("cuda") else None))
+    return for_card(torch.cuda.get_device_name(device) if device.startswith("cuda") else None, limit_gib)
 
 
 def judged(card: ModelCard, budget: Budget, device: str) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def judged(card: ModelCard, budget: Budget, device: str) -> dict[str, Any]:
     usable_mib                 what a process can have of such a card
     measured_allocated_mib, measured_reserved_mib   peaks of the recipe's own steps on `device`, the larger of both phases; None
                                without a GPU, and where it ran out of memory, which `measured_note` then says
+    out_of_memory_mib          what the GPU offers on which they ran out of memory, None where they did not
     Raises `LabError` where the recipe cannot be traced.
     """
     from engine.config import parse
@@ -78,8 +81,9 @@ def judged(card: ModelCard, budget: Budget, device: str) -> dict[str, Any]:
 
 def assertions(vram: Mapping[str, Any]) -> dict[str, bool]:
     """What a `vram` object must hold: an answer other than "no", and no measurement that gives the lie to one that all fits."""
-    reserved = vram["measured_reserved_mib"]
-    optimistic = vram["word"] in ALL_FITS and reserved is not None and reserved > vram["usable_mib"]
+    reserved, full, usable = vram["measured_reserved_mib"], vram["out_of_memory_mib"], vram["usable_mib"]
+    wrong = (reserved is not None and reserved > usable) or (full is not None and full >= usable)
+    optimistic = vram["word"] in ALL_FITS and wrong
     return {"fits_vram_limit": vram["word"] != "no", "measured_within_vram_limit": not optimistic}
 
 
@@ -96,7 +100,7 @@ def own_peaks(device: str) -> dict[str, int | None]:
 
 
 def _measured(card: ModelCard, config: RunConfig, size: Size, device: str) -> dict[str, Any]:
-    nothing = {"measured_allocated_mib": None, "measured_reserved_mib": None}
+    nothing: dict[str, Any] = {"measured_allocated_mib": None, "measured_reserved_mib": None, "out_of_memory_mib": None}
     if not device.startswith("cuda"):
         return {**nothing, "measured_note": "not measured (no GPU)"}
     import torch
@@ -108,8 +112,10 @@ def _measured(card: ModelCard, config: RunConfig, size: Size, device: str) -> di
     found = [one for one in figures if one is not None]
     if len(found) < len(figures):
         of = torch.cuda.get_device_properties(device).total_memory / _MIB
-        return {**nothing, "measured_note": f"not measured: out of memory on this GPU of {of:.0f} MiB"}
+        note = f"not measured: out of memory on this GPU of {of:.0f} MiB"
+        return {**nothing, "out_of_memory_mib": round(of, 1), "measured_note": note}
     return {
+        **nothing,
         "measured_allocated_mib": round(max(one.allocated_mib for one in found), 1),
         "measured_reserved_mib": round(max(one.reserved_mib for one in found), 1),
         "measured_note": "",

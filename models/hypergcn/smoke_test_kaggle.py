@@ -25,12 +25,9 @@ def step(device_name: str, batch_size: int, window: int) -> int:
     import torch
 
     from engine import models
-    from engine.assembly import choose_device
+    from engine.assembly import choose_device, train_step
     from engine.config import parse
     from engine.errors import ConfigError
-    from engine.losses import build_loss
-    from engine.optimizers import build_optimizer
-    from engine.step import TrainStep
     from shared_data.skeletons import skeleton
 
     if batch_size < 1 or window < 1 or batch_size * window < 2:
@@ -41,17 +38,9 @@ def step(device_name: str, batch_size: int, window: int) -> int:
     config = parse(["--recipe", "smoke"], model=card.name)
     torch.manual_seed(config.seed)
     network = models.build(card, num_classes=CLASSES, skeleton=SKELETON, people=PEOPLE, **config.model_args).to(device)
-    optimizer = build_optimizer(
-        network.parameters(), name=config.optimizer, lr=config.base_lr, weight_decay=config.weight_decay,
-        momentum=config.momentum, nesterov=config.nesterov,
-    )  # fmt: skip
     clips = torch.randn(batch_size, 3, window, skeleton(SKELETON).joints, PEOPLE).to(device)
     labels = (torch.arange(batch_size) % CLASSES).to(device)
-    train_step = TrainStep(
-        network.train(), optimizer, build_loss(config.loss_type, label_smoothing=config.label_smoothing),
-        penalty=config.penalty_weight, device=device,
-    )  # fmt: skip
-    result = train_step(clips, labels)
+    result = train_step(config, network.train(), device)(clips, labels)
     loss, norm = float(result.loss), float(result.grad_norm)
     fine = bool(torch.isfinite(torch.tensor([loss, norm])).all())
     print(f"{card.title} on {device}, clips {tuple(clips.shape)}: loss {loss:.4f}, gradient norm {norm:.3f}")

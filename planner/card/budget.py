@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from planner.card.calibration import Calibration, pessimistic, row_for
+from planner.card.cards import Card
 from shared_data.errors import UsageError
 
 COMFORTABLE, FITS = 0.80, 0.92
 """Shares of the usable memory up to which these words hold; above, a recipe is "tight" if a lever makes it fit, else "no"."""
 GIB = 1024.0
 """MiB."""
+LEAST = 1.0
+"""MiB: a card of which driver, context and others leave nothing is taken for one that has so much, so that shares are numbers."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,7 @@ class Interval:
 class Budget:
     """A card of `vram_gib` GiB, with what is known of it.
 
-    taken_gib   what other programs hold (a desktop, another run)
-    Raises `UsageError` where nothing is left for tensors.
+    taken_gib   what other programs hold (a desktop, another run); raises `UsageError` for less than none
     """
 
     vram_gib: float
@@ -35,21 +37,15 @@ class Budget:
     taken_gib: float = 0.0
 
     def __post_init__(self) -> None:
-        row = self.calibration
         if not 0 <= self.taken_gib < float("inf"):
             raise UsageError(f"{self.taken_gib:g} GiB cannot be taken by other programs", expected="0 or more")
-        if not self.room(1.0) > 0:
-            least = (row.workspace_high_mib * row.fragmentation_high + row.driver_mib + row.context_mib) / GIB + self.taken_gib
-            raise UsageError(
-                f"{self.vram_gib:g} GiB of GPU memory leaves nothing to train with: {self.sentence()}",
-                expected=f"more than {least:.2f} GiB",
-            )
 
     @property
     def usable(self) -> float:
-        """MiB that a process can have for tensors, workspaces and what the allocator loses to fragmentation."""
+        """MiB that a process can have for tensors, workspaces and what the allocator loses to fragmentation; `LEAST` of a card
+        that holds nothing else."""
         row = self.calibration
-        return (self.vram_gib - self.taken_gib) * GIB - row.driver_mib - row.context_mib
+        return max((self.vram_gib - self.taken_gib) * GIB - row.driver_mib - row.context_mib, LEAST)
 
     def allocated(self, tensors_mib: float) -> Interval:
         """What `torch.cuda.max_memory_allocated` will say of a step with such a peak of tensors, MiB."""
@@ -66,7 +62,7 @@ class Budget:
         return self.reserved(tensors_mib).high / self.usable
 
     def room(self, share: float = FITS) -> float:
-        """MiB of tensors of just that `share`."""
+        """MiB of tensors of just that `share`; below 0 where workspaces alone are more."""
         row = self.calibration
         return share * self.usable / row.fragmentation_high - row.workspace_high_mib
 
@@ -81,7 +77,19 @@ class Budget:
         return f"{others}{self.calibration.sentence()}"
 
 
-def of_device(name: str, total_bytes: int, taken_gib: float = 0.0) -> Budget:
-    """Of a GPU that is there, which offers `total_bytes`: what the driver keeps of the nominal size is off already."""
-    row = row_for(name)
-    return Budget(total_bytes / 2**30 + row.driver_mib / GIB, row, taken_gib)
+def for_card(gpu: Card | str | None, gib: float, taken_gib: float = 0.0) -> Budget:
+    """Of a card sold with `gib` GiB: a named one, one that a driver calls so, or (None) any. What was measured on a GPU speaks
+    for a card of that name and about that memory alone; any other is reckoned by the pessimistic row.
+    """
+    return Budget(gib, row_for(gpu, gib), taken_gib)
+
+
+def of_device(name: str, total_bytes: int, taken_gib: float = 0.0, *, others_bytes: int = 0) -> Budget:
+    """Of a GPU that is there, which offers `total_bytes`: what the driver keeps of the nominal size is off already.
+
+    others_bytes   in use beside this process's tensors (`engine.memory.Gpu.others`), beside what `taken_gib` says; its own
+                   context, which the row reckons with, is among them
+    """
+    row = row_for(name, total_bytes / 2**30)
+    others_gib = max(others_bytes / 2**30 - row.context_mib / GIB, 0.0)
+    return Budget(total_bytes / 2**30 + row.driver_mib / GIB, row, taken_gib + round(others_gib, 2))

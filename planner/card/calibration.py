@@ -12,11 +12,12 @@ import functools
 import io
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from planner.card.cards import Card, same_size
 from shared_data.atomic import WriteError, whole_file
 from shared_data.errors import DataError
 
@@ -31,6 +32,7 @@ class Calibration:
     """One row. Memory in MiB; rates as measured, None where they were not.
 
     gpu                 as the driver names it, or "unknown"
+    gib                 as it is sold, or what the driver offers, rounded up; None for "unknown" alone
     torch, cuda         software it was measured with, "" where nothing was measured
     driver_mib          of the nominal size, what the driver keeps
     context_mib         CUDA context and kernels of one process
@@ -46,6 +48,7 @@ class Calibration:
     """
 
     gpu: str
+    gib: float | None
     torch: str
     cuda: str
     driver_mib: float
@@ -74,11 +77,19 @@ class Calibration:
             raise ValueError(
                 "numbers of 0 or more, workspace_mib not above workspace_high_mib, 1 <= fragmentation <= fragmentation_high"
             )
+        if self.measured and not self.gib:
+            raise ValueError("the memory of the GPU that was measured, in GiB")
 
     @property
     def measured(self) -> bool:
         """Whether this row is about a certain GPU."""
         return self.gpu != UNKNOWN
+
+    def is_of(self, gpu: Card | str, gib: float) -> bool:
+        """Whether it was measured on the card `gpu`, or on what a driver calls so, of about `gib` GiB."""
+        if self.gib is None or not same_size(self.gib, gib):
+            return False
+        return gpu.is_called(self.gpu) if isinstance(gpu, Card) else _plain(gpu) == _plain(self.gpu)
 
     def sentence(self) -> str:
         """What the row takes from a card, for a person."""
@@ -106,8 +117,13 @@ def header() -> str:
 def as_csv(row: Calibration) -> str:
     """`row` as one line of a calibration file."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow("" if value is None else value for value in asdict(row).values())
+    csv.writer(text, lineterminator="").writerow(_plain_text(value) for value in asdict(row).values())
     return text.getvalue()
+
+
+def _plain_text(value: object) -> str:
+    """One that keeps a row on one line, and is no note."""
+    return " ".join(("" if value is None else str(value)).encode("utf-8", "replace").decode().split()).lstrip("#")
 
 
 def read(file: Path) -> list[Calibration]:
@@ -123,12 +139,12 @@ def read(file: Path) -> list[Calibration]:
 
 
 def _row(line: str, where: str) -> Calibration:
-    values = next(csv.reader([line]))
     try:
+        values = next(csv.reader([line]))
         if len(values) != len(FIELDS):
             raise ValueError(f"{len(FIELDS)} values")
         return Calibration(**{name: _value(name, value) for name, value in zip(FIELDS, values, strict=True)})
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise DataError(
             "a row of the calibration file is wrong", where=where, expected=str(error),
             next_step="mend or remove the line; sal calibrate writes it anew",
@@ -163,10 +179,13 @@ def known() -> list[Calibration]:
     return [*(reversed(read(own)) if own.is_file() else ()), *reversed(shipped())]
 
 
-def row_for(gpu: str | None) -> Calibration:
-    """The row of the GPU that the driver calls `gpu`; `pessimistic()` where there is none."""
-    wanted = _plain(gpu or UNKNOWN)
-    return next((row for row in known() if _plain(row.gpu) == wanted), pessimistic())
+def row_for(gpu: Card | str | None, gib: float) -> Calibration:
+    """The row of the card `gpu`, or of the GPU that a driver calls so, if one of `gib` GiB was measured; else `pessimistic()`.
+
+    gpu   None for any GPU
+    gib   as the card is sold or as the driver offers it
+    """
+    return next((row for row in known() if gpu is not None and row.is_of(gpu, gib)), pessimistic())
 
 
 def pessimistic() -> Calibration:
@@ -190,16 +209,23 @@ def append(row: Calibration, file: Path | None = None) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"no folder for the calibration file: {error.strerror}", where=str(target.parent)) from error
-    key = (row.gpu, row.torch, row.cuda)
-    others = [one for one in (read(target) if target.is_file() else ()) if (one.gpu, one.torch, one.cuda) != key]
-    with whole_file(target, kind="calibration file", replaceable=_is_calibration) as out:
-        out.write("".join(f"{line}\n" for line in _lines([*others, row])).encode())
+    with whole_file(target, kind="calibration file", replaceable=_is_calibration) as out:  # others wait behind its lock
+        out.write("".join(f"{line}\n" for line in _with(row, target)).encode())
     return target
 
 
-def _lines(rows: Iterable[Calibration]) -> Iterable[str]:
-    yield header()
-    yield from map(as_csv, rows)
+def _with(row: Calibration, file: Path) -> Iterator[str]:
+    """The lines of `file`, notes too, with `row` at their end in place of one of the same GPU and software."""
+    there = file.read_text(encoding="utf-8").splitlines() if file.is_file() else [header()]
+    for line in there:
+        if not line.strip() or line.startswith("#") or line == header() or not _same(_row(line, str(file)), row):
+            yield line
+    yield as_csv(row)
+
+
+def _same(one: Calibration, row: Calibration) -> bool:
+    same_gpu = one.gpu == row.gpu and (one.gib is None or row.gib is None or same_size(one.gib, row.gib))
+    return same_gpu and (one.torch, one.cuda) == (row.torch, row.cuda)
 
 
 def _is_calibration(file: Path) -> bool:

@@ -28,7 +28,7 @@ TABLE = Path(__file__).with_name("cards.csv")
 BF16_SINCE = 8.0
 """Compute capability of the first GPUs whose tensor cores take bf16 (Ampere)."""
 ANOTHER_SIZE = 0.15
-"""Share of its memory by which what a driver shows may differ from the table: more is a card of another size."""
+"""By how much of the smaller one two figures of one GPU's memory may differ (as it is sold, as a driver shows it)."""
 _MAKERS_WORDS = re.compile("nvidia|geforce|tesla|quadro|gpu")
 _SIZE = re.compile(r"\s(\d+)gb$", re.IGNORECASE)
 _FAMILY = re.compile(r"^(rtx|gtx|titan)(?=[a-z]?\d)")
@@ -122,7 +122,12 @@ def named(driver_name: str, gib: float | None = None) -> Card | None:
         card = find(driver_name, gib)
     except UsageError:
         return None
-    return card if gib is None or abs(card.gib - gib) <= ANOTHER_SIZE * card.gib else None
+    return card if gib is None or same_size(card.gib, gib) else None
+
+
+def same_size(gib: float, other: float) -> bool:
+    """Whether both can be figures of one GPU's memory: 10 and 9.8 GiB are, 10 and 11.8 are two cards of one name."""
+    return abs(gib - other) <= ANOTHER_SIZE * min(gib, other)
 
 
 def _near(text: str) -> list[Card]:

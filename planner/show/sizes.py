@@ -6,48 +6,60 @@ import datetime
 from collections.abc import Sequence
 
 import torch
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from planner.answers import Answer, Question
 from planner.card.budget import GIB
-from planner.show.table import COLOURS, WORDS
+from planner.show.table import COLOURS, WORDS, for_a_try, grouped, remarks, titled
+from planner.verdict import Verdict
+
+BEGINS = "# Which GPU for which recipe\n"
+"""How such a table begins."""
 
 
-def render_sizes(questions: Sequence[Question], columns: Sequence[Sequence[Answer]], console: Console) -> None:
-    """Print one row for each recipe, one column for each card; `columns[i]` answers `questions[i]`."""
-    table = Table(title="Will it train?", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+def render_sizes(
+    questions: Sequence[Question], columns: Sequence[Sequence[Answer]], console: Console, *, everything: bool = False
+) -> None:
+    """Print one row for each recipe, one column for each card; `columns[i]` answers `questions[i]`.
+
+    everything   also recipes for a try on a CPU
+    """
+    rows = list(zip(*columns, strict=True))
+    shown = rows if everything else [row for row in rows if not for_a_try(row[0])] or rows
+    table = titled("Will it train?")
     table.add_column("recipe", overflow="fold")
     for question in questions:
         table.add_column(f"{question.budget.vram_gib:.4g} GiB", no_wrap=True)
     model = ""
-    for row in zip(*columns, strict=True):
+    for row in shown:
         if row[0].model != model:
             model = row[0].model
             table.add_row(Text(model, style="bold"))
         table.add_row(f"  {row[0].recipe}", *(Text(_word(one), style=COLOURS.get(_word(one), "magenta")) for one in row))
     console.print(table)
-    smallest = f"{questions[0].budget.vram_gib:g}"
-    console.print(f"{WORDS} One size alone (--vram {smallest}) shows the levers.", style="dim", highlight=False)
+    for question, column in zip(questions, zip(*shown, strict=True), strict=True):
+        for text, recipes in remarks(column).items():
+            size = f"{question.budget.vram_gib:.4g} GiB, {grouped(recipes)}"
+            console.print(Text.assemble((size, "bold"), ": ", text))
+    console.print(WORDS, style="dim", highlight=False)
 
 
 def markdown(questions: Sequence[Question], columns: Sequence[Sequence[Answer]], command: str) -> str:
     """The same as a page: what fits, and with which flags; `command` is what made it."""
-    sizes = [f"{question.budget.vram_gib:.4g} GB" for question in questions]
+    sizes = [f"{question.budget.vram_gib:.4g} GiB" for question in questions]
     lines = [
-        "# Which GPU for which recipe",
+        BEGINS.rstrip(),
         "",
         f"Made by `{command}`, torch {torch.__version__.partition('+')[0]}, {datetime.date.today()}. A prediction, on tensors",
         "without values; [plan.md](plan.md) says how.",
         "",
         WORDS,
         f"What is taken from a card: {questions[0].budget.sentence()}.",
-        "GB in a row: reserved in training, most likely value, for the recipe as it is. A tight recipe names the flags",
-        "with which it fits; they are what `--fit` chooses.",
+        "GiB in a row: reserved in training, likely and at most, for the recipe as it is. A tight recipe names the flags",
+        "with which it fits; they are what `--fit` chooses. A card sold with 8 GB holds 8 GiB.",
         "",
-        f"| recipe | batch | GB | {' | '.join(sizes)} |",
+        f"| recipe | batch | GiB | {' | '.join(sizes)} |",
         f"|---|---|---|{'---|' * len(sizes)}",
     ]
     for row in zip(*columns, strict=True):
@@ -55,9 +67,13 @@ def markdown(questions: Sequence[Question], columns: Sequence[Sequence[Answer]],
         batch, peak = "", ""
         if first.config is not None and first.verdict is not None:
             pieces = f" in pieces of {first.config.forward_batch_size}" if first.config.forward_batch_size else ""
-            batch, peak = f"{first.config.batch_size}{pieces}", f"{first.verdict.train.point / GIB:.1f}"
+            batch, peak = f"{first.config.batch_size}{pieces}", _peak(first.verdict)
         lines.append(f"| {first.model} {first.recipe} | {batch} | {peak} | {' | '.join(map(_cell, row))} |")
     return "\n".join(lines) + "\n"
+
+
+def _peak(verdict: Verdict) -> str:
+    return f"{verdict.train.point / GIB:.1f}, {verdict.train.high / GIB:.1f}"
 
 
 def _word(answer: Answer) -> str:

@@ -1,4 +1,4 @@
-"""The answers in a terminal: a table of all, everything about one, a matrix of card sizes. 80 columns are enough."""
+"""The answers in a terminal: a table of all, and everything about one. 80 columns are enough."""
 
 from __future__ import annotations
 
@@ -9,40 +9,61 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from planner.answers import Answer, Question
+from planner.answers import Answer, Question, Rung
 from planner.card.budget import COMFORTABLE, FITS, GIB, Interval
 from planner.duration import told_seconds
 from planner.measure import Measured
 from planner.verdict import Verdict, told, word_for
 
-COLOURS = {"comfortable": "green", "fits": "cyan", "tight": "yellow", "no": "red"}
+COLOURS = {"comfortable": "green", "fits": "cyan", "tight": "yellow", "no": "red", "too much": "red"}
 BAR = 10
-NOTE = "Predicted from the tensors of the trainer's own step, traced without values"
 WORDS = (
-    f"comfortable: at most {COMFORTABLE:.0%} of what the card can give, reckoned at the high end; fits: {FITS:.0%}; "
-    "tight: only as said; no: not at all."
+    f"comfortable: at most {COMFORTABLE:.0%} of what the card can give, reckoned at the worst; fits: {FITS:.0%}; "
+    "tight: only with the flags that are named; no: whatever flags are given."
 )
+UNKNOWN = "–"
 
 
-def render(answers: Sequence[Answer], question: Question, console: Console) -> None:
-    """Print the table of `answers`; levers and problems stand below it."""
+def render(answers: Sequence[Answer], question: Question, console: Console, *, everything: bool = False) -> None:
+    """Print the table of `answers`; levers and problems stand below it.
+
+    everything   also recipes for a try on a CPU
+    """
     if not answers:
         console.print("no recipes found")
         return
-    console.print(_table(answers, question, console.width))
-    for remark, recipes in remarks(answers).items():
+    shown = list(answers) if everything else [answer for answer in answers if not for_a_try(answer)] or list(answers)
+    console.print(_table(shown, question, console.width))
+    for remark, recipes in remarks(shown).items():
         console.print(Text.assemble((grouped(recipes), "bold"), ": ", remark))
-    console.print(footnote(answers, question), style="dim", highlight=False)
+    console.print(footnote(shown, question, left_out=len(answers) - len(shown)), style="dim", highlight=False)
+    console.print(f"next: {next_step(question)}", highlight=False, soft_wrap=True)
+
+
+def for_a_try(answer: Answer) -> bool:
+    """Whether a recipe is for a look at a model without a GPU, not for results."""
+    return answer.recipe == "smoke" or answer.recipe.endswith("_cpu")
+
+
+def titled(title: str) -> Table:
+    """An empty table in the form of all of them."""
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
 
 
 def _table(answers: Sequence[Answer], question: Question, width: int) -> Table:
-    table = Table(
-        title=f"Will it train on {card_name(question)}?", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0),
-        show_edge=False,
-    )  # fmt: skip
+    table = titled(f"Will it train on {card_name(question)}?")
     # A number must never be cut off; where columns are few, the bar goes, and the window where an epoch's time is told.
     shown = {"of the card": width >= 110, "longest\nwindow": width >= 90 or question.card is None, "an epoch": question.card}
-    names = ("recipe", "batch", "GiB train\nand eval", "of the card", "verdict", "largest\nbatch", "longest\nwindow", "an epoch")
+    names = (
+        "recipe",
+        "batch",
+        "GiB, likely\nto at most",
+        "of the card",
+        "verdict",
+        "largest\nbatch",
+        "longest\nwindow",
+        "an epoch",
+    )
     kept = [number for number, name in enumerate(names) if shown.get(name, True)]
     for number in kept:
         left = names[number] in ("recipe", "of the card", "verdict")
@@ -52,26 +73,34 @@ def _table(answers: Sequence[Answer], question: Question, width: int) -> Table:
         if answer.model != model:
             model = answer.model
             table.add_row(Text(model, style="bold"))
-        cells = list(_cells(answer))
+        cells = [f"  {answer.recipe}", *_cells(answer)]
         table.add_row(*(cells[number] for number in kept))
     return table
 
 
 def _cells(answer: Answer) -> Iterator[Text | str]:
+    """All but the name."""
     config, verdict = answer.config, answer.verdict
-    yield f"  {answer.recipe}"
     pieces = f"/{config.forward_batch_size}" if config and config.forward_batch_size else ""
     yield f"{config.batch_size}{pieces}" if config else ""
     if verdict is None:
         yield from ("", "", Text("not judged", style="magenta"), "", "", "")
         return
-    yield f"{verdict.train.point / GIB:.2f} {verdict.eval.point / GIB:5.2f}{'*' if answer.approximate else ''}"
+    evaluation = "e" if verdict.eval.high > verdict.train.high else ""
+    worse = verdict.eval if evaluation else verdict.train
+    yield f"{evaluation}{worse.point / GIB:.2f} {worse.high / GIB:5.2f}{'*' if answer.approximate else ' '}"
     yield bar(verdict.share, verdict.word)
-    yield Text(f"{verdict.word} {verdict.share:.0%}", style=COLOURS[verdict.word])
-    yield str(verdict.largest_batch)
-    yield "–" if answer.window is None else str(answer.window)
+    yield Text(f"{verdict.word} {percent(verdict.share)}", style=COLOURS[verdict.word])
+    yield str(verdict.largest_batch or "none")
+    yield UNKNOWN if answer.window is None else str(answer.window or "none")
     epoch = answer.duration.epoch if answer.duration else None
-    yield told_seconds(epoch.point) if epoch else "–"
+    yield told_seconds(epoch.point) if epoch else UNKNOWN
+
+
+def percent(share: float) -> str:
+    """A share for a person; with a decimal near the limits of the words."""
+    near = min(abs(share - limit) for limit in (COMFORTABLE, FITS)) < 0.01
+    return f"{share:.1%}" if near else f"{share:.0%}"
 
 
 def bar(share: float, word: str, cells: int = BAR) -> Text:
@@ -85,16 +114,20 @@ def remarks(answers: Sequence[Answer]) -> dict[str, list[str]]:
     """What is to be said about recipes that do not fit or were not judged -> their names."""
     found: dict[str, list[str]] = {}
     for answer in answers:
-        verdict = answer.verdict
-        if verdict is None:
-            text = f"not judged: {answer.problem}"
-        elif verdict.lever:
-            text = f"fits with {verdict.lever} ({verdict.note})"
-        else:
-            text = verdict.note
-        if text:
+        if text := remark(answer):
             found.setdefault(text, []).append(f"{answer.model} {answer.recipe}")
     return found
+
+
+def remark(answer: Answer) -> str:
+    """What is to be said about one answer, "" for a recipe that fits as it is."""
+    verdict = answer.verdict
+    if verdict is None:
+        return f"not judged: {answer.problem}"
+    if not verdict.lever:
+        return verdict.note
+    after = verdict.budget.share(max(verdict.choice.train, verdict.choice.eval))
+    return f"fits with {verdict.lever}, {percent(after)} ({verdict.note})"
 
 
 def grouped(recipes: Sequence[str]) -> str:
@@ -111,24 +144,40 @@ def card_name(question: Question) -> str:
     return f"{question.card.name} ({size})" if question.card else f"a GPU with {size}"
 
 
-def footnote(answers: Sequence[Answer], question: Question) -> str:
+def footnote(answers: Sequence[Answer], question: Question, *, left_out: int = 0) -> str:
     """What the figures are."""
     budget = question.budget
+    measured = "its calibration" if budget.calibration.measured else "a GPU that was not measured"
     said = [
-        f"{NOTE}. Reserved memory, most likely value; the verdict takes the high end. Usable {budget.usable:.0f} MiB of "
-        f"{budget.vram_gib:.4g} GiB: {budget.sentence()}.",
+        f"Predicted, for {measured}. GiB: what PyTorch reserves of the card; the verdict takes the most, of "
+        f"{budget.usable / GIB:.2f} usable GiB (docs/plan.md). Largest batch: clips at once that fit.",
         WORDS,
     ]
+    cells = [str(cell) for answer in answers for cell in _cells(answer)]
+    if any("/" in cell for cell in cells):
+        said.append("64/16: 64 clips in pieces of 16.")
+    if any(cell.startswith("e") and cell[1:2].isdigit() for cell in cells):
+        said.append("e: evaluation takes more than training.")
     if any(answer.approximate for answer in answers):
         said.append("*: approximate, autocast by a list of CUDA's operations.")
     if question.card is None:
-        said.append('Name your GPU for times: --gpu "RTX 3070".')
+        said.append('For times name the card: --gpu "RTX 3070" (--gpu list shows them).')
     else:
-        said.append(f"Times: {TIMES}")
+        said.append(f"Times: likely value, with the flags named; {UNKNOWN}: depends on how many clips your data has.")
+    if left_out:
+        said.append(f"{left_out} recipes for a try on a CPU are left out: --all shows them.")
     return " ".join(said)
 
 
-TIMES = "from counted work and the card's figures, with the levers named; one recipe alone (--model, --recipe) shows from-to."
+def next_step(question: Question, answer: Answer | None = None) -> str:
+    """What to type, for one recipe or for any."""
+    free = question.budget.vram_gib - question.budget.taken_gib
+    name = f"{answer.model} --recipe {answer.recipe}" if answer else "MODEL --recipe RECIPE"
+    asked = f" {' '.join(question.changes)}" if question.changes else ""
+    if answer is not None and answer.verdict is not None and not answer.verdict.choice.fits:
+        return "a larger card, or a smaller --batch or --window"
+    train = f"sal train {name} --data FILE{asked} --fit {free:.4g}GiB"
+    return train if answer else f"sal plan {name} tells all about one; {train}"
 
 
 def render_one(answer: Answer, question: Question, console: Console) -> None:
@@ -139,37 +188,44 @@ def render_one(answer: Answer, question: Question, console: Console) -> None:
         console.print(f"[bold]{title}[/]: not judged: {answer.problem}", highlight=False)
         return
     said = Text.assemble((title, "bold"), ": ", (verdict.word, f"bold {COLOURS[verdict.word]}"))
-    console.print(said.append(f", {verdict.share:.0%} of what the card can give"))
+    console.print(said.append(f", at most {percent(verdict.share)} of what the card can give"))
     console.print(bar(verdict.share, verdict.word, 40))
-    if verdict.note:
-        console.print(Text(f"with {verdict.lever}: {verdict.note}" if verdict.lever else verdict.note))
+    if text := remark(answer):
+        console.print(Text(text))
     for name, value in facts(answer, verdict):
         console.print(Text.assemble((f"  {name:16}", "dim"), value))
-    if answer.options:
+    if answer.ladder:
         console.print()
         console.print(_levers(answer, verdict))
     console.print(footnote([answer], question), style="dim", highlight=False)
+    console.print(f"next: {next_step(question, answer)}", highlight=False, soft_wrap=True)
 
 
 def facts(answer: Answer, verdict: Verdict) -> Iterator[tuple[str, str]]:
     """Name and sentence of each figure of an answer that has a verdict."""
-    config, host, choice = answer.config, answer.host, verdict.choice
+    config, host, choice, budget = answer.config, answer.host, verdict.choice, verdict.budget
     if config is None or host is None:
         raise ValueError("an answer without a verdict has no figures")
-    yield "training", f"{_from_to(verdict.train)}; {told(choice.train_before)} of it tensors, batch {config.batch_size}"
-    yield "evaluation", f"{_from_to(verdict.eval)}; {told(choice.eval_before)} of it tensors, batch {config.test_batch_size}"
-    yield "largest batch", f"{verdict.largest_batch} in training, {verdict.largest_eval_batch} in evaluation, all else as it is"
+    yield "training", f"{_from_to(verdict.train)}, of it tensors {_gib(choice.train_before)}; batch {config.batch_size}"
+    yield "evaluation", f"{_from_to(verdict.eval)}, of it tensors {_gib(choice.eval_before)}; batch {config.test_batch_size}"
+    if verdict.lever:
+        after = f"training {_from_to(budget.reserved(choice.train))}; evaluation {_from_to(budget.reserved(choice.eval))}"
+        yield "with the flags", after
+    batches = (str(batch or "none") for batch in (verdict.largest_batch, verdict.largest_eval_batch))
+    yield "most at once", "{} clips in training, {} in evaluation, all else as it is".format(*batches)
     frames = config.train_window_size
     if answer.window is None:
         yield "longest window", f"{f'{frames} frames' if frames > 0 else 'whole clips'}, the only one"
     else:
-        yield "longest window", f"{answer.window} frames, all else as it is (the recipe has {frames})"
+        yield "longest window", f"{answer.window or 'none'} frames, all else as it is (asked about: {frames})"
     if answer.duration is not None:
+        if verdict.lever:
+            yield "times", "with the flags"
         yield from answer.duration.facts()
     if answer.measured is not None:
         yield from (("measured here", said) for said in _measured(answer.measured))
     store = "as large as the data" if host.store_mib is None else told(host.store_mib)
-    yield "host memory", f"{told(host.ram_mib)}; nothing in /dev/shm, as batches are made by threads"
+    yield "host memory", f"{_gib(host.ram_mib)}; nothing in /dev/shm, as batches are made by threads"
     yield "disk", f"store of the data {store}, run folder {told(host.run_mib)}"
 
 
@@ -178,25 +234,42 @@ def _measured(measured: Measured) -> Iterator[str]:
         if figures is None:
             yield f"{phase}: ran out of memory"
         else:
-            peaks = f"{told(figures.reserved_mib)} reserved, {told(figures.allocated_mib)} allocated"
+            peaks = f"{_gib(figures.reserved_mib)} reserved, {_gib(figures.allocated_mib)} allocated"
             yield f"{phase}: {peaks}, {told_seconds(figures.seconds)} a batch"
 
 
+def _gib(mib: float) -> str:
+    return f"{mib / GIB:.2f} GiB"
+
+
 def _from_to(interval: Interval) -> str:
-    return f"{told(interval.point)} reserved, at most {told(interval.high)}"
+    return f"{_gib(interval.point)}, at most {interval.high / GIB:.2f}"
 
 
 def _levers(answer: Answer, verdict: Verdict) -> Table:
-    table = Table(
-        title="Levers, the cheapest first", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
-    )
-    for name in ("setting", "train", "eval", "verdict", "numbers"):
-        table.add_column(name, no_wrap=name != "setting", justify="right" if name in ("train", "eval") else "left")
-    budget = verdict.budget
-    for option in answer.options:
-        share = budget.share(max(option.train, option.eval))
-        word = word_for(share, mendable=False)
-        train, evaluation = (f"{budget.reserved(peak).point / GIB:.2f}" for peak in (option.train, option.eval))
-        said = Text(f"{word} {share:.0%}", style=COLOURS[word])
-        table.add_row(option.flags or "as asked", train, evaluation, said, "change" if option.changes else "the same")
+    table = titled("Levers, the cheapest first")
+    timed = any(rung.duration for rung in answer.ladder)
+    for name in (
+        ("setting", "train", "eval", "at most", "a step", "numbers")
+        if timed
+        else ("setting", "train", "eval", "at most", "numbers")
+    ):
+        table.add_column(
+            name, no_wrap=name != "setting", justify="left" if name in ("setting", "at most", "numbers") else "right"
+        )
+    for rung in answer.ladder:
+        table.add_row(*_rung(rung, verdict, timed=timed), style="bold" if rung.chosen else "")
     return table
+
+
+def _rung(rung: Rung, verdict: Verdict, *, timed: bool) -> Iterator[Text | str]:
+    share = verdict.budget.share(rung.peak)
+    word = word_for(share, mendable=False).replace("no", "too much")
+    chosen = "  <- --fit" if rung.chosen else ""
+    yield f"{rung.option.flags or 'as asked'}{chosen}"
+    for peak in (rung.option.train, rung.option.eval):
+        yield f"{verdict.budget.reserved(peak).point / GIB:.2f}"
+    yield Text(f"{percent(share)} {word}", style=COLOURS[word])
+    if timed:
+        yield told_seconds(rung.duration.step.point) if rung.duration else ""
+    yield "change" if rung.option.changes else "the same"

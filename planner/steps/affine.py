@@ -7,6 +7,7 @@ convex, rising with the batch, and exact to the byte when every storage is round
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -70,9 +71,11 @@ class Envelope:
 
     def at(self, clips: int, waiting: int | None = None) -> int:
         """Bytes with `clips` in a forward pass, while `waiting` clips (default: the same) lie in memory."""
-        sizes = _rounded(np.array(self.fixed, np.int64) + np.array(self.slope, np.int64) * clips)
-        held = _rounded(np.array(self.batch, np.int64) * (clips if waiting is None else waiting))
-        return int((np.array(self.moments, np.int64) @ sizes).max() + held.sum())
+        # Python's whole numbers have no end: those of NumPy would wrap around at batches that nobody has.
+        sizes = [_rounded(fixed + slope * clips) for fixed, slope in zip(self.fixed, self.slope, strict=True)]
+        held: int = sum(_rounded(slope * (clips if waiting is None else waiting)) for slope in self.batch)
+        highest: int = max(sum(map(operator.mul, moment, sizes)) for moment in self.moments)
+        return highest + held
 
     def largest(self, room: float) -> int:
         """The most clips, up to `LARGEST_BATCH`, whose peak is at most `room` bytes; 0 if not even one is."""

@@ -1,8 +1,9 @@
 """What was found out about a network's steps, kept in a file, so that the same question need not be traced again.
 
 One file for each network, clip shape and recipe's step under $XDG_CACHE_HOME/skeleton-action-lab/plan (~/.cache by default). Its
-name has a hash of all code that a trace runs through, of torch's version and of what the network is built from: what changed is
-another file. A file that is damaged, or a folder that cannot be written, is no file: never an error, and never another answer.
+name has a hash of all code that a trace runs through, of every file in the model's folder, of torch's version and of what the
+network is built from: what changed is another file. A file that is damaged, or a folder that cannot be written, is no file: never
+an error, and never another answer.
 SAL_PLAN_CACHE=off turns it off.
 """
 
@@ -15,7 +16,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,8 @@ from shared_data.errors import LabError
 Key = TypeVar("Key", Task, Kind)
 SWITCH = "SAL_PLAN_CACHE"
 PACKAGES = ("layers", "engine", "planner/steps", "shared_data")
+LARGE = 4 * 2**20
+"""Bytes above which a file in a model's folder is not read."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -119,10 +122,30 @@ def store_of(model: str, folder: Path, *parts: object) -> Store | None:
 
 @functools.cache
 def _code(folder: Path) -> str:
-    """Hash of the code that a trace of the model in `folder` runs through."""
-    files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
-    files += sorted([*folder.rglob("*.py"), *folder.glob("*.toml")])
-    return _hashed(b"".join(_hashed(file.read_bytes()).encode() + file.name.encode() for file in files))
+    """Hash of the code that a trace of the model in `folder` runs through, and of all else in that folder: it may be read."""
+    files = [(file.relative_to(ROOT), file) for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+    files += [(file.relative_to(folder), file) for file in _files(folder, ())]
+    return _hashed(repr([(name.as_posix(), _content(file)) for name, file in files]).encode())
+
+
+def _files(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """All files below `folder`, also behind links, but not below one of `above` again."""
+    here = folder.resolve()
+    if here in above:
+        return
+    for entry in sorted(folder.iterdir()):
+        if not entry.is_dir():
+            yield entry
+        elif entry.name != "__pycache__":
+            yield from _files(entry, (*above, here))
+
+
+def _content(file: Path) -> str:
+    """What tells the content of `file` from another; of a large file, its size and when it was written."""
+    if not file.is_file():  # a link to nowhere, a pipe
+        return ""
+    about = file.stat()
+    return f"{about.st_size} {about.st_mtime_ns}" if about.st_size > LARGE else _hashed(file.read_bytes())
 
 
 def _hashed(what: bytes) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 
@@ -38,7 +39,9 @@ KERNELS = (
     Kernel(
         "scaled_dot_product_attention, forward",
         "the memory-efficient kernel: no probabilities; a log-sum-exp in float32 for every query, their number rounded up to 32; "
-        "a mask whose rows are no multiple of 16 is copied with wider rows; taken apart where a last dimension is not dense",
+        "a mask whose rows are no multiple of 16 is copied with wider rows, one of booleans made a mask of numbers first; taken "
+        "apart, with probabilities, where heads are no multiple of 4 wide (8 in half precision), a last dimension is not dense, "
+        "there are not 4 dimensions, or the batches or types differ",
         "meta kernel of _scaled_dot_product_efficient_attention; preprocess_mask, pad_bias and the checks of "
         "the last stride in ATen/native/transformers (attention.cpp, sdp_utils)",
     ),
@@ -74,12 +77,37 @@ KERNELS = (
         "AT_FORALL_FP32, AT_FORALL_FP32_SET_OPT_DTYPE in ATen/autocast_mode.h; torch's page on automatic mixed precision",
     ),
     Kernel(
+        "softmax of attention under a mask",
+        "one call: the softmax itself, a byte for each element, and one for each row, beside the result",
+        "_safe_softmax in ATen/native/SoftMax.cpp, whose steps are seen as one operation",
+    ),
+    Kernel(
+        "Fourier transforms, recurrent layers, sorting, running sums, distances, decompositions, interpolation, embeddings",
+        "as much again as they read and return, while they run",
+        "not known: plans of cuFFT, cuDNN's and CUB's temporaries are not public; taken high (UNKNOWN_SCRATCH)",
+    ),
+    Kernel(
+        "multi-head attention and encoder layers in evaluation",
+        "part by part; never torch's single call for the whole layer, which needs less",
+        "torch.backends.mha, which is switched off in a trace",
+    ),
+    Kernel(
         "optimizer and clipping",
         "the multi-tensor kernels, which hold a temporary for all parameters at once",
         "torch.optim's choice for CUDA tensors (_default_to_fused_or_foreach); see planner.steps.work.many_at_once",
     ),
 )
 """Differences that are modelled."""
+
+UNKNOWN_SCRATCH = (
+    "_cdist_backward", "_cdist_forward", "_cudnn_rnn", "_cudnn_rnn_backward", "_euclidean_dist", "_fft_c2c", "_fft_c2r",
+    "_fft_r2c", "_linalg_eigh", "_linalg_svd", "_thnn_fused_gru_cell", "_thnn_fused_gru_cell_backward", "_thnn_fused_lstm_cell",
+    "_thnn_fused_lstm_cell_backward_impl", "cummax", "cummin", "cumprod", "cumsum", "embedding_dense_backward", "kthvalue",
+    "linalg_inv_ex", "linalg_lu_factor_ex", "linalg_qr", "logcumsumexp", "median", "miopen_rnn", "mkldnn_rnn_layer",
+    "mkldnn_rnn_layer_backward", "mode", "sort", "topk", "upsample_bicubic2d", "upsample_bicubic2d_backward",
+    "upsample_bilinear2d", "upsample_bilinear2d_backward", "upsample_linear1d", "upsample_linear1d_backward",
+)  # fmt: skip
+"""Calls that show one operation and hold more while it runs, how much is not known."""
 
 KEPT_IN_FLOAT32 = (
     "acos", "asin", "binary_cross_entropy_with_logits", "cdist", "cosh", "cosine_embedding_loss", "cosine_similarity", "cumprod",
@@ -97,8 +125,24 @@ _RESULT_IN_FLOAT32 = frozenset({"cumprod", "cumsum", "log_softmax", "prod", "sof
 @contextlib.contextmanager
 def on_cuda(*, autocast: bool) -> Iterator[None]:
     """Inside, functions called on tensors without values do what they do on a GPU; `autocast` is for a CPU's, by CUDA's list."""
-    with FusedAttention(or_apart=False), _fused_dropout(), _autocast_list() if autocast else contextlib.nullcontext():
+    with (
+        FusedAttention(or_apart=False),
+        _fused_dropout(),
+        _layer_by_layer(),
+        _autocast_list() if autocast else contextlib.nullcontext(),
+    ):
         yield
+
+
+@contextlib.contextmanager
+def _layer_by_layer() -> Iterator[None]:
+    """Inside, torch's one call for a whole encoder layer in evaluation, which shows nothing of what it holds, is not taken."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextlib.contextmanager
@@ -140,29 +184,79 @@ class FusedAttention:
         nn.functional.scaled_dot_product_attention = self._before
 
     def _attention(self, *args: Any, **kwargs: Any) -> Tensor:
+        call = _Attention(*args, **kwargs)  # raises TypeError for a word that the function does not know either
         try:
-            if all(one.stride(-1) == 1 or one.shape[-1] == 1 for one in args[:3]):
-                return self._fused(*args, **kwargs)
-        except TypeError:  # a keyword that only the whole function knows
-            pass
+            return call.fused() if call.is_taken_by_the_kernel else call.apart(self._before)
         except NotImplementedError:
             if not self.or_apart:
                 raise
-        result: Tensor = self._before(*args, **kwargs)
+        return call.apart(self._before)
+
+
+@dataclass
+class _Attention:
+    """One call of `torch.nn.functional.scaled_dot_product_attention`."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    attn_mask: Tensor | None = None
+    dropout_p: float = 0.0
+    is_causal: bool = False
+    scale: float | None = None
+    enable_gqa: bool = False
+
+    def __post_init__(self) -> None:
+        self.autocast = _autocast_dtype(self.query.device.type)
+        if self.autocast is not None:  # as CUDA's autocast does: what is not a floating point number stays
+            self.query, self.key, self.value = (tensor.to(self.autocast) for tensor in (self.query, self.key, self.value))
+            if self.attn_mask is not None and self.attn_mask.is_floating_point():
+                self.attn_mask = self.attn_mask.to(self.autocast)
+
+    @property
+    def is_taken_by_the_kernel(self) -> bool:
+        """What the memory-efficient kernel asks of its arguments; in doubt it does not take them."""
+        given = (self.query, self.key, self.value)
+        if self.enable_gqa or any(one.dim() != 4 or one.shape[:2] != self.query.shape[:2] for one in given):
+            return False
+        grain = 4 if self.query.dtype == torch.float32 else 8
+        if any(one.stride(-1) != 1 or one.shape[-1] % grain or one.numel() == 0 for one in given):
+            return False
+        if self.query.dtype not in (torch.float32, torch.float16, torch.bfloat16) or any(
+            one.dtype != self.query.dtype for one in given
+        ):
+            return False
+        mask = self.attn_mask
+        return mask is None or (not self.is_causal and mask.dtype in (torch.bool, self.query.dtype))
+
+    def fused(self) -> Tensor:
+        q, k, mask = self.query, self.key, self.attn_mask
+        if mask is not None:
+            mask = _in_wide_rows(_as_numbers(mask, q.dtype)).expand(*q.shape[:-1], k.shape[-2])
+        learned = torch.is_grad_enabled() and any(one.requires_grad for one in (q, k, self.value))
+        attend = aten._scaled_dot_product_efficient_attention
+        result: Tensor = attend(q, k, self.value, mask, learned, self.dropout_p, self.is_causal, scale=self.scale)[0]
         return result
 
-    @staticmethod
-    def _fused(
-        q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, *, scale: float | None = None
-    ) -> Tensor:
-        if (dtype := _autocast_dtype(q.device.type)) is not None:
-            q, k, v = (tensor.to(dtype) for tensor in (q, k, v))
-            attn_mask = None if attn_mask is None else attn_mask.to(dtype)
-        mask = None if attn_mask is None else _in_wide_rows(attn_mask).expand(*q.shape[:-1], k.shape[-2])
-        learned = torch.is_grad_enabled() and any(one.requires_grad for one in (q, k, v))
-        attend = aten._scaled_dot_product_efficient_attention
-        result: Tensor = attend(q, k, v, mask, learned, dropout_p, False, scale=scale)[0]
-        return result
+    def apart(self, attention: Callable[..., Tensor]) -> Tensor:
+        """As products and a softmax. Torch's own `attention` does so on meta tensors; for a CPU it has yet another kernel."""
+        more: dict[str, Any] = {"enable_gqa": True} if self.enable_gqa else {}  # torch 2.3 does not know the word
+        mask, arguments = self.attn_mask, (self.query, self.key, self.value)
+        if self.query.is_meta:
+            return attention(*arguments, mask, self.dropout_p, self.is_causal, scale=self.scale, **more)
+        with contextlib.nullcontext() if self.autocast is None else _below_autocast():
+            mask = None if mask is None else _as_numbers(mask, self.query.dtype)
+            result: Tensor = aten._scaled_dot_product_attention_math(
+                *arguments, mask, self.dropout_p, self.is_causal, None, scale=self.scale, **more
+            )[0]  # fmt: skip
+            return result
+
+
+def _as_numbers(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask of booleans as one that is added; another as it is."""
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask.logical_not(), float("-inf"))
 
 
 def _in_wide_rows(mask: Tensor) -> Tensor:
@@ -287,6 +381,16 @@ def _attention_backward(args: Any, kwargs: Any, result: Any) -> list[int]:
     return [*copy, sums, clips * heads * -(-rows // 64) * 64 * width * 4]
 
 
+def _safe_softmax(args: Any, kwargs: Any, result: Any) -> list[int]:
+    """The softmax itself, where its argument is minus infinity, and the rows in which it is so everywhere."""
+    return [_bytes(result), result.numel(), result.numel() // max(1, result.shape[args[1]] if result.dim() else 1)]
+
+
+def _as_much_again(args: Any, kwargs: Any, result: Any) -> list[int]:
+    """Of every tensor that is read or made."""
+    return [_bytes(leaf) for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
+
+
 def _first(count: int) -> Callable[[Any, Any, Any], list[int]]:
     """Copies of the first `count` arguments."""
     return lambda args, kwargs, result: _copies(*(value for value in args[:count] if isinstance(value, Tensor)))
@@ -313,3 +417,6 @@ _SCRATCH: dict[Any, Callable[[Any, Any, Any], list[int]]] = {
     aten.avg_pool2d: _first(1),
     aten.avg_pool2d_backward: _first(2),
 }
+_SCRATCH |= {getattr(aten, name): _as_much_again for name in UNKNOWN_SCRATCH if hasattr(aten, name)}
+if hasattr(aten, "_safe_softmax"):  # since torch 2.5
+    _SCRATCH[aten._safe_softmax] = _safe_softmax

@@ -17,8 +17,10 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
+
+from planner.steps.modes import OperationMode
 
 GRAIN = 512
 """Bytes: the smallest block, and the step between block sizes, of the CUDA caching allocator."""
@@ -36,20 +38,21 @@ def rounded(size: int) -> int:
 class Timeline:
     """Births and deaths in their order.
 
-    sizes    bytes of each storage, not rounded, in order of birth
+    sizes    bytes of each storage, not rounded, in the order in which they were seen
     events   k for the birth of storage k, -1 - k for its death; deaths with no birth between them are in order of birth, as
-             they may come in any
+             they may come in any. Storages that were there before come first, whatever their number
     """
 
     sizes: tuple[int, ...]
     events: tuple[int, ...]
 
 
-class Lifetimes(TorchDispatchMode):
+class Lifetimes(OperationMode):
     """Counts the bytes alive on `device`; `peak` is the most there ever were since the last `reset_peak()`.
 
     Other devices do not count: AdamW, for one, keeps its step counters on the CPU. What a kernel needs beside its results while
-    it runs is what `scratch` says.
+    it runs is what `scratch` says. With `reads`, what an operation reads and nobody had held counts as if it had been held from
+    the beginning: a network may keep tensors anywhere.
 
     >>> with Lifetimes() as memory:
     ...     memory.hold(model.parameters())   # what was there before the first operation
@@ -57,19 +60,15 @@ class Lifetimes(TorchDispatchMode):
     >>> memory.peak
     """
 
-    def __init__(self, device: str = "meta", scratch: Scratch | None = None) -> None:
+    def __init__(self, device: str = "meta", scratch: Scratch | None = None, *, reads: bool = False) -> None:
         super().__init__()
-        self.device, self.scratch = device, scratch
+        self.device, self.scratch, self.reads = device, scratch, reads
         self.live = 0
         self.peak = 0
         self._number: dict[int, int] = {}  # address of a living storage -> its number in order of birth
         self._sizes: list[int] = []
         self._events: list[int] = []
         self._watch: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled here; torch's guard against it costs as much as an operation
 
     @property
     def timeline(self) -> Timeline:
@@ -95,6 +94,29 @@ class Lifetimes(TorchDispatchMode):
             self._number[address] = self._born(size)
         self.peak = max(self.peak, self.live)
 
+    def _hold_read(self, values: Iterable[Any]) -> None:
+        """Count what an operation reads and nobody had held: it was there from the beginning.
+
+        Fake and meta tensors only: among fake ones a real tensor is a number of Python's, or lies in the host's memory.
+        """
+        for value in values:
+            if isinstance(value, torch.Tensor):
+                if value.layout is not torch.strided:
+                    continue
+                storage = value.untyped_storage()
+                address = storage._cdata
+                if address in self._number or not (isinstance(value, FakeTensor) or value.is_meta):
+                    continue
+                if value.device.type == self.device:
+                    self._watch[address] = weakref.ref(storage, partial(self._release, address))
+                    self._number[address] = number = len(self._sizes)
+                    self._sizes.append(storage.nbytes())
+                    self._events.insert(0, number)
+                    self.live += rounded(storage.nbytes())
+                    self.peak += rounded(storage.nbytes())
+            elif isinstance(value, (list, tuple)):
+                self._hold_read(value)
+
     def reset_peak(self) -> None:
         """Begin a new measurement from what is alive now."""
         self.peak = self.live
@@ -116,10 +138,10 @@ class Lifetimes(TorchDispatchMode):
         if number is not None:
             self._died(number)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.prim.device.default:  # C++ asks each fake tensor for it over and over
-            return args[0].device
-        kwargs = kwargs or {}
+    def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if self.reads:
+            self._hold_read(args)
+            self._hold_read(kwargs.values())
         result = func(*args, **kwargs)
         if isinstance(result, torch.Tensor):
             self.hold((result,))

@@ -12,7 +12,7 @@ have a law in the size of the pieces, beside which the other clips wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, get_args
 
@@ -25,7 +25,7 @@ from layers.recompute import Level
 from planner.steps.affine import LARGEST_BATCH, MIB, Envelope, Fit, Line, envelope
 from planner.steps.cache import Findings, Store
 from planner.steps.lifetimes import rounded
-from planner.steps.tracing import Bench, Kernels, Kind, Phase, StepSettings, Task, TooFewValues, Trace
+from planner.steps.tracing import Bench, Grows, Kernels, Kind, Phase, StepSettings, Task, TooFewValues, Trace
 from planner.steps.work import StepWork
 from shared_data.errors import LabError
 
@@ -45,11 +45,13 @@ class Law:
 
     train, eval   lines that hold at large batches; at small ones the peak may lie above, never below. Evaluation is that of a
                   training run, whose optimizer state and gradients are alive
-    linear        whether the third probes agreed; if not, every question is answered by a trace of that very batch
+    linear        whether all traces agreed when the law was asked for; if not, or if a later one does not, every question is
+                  answered by a trace of that very batch
     deviation     relative distance of the third probe from the law, the worse of the two phases
     gradients     MiB of all gradients
     approximate   True where an operation list stands in for CUDA's (autocast)
-    trace         (phase, batch, micro-batch or None) -> MiB, by a trace
+    trace, ask    (phase, batch, micro-batch or None) -> MiB, by a trace; by what is known, or a trace where that is not enough
+    envelope      phase -> the law in bytes, None where it has none or has been found wrong
     """
 
     train: Line
@@ -59,8 +61,8 @@ class Law:
     gradients: float
     approximate: bool
     trace: Callable[[Phase, int, int | None], float] = field(repr=False, compare=False)
-    envelopes: Mapping[Phase, Envelope | None] = field(repr=False, compare=False)
-    in_pieces: Callable[[int, int], float] = field(repr=False, compare=False)
+    ask: Callable[[Phase, int, int | None], float] = field(repr=False, compare=False)
+    envelope: Callable[[Phase], Envelope | None] = field(repr=False, compare=False)
 
     def peak(self, batch: int, phase: Phase = "train", *, micro_batch: int | None = None) -> float:
         """MiB at `batch` clips per step; with `micro_batch`, of a step run in pieces of that many clips.
@@ -69,17 +71,15 @@ class Law:
         """
         if batch < 1 or (micro_batch is not None and micro_batch < 1):
             raise LabError(f"batch {batch if batch < 1 else micro_batch} is not a number of clips", expected="1 or more")
-        if phase == "train" and micro_batch is not None and micro_batch < batch:
-            return self.in_pieces(batch, micro_batch)
-        found = self.envelopes[phase]
-        return found.at(batch) / MIB if found is not None else self.trace(phase, batch, None)
+        return self.ask(phase, batch, micro_batch)
 
     def largest_batch(self, mib: float, phase: Phase = "train") -> int:
         """The most clips whose peak is at most `mib`, checked by a trace of that batch; 0 if not even one fits."""
-        found = self.envelopes[phase]
+        found = self.envelope(phase)
         if found is not None:
             guess = found.largest(mib * MIB)
-            if guess < 1 or self._traced_within(phase, guess, mib):
+            fits = guess > 0 and self._traced_within(phase, guess, mib)
+            if self.envelope(phase) is not None and (fits or guess == 0):  # that trace did not find the law wrong
                 return guess
         return self._search(phase, mib)
 
@@ -172,6 +172,9 @@ class Steps:
     ) -> float:
         """MiB at `batch` clips: the first question about a phase, precision and level by a trace, others by their law.
 
+        The law is believed up to the most clips that were traced: a question about more is a trace, too, which widens it. One
+        trace that contradicts it ends it.
+
         precision   bf16 and fp16 by the CPU's list of operations for autocast to bf16, as the meta device has none; a loss
                     scaler's few numbers are not counted
         Raises `LabError` naming what cannot run without values, `TooFewValues` for a batch too small for BatchNorm.
@@ -179,11 +182,9 @@ class Steps:
         task = _task(phase, batch, precision, recompute, micro_batch)
         if task in self._found.peaks:
             return self._found.peaks[task]
-        # The law knows nothing of what is below its probes, nor of a piece that is cut off from a second one.
-        whole = task.shown in (task.piece, 2 * task.piece)
-        if task.piece >= self.probes[0] and whole and any(one.kind == task.kind for one in self._found.peaks):
+        if self._is_of_law(task) and any(one.kind == task.kind for one in self._found.peaks):
             found = self._fit(task.kind).envelope
-            if found is not None:
+            if found is not None and task.piece <= max(one.piece for one in self._found.peaks if one.kind == task.kind):
                 return found.at(task.piece, task.batch) / MIB
         return self.traced(phase, batch, precision=precision, recompute=recompute, micro_batch=micro_batch)
 
@@ -202,25 +203,34 @@ class Steps:
             trace = self._trace(task)
             self._found.peaks[task] = trace.peak / MIB
             self._seen[task.kind] = task, trace
+            if task.kind in self._found.fits:
+                self._found.fits[task.kind] = self._held_against_traces(task.kind, self._found.fits[task.kind])
             self._keep()
         return self._found.peaks[task]
 
     def law(self, *, precision: Precision = "fp32", recompute: Level = "cheap") -> Law:
-        """The law under `precision` and `recompute`; see `predict`."""
+        """The law under `precision` and `recompute`; see `predict`.
+
+        Raises `LabError` for an unknown precision, or naming what cannot run without values; `TooFewValues` where even the
+        probes are too small for BatchNorm.
+        """
         if precision not in get_args(Precision):
             raise LabError(f"unknown precision {precision!r}", expected="fp32, bf16 or fp16")
 
         def trace(phase: Phase, batch: int, micro_batch: int | None = None) -> float:
             return self.traced(phase, batch, precision=precision, recompute=recompute, micro_batch=micro_batch)
 
-        def in_pieces(batch: int, micro_batch: int) -> float:
-            return self.peak("train", batch, precision=precision, recompute=recompute, micro_batch=micro_batch)
+        def ask(phase: Phase, batch: int, micro_batch: int | None = None) -> float:
+            return self.peak(phase, batch, precision=precision, recompute=recompute, micro_batch=micro_batch)
 
-        train, evaluation = (self._fit(_task(phase, 1, precision, recompute, None).kind) for phase in get_args(Phase))
+        def fit(phase: Phase) -> Fit:
+            return self._fit(_task(phase, 1, precision, recompute, None).kind)
+
+        train, evaluation = map(fit, get_args(Phase))
         deviation = max(train.deviation, evaluation.deviation)
         return Law(
             train.line, evaluation.line, None not in (train.envelope, evaluation.envelope), deviation, self.gradients,
-            precision != "fp32", trace, {"train": train.envelope, "eval": evaluation.envelope}, in_pieces,
+            precision != "fp32", trace, ask, lambda phase: fit(phase).envelope,
         )  # fmt: skip
 
     def work(
@@ -247,6 +257,16 @@ class Steps:
     def gradients(self) -> float:
         """MiB of all gradients."""
         return self._fact("gradients", lambda bench: sum(rounded(p.numel() * p.element_size()) for p in bench.parameters) / MIB)
+
+    @property
+    def weights(self) -> float:
+        """MiB of all parameters and buffers, frozen ones too."""
+
+        def held(bench: Bench) -> float:
+            tensors = {id(tensor): tensor for tensor in (*bench.model.parameters(), *bench.model.buffers())}
+            return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) / MIB
+
+        return self._fact("weights", held)
 
     @property
     def batch_norm(self) -> bool:
@@ -276,7 +296,7 @@ class Steps:
 
     def _fit(self, kind: Kind) -> Fit:
         if kind not in self._found.fits:
-            self._found.fits[kind] = self._fitted(kind)
+            self._found.fits[kind] = self._held_against_traces(kind, self._fitted(kind))
             self._keep()
         return self._found.fits[kind]
 
@@ -297,6 +317,21 @@ class Steps:
             if deviation <= TOLERANCE:
                 return Fit(found, found.line, deviation)
         return Fit(None, Line.through(n2, b, n3, c), abs(Line.through(n1, a, n2, b).at(n3) / c - 1))
+
+    def _is_of_law(self, task: Task) -> bool:
+        """A law knows nothing of what is below its probes, nor of a piece that is cut off from a second one."""
+        return task.piece >= self.probes[0] and task.shown in (task.piece, 2 * task.piece)
+
+    def _held_against_traces(self, kind: Kind, fit: Fit) -> Fit:
+        """`fit`, or none, where any step that was traced contradicts it."""
+        if fit.envelope is None:
+            return fit
+        for task, mib in self._found.peaks.items():
+            if task.kind == kind and self._is_of_law(task):
+                deviation = abs(fit.envelope.at(task.piece, task.batch) / MIB / mib - 1)
+                if deviation > TOLERANCE:
+                    return Fit(None, fit.line, deviation)
+        return fit
 
     def _reckoned(self, task: Task) -> StepWork:
         piece = task.piece
@@ -340,18 +375,34 @@ class Steps:
         bench = self._bench(fake=fake)
         try:
             return ask(bench)
+        except Grows:
+            raise
         except Exception as error:  # whatever a network may raise: the caller's table goes on with the next one
-            if isinstance(error, NotImplementedError) and not fake:  # no meta kernel (torch 2.3): fake tensors do without
-                self._needs_fake = True
-                return self._asked(task, ask)
-            kind = TooFewValues if isinstance(error, ValueError) and str(error).startswith(ONE_VALUE) else LabError
-            raise kind(
-                f"the {task.phase} step of {type(bench.model).__name__} cannot be traced without values: {_first_line(error)}",
-                where=f"batch {task.batch}, clips of shape {self.clip_shape}",
-                expected="a forward pass that never reads a tensor's values (.item(), boolean indexing) and "
-                "keeps its constants as buffers",
-                next_step="measure it on a GPU instead",
-            ) from error
+            if fake or _too_few(error):
+                raise self._refusal(task, bench, error) from error
+            first = error
+        try:  # fake tensors do without meta kernels (torch 2.3), and know autocast
+            found = ask(self._bench(fake=True))
+        except Grows:
+            raise
+        except Exception as error:
+            told = error if _too_few(error) else first
+            raise self._refusal(task, bench, told) from told
+        self._needs_fake = True
+        return found
+
+    def _refusal(self, task: Task, bench: Bench, error: Exception) -> LabError:
+        return (TooFewValues if _too_few(error) else LabError)(
+            f"the {task.phase} step of {type(bench.model).__name__} cannot be traced without values: {_first_line(error)}",
+            where=f"batch {task.batch}, clips of shape {self.clip_shape}",
+            expected="a forward pass that never reads a tensor's values (.item(), boolean indexing) and "
+            "keeps its constants as buffers",
+            next_step="measure it on a GPU instead",
+        )
+
+
+def _too_few(error: Exception) -> bool:
+    return isinstance(error, ValueError) and str(error).startswith(ONE_VALUE)
 
 
 def _task(phase: Phase, batch: int, precision: Precision, recompute: Level, micro_batch: int | None) -> Task:

@@ -2,7 +2,8 @@
 
 Most of the time of a trace goes into torch's own Python code that finds the shape of a result. It depends on nothing but the
 shapes, strides and types of the arguments, and a network asks the same again: in each of its blocks, at each level of
-recomputation, in each recipe.
+recomputation, in each recipe. So the answers belong to the process, not to a `KnownShapes`: all networks share them, and they
+stay until there are `MOST`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from planner.steps.modes import OperationMode
 
 MOST = 50_000
 """Answers kept; then all are forgotten."""
@@ -63,7 +65,7 @@ class _Unknown(Exception):
 _answers: dict[object, _Answer | None] = {}  # None: to be asked each time
 
 
-class KnownShapes(TorchDispatchMode):
+class KnownShapes(OperationMode):
     """Inside, an operation on meta tensors, or on fake tensors of `fake`, that was run before is not run again.
 
     To be entered before every mode that watches operations: the one entered first is asked last. `fake` must be on already.
@@ -74,14 +76,7 @@ class KnownShapes(TorchDispatchMode):
         self.fake = fake
         self.kind: type[Tensor] = Tensor if fake is None else FakeTensor
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled here; torch's guard against it costs as much as an operation
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.prim.device.default:  # C++ asks each fake tensor over and over
-            return args[0].device
-        kwargs = kwargs or {}
+    def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
         given: list[Tensor] = []
         try:
             key = (func, self.fake is None, self._key(args, given), self._key(tuple(kwargs.items()), given))

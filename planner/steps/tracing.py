@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from engine.losses import LossName, build_loss
-from engine.optimizers import OptimizerName, build_optimizer
-from engine.step import Precision, TrainStep, autocast, forward, takes_positions
+from engine.assembly import new_optimizer, train_step
+from engine.evaluate import evaluation_pass
+from engine.losses import Loss, LossName
+from engine.optimizers import OptimizerName
+from engine.step import Precision, takes_positions
 from layers.device import as_if_on_gpu
 from layers.recompute import Level
 from planner.steps.kernels import on_cuda, scratch
-from planner.steps.lifetimes import Lifetimes, Timeline
+from planner.steps.lifetimes import Lifetimes, Timeline, rounded
 from planner.steps.shapes import KnownShapes
 from planner.steps.work import StepWork, Work, many_at_once
 from shared_data.errors import LabError
@@ -26,6 +28,10 @@ from shared_data.errors import LabError
 Phase = Literal["train", "eval"]
 Kernels = Literal["cuda", "cpu"]
 """Whose kernels are predicted."""
+
+
+class Grows(LabError):
+    """A network of which each step leaves more alive than the one before."""
 
 
 class TooFewValues(LabError):
@@ -44,6 +50,21 @@ class StepSettings:
     penalty_weight: float = 0.0
     loss_type: LossName = "CE"
     label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracedStep(StepSettings):
+    """With what a lever may change, and what costs no memory: an `engine.assembly.StepConfig`.
+
+    cuda_graphs, compile   never: a replayed step and a compiled one are not predicted
+    """
+
+    precision: Precision = "fp32"
+    forward_batch_size: int | None = None
+    recompute: Level = "none"
+    base_lr: float = 0.1
+    cuda_graphs: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +114,12 @@ class Kind:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a step did: peak in bytes; births and deaths, those of the `batch` tensors of the batch first."""
+    """What a step did.
+
+    peak       bytes, each storage rounded up to the allocator's 512
+    timeline   births and deaths; the tensors of the batch have the first numbers
+    batch      how many tensors those are
+    """
 
     peak: int
     timeline: Timeline
@@ -126,19 +152,50 @@ class Bench:
         self.kernels = kernels
         self.device = "meta" if self.fake is None else "cpu"
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = self._optimizer() if self.parameters else None
+        self.optimizer = new_optimizer(self._config(), model) if self.parameters else None
         self.touched: list[nn.Parameter] | None = None  # parameters that a step gives a gradient; None before the first
-        self.criterion = build_loss(settings.loss_type, label_smoothing=settings.label_smoothing)
 
     def trace(self, task: Task) -> Trace:
         """The step, with all that a training run keeps beside it."""
-        memory = Lifetimes(self.device, scratch if self.kernels == "cuda" else None)
+        memory = Lifetimes(self.device, scratch if self.kernels == "cuda" else None, reads=True)
         with self._ready(task) as clips, memory:
             memory.hold(clips)
             memory.hold([*self.model.parameters(), *self.model.buffers(), *self._state()])
             memory.hold(p.grad for p in self.parameters if p.grad is not None)
-            self._step(task, [tensor[: task.shown] for tensor in clips])
-            return Trace(memory.peak, memory.timeline, len(clips))
+            shown = [tensor[: task.shown] for tensor in clips]
+            self._step(task, shown)
+            found = Trace(memory.peak, memory.timeline, len(clips))
+            self._require_no_growth(task, shown, memory, clips)
+            return found
+
+    def _require_no_growth(self, task: Task, shown: list[torch.Tensor], memory: Lifetimes, clips: list[torch.Tensor]) -> None:
+        """Refuse a network of which more is alive after each step. What is alive beyond the usual may be of a step of its own."""
+
+        def unusual() -> int:
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            usual = [*clips, *self.model.parameters(), *self.model.buffers(), *self._state(), *gradients]
+            storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in usual if t.device.type == self.device}
+            return memory.live - sum(map(rounded, storages.values()))
+
+        if not unusual():
+            return
+        gc.collect()
+        after_one = unusual()
+        if not after_one:
+            return
+        if task.phase == "train":
+            self.model.zero_grad(set_to_none=True)
+        self._step(task, shown)
+        gc.collect()
+        growth = unusual() - after_one
+        if growth > 0:
+            raise Grows(
+                f"the {task.phase} step of {type(self.model).__name__} leaves {growth / 2**20:.4g} MiB more alive each time: "
+                f"memory grows until it is full",
+                where=f"batch {task.batch}, clips of shape {self.clip_shape}",
+                expected="a network that keeps nothing of a step for the next ones (a list that tensors are appended to)",
+                next_step="let it drop what it kept, or keep it detached and only the last",
+            )
 
     def work(self, task: Task) -> StepWork:
         """What the step, with all its micro-batches, asks of the device."""
@@ -175,10 +232,9 @@ class Bench:
             self.touched = [p for p in self.parameters if p.grad is not None]
         return self.touched
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        return build_optimizer(
-            self.parameters, name=self.settings.optimizer, lr=0.1, weight_decay=self.settings.weight_decay,
-            momentum=self.settings.momentum, nesterov=self.settings.nesterov,
+    def _config(self, precision: Precision = "fp32", micro_batch: int | None = None, recompute: Level = "none") -> TracedStep:
+        return TracedStep(
+            **asdict(self.settings), precision=precision, forward_batch_size=micro_batch, recompute=recompute
         )  # fmt: skip
 
     def _state(self) -> list[torch.Tensor]:
@@ -199,19 +255,19 @@ class Bench:
         precision: Precision = "fp32" if task.precision == "fp32" else "bf16"
         if task.phase == "eval":
             clips, labels, *positions = batch
-            with torch.no_grad(), autocast(precision, device):
-                self._checked(forward(self.model, clips, *positions), labels)
+            with torch.no_grad():
+                self._checked(evaluation_pass(self.model, clips, *positions, device=device, precision=precision), labels)
             return
         if self.optimizer is None:
             raise ValueError("no parameter of the network needs a gradient")
-        step = TrainStep(
-            self.model, self.optimizer, self._loss, precision=precision, clip_grad=self.settings.clip_grad,
-            micro_batch=task.micro_batch, penalty=self.settings.penalty_weight, recompute=task.recompute, device=device,
+        step = train_step(
+            self._config(precision, task.micro_batch, task.recompute), self.model, device, optimizer=self.optimizer
         )  # fmt: skip
+        step.loss = self._checking(step.loss)
         step(*batch)
 
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.criterion(self._checked(logits, labels), labels)
+    def _checking(self, loss: Loss) -> Loss:
+        return lambda logits, labels: loss(self._checked(logits, labels), labels)
 
     def _checked(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         wanted = (len(labels), self.num_classes)

@@ -34,9 +34,10 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import conv_flop_count, flop_registry
+
+from planner.steps.modes import OperationMode
 
 aten = torch.ops.aten
 
@@ -138,7 +139,7 @@ class StepWork:
         return cls({name: Tally(*map(at, astuple(a), astuple(b))) for name, (a, b) in pairs.items()})
 
 
-class Work(TorchDispatchMode):
+class Work(OperationMode):
     """Counts the work on `device` of what runs inside; the module's docstring has the rules.
 
     read, written               bytes
@@ -179,8 +180,7 @@ class Work(TorchDispatchMode):
             {name: Tally(n, self.moved[name], self._matrix[name], self._other[name]) for name, n in self.calls.items()}
         )
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
         try:
             result = func(*args, **kwargs)
         except NotImplementedError:  # torch 2.3 has no meta kernel of some updates in place, which have nothing to do there

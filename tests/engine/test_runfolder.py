@@ -80,7 +80,7 @@ def test_the_fit_of_a_run_is_found_only_where_that_run_goes_on(tmp_path: Path) -
         folder.write_json(FIT, {"fit": "8GiB"})
         assert fit_to_resume(CONFIG, folder.path) is None  # nothing to go on from
         folder.last.touch()
-        assert fit_to_resume(CONFIG, folder.path) == "8GiB"
+        assert (fit_to_resume(CONFIG, folder.path) or {})["fit"] == "8GiB"
         assert fit_to_resume(dataclasses.replace(CONFIG, resume="never"), folder.path) is None
         assert fit_to_resume(dataclasses.replace(CONFIG, phase="test"), folder.path) is None
         for broken in ("{", "[]", "{}", '{"fit": 8}'):

@@ -1,6 +1,7 @@
 import pytest
 
-from engine.schedules import cosine_learning_rate, epoch_learning_rate, iteration_learning_rate
+from engine.config import parse
+from engine.schedules import cosine_learning_rate, epoch_learning_rate, iteration_learning_rate, learning_rate
 
 
 def test_official_table() -> None:
@@ -35,3 +36,33 @@ def test_cosine_by_iteration_is_not_shifted_by_the_warm_up() -> None:
     assert rate(total // 2) == pytest.approx(1e-5 + span / 2)
     assert 1e-5 < rate(total - 1) < 1e-5 + span * 1e-6
     assert rate(total) == rate(total + 7) == 1e-5
+
+
+def test_a_run_has_the_rate_of_its_own_schedule() -> None:
+    """Only the cosine by iteration changes within an epoch."""
+    words = [
+        "--recipe",
+        "tiny_cpu",
+        "--num-epoch",
+        "10",
+        "--warm-up-epoch",
+        "2",
+        "--step",
+        "4",
+        "--base-lr",
+        "1",
+        "--min-lr",
+        "0.1",
+    ]
+
+    def rates(schedule: str) -> list[float]:
+        config = parse([*words, "--lr-schedule", schedule], model="ctrgcn")
+        return [learning_rate(config, epoch=step // 6, step=step, steps_per_epoch=6) for step in range(60)]
+
+    by_step, cosine, by_iteration = (rates(name) for name in ("step", "cosine", "cosine_iteration"))
+    assert by_step == [epoch_learning_rate(k // 6, base_lr=1, warm_up_epoch=2, step=[4]) for k in range(60)]
+    assert cosine == [cosine_learning_rate(k // 6, base_lr=1, num_epoch=10, warm_up_epoch=2, min_lr=0.1) for k in range(60)]
+    assert by_iteration == [
+        iteration_learning_rate(k, base_lr=1, iterations=60, warm_up_iterations=12, min_lr=0.1) for k in range(60)
+    ]
+    assert len(set(by_iteration)) > len(set(cosine)) > len(set(by_step))

@@ -1,4 +1,7 @@
-"""Whole runs through models/ctrgcn/main.py: they end, they resume, and they fail in the documented ways."""
+"""Whole runs: they end, they resume, and they fail in the documented ways.
+
+Through models/ctrgcn/main.py, in a process of its own, where that matters: what is cut off, and one run that it is held against.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ import torch
 
 from engine.checkpoint import read
 from engine.runfolder import read_log
+from sal.__main__ import main
 from shared_data.errors import MissingInputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,8 +39,17 @@ def finished(tiny_data: Path, quick: list[str], tmp_path_factory: pytest.TempPat
 
 
 def command(quick: list[str], data: Path, folder: Path, *more: str) -> list[str]:
-    main = str(ROOT / "models/ctrgcn/main.py")
-    return [sys.executable, main, *quick, "--data", str(data), "--work-dir", str(folder), *more]
+    script = str(ROOT / "models/ctrgcn/main.py")
+    return [sys.executable, script, *flags(quick, data, folder, *more)]
+
+
+def flags(quick: list[str], data: Path, folder: Path, *more: str) -> list[str]:
+    return [*quick, "--data", str(data), "--work-dir", str(folder), *more]
+
+
+def train(*words: str) -> int:
+    """`sal train ctrgcn` in this process; returns the exit code."""
+    return main(["train", "ctrgcn", *words])
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -78,11 +91,7 @@ def test_run_folder_holds_what_is_promised(finished: Path) -> None:
 
 def test_scores_are_the_logits_of_the_last_weights(finished: Path, tiny_data: Path, quick: list[str], tmp_path: Path) -> None:
     weights = finished / "checkpoints/last.safetensors"
-    done = subprocess.run(
-        command(quick, tiny_data, tmp_path / "t", "--phase", "test", "--weights", str(weights)),
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert main(["test", "ctrgcn", *flags(quick, tiny_data, tmp_path / "t", "--weights", str(weights))]) == 0
     with np.load(finished / "scores.npz") as trained, np.load(tmp_path / "t/scores.npz") as tested:
         np.testing.assert_array_equal(trained["logits"], tested["logits"])
         np.testing.assert_array_equal(trained["ids"], tested["ids"])
@@ -100,14 +109,14 @@ def wait_for_step(process: subprocess.Popen[str], log: Path, step: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "step", "extra"),
+    ("number", "step", "extra", "apart"),
     [
-        (signal.SIGKILL, 2, []),  # before the first epoch's checkpoint
-        (signal.SIGKILL, 8, []),  # in the middle of the second epoch: back to the epoch's start
-        (signal.SIGKILL, 10, ["--save-steps", "1"]),  # with a state inside the epoch
-        (signal.SIGINT, 4, []),
-        (signal.SIGINT, 6, []),  # about the end of an epoch
-        (signal.SIGTERM, 8, []),
+        (signal.SIGKILL, 2, [], False),  # before the first epoch's checkpoint
+        (signal.SIGKILL, 8, [], False),  # in the middle of the second epoch: back to the epoch's start
+        (signal.SIGKILL, 10, ["--save-steps", "1"], True),  # with a state inside the epoch; goes on in a new process
+        (signal.SIGINT, 4, [], False),
+        (signal.SIGINT, 6, [], False),  # about the end of an epoch
+        (signal.SIGTERM, 8, [], True),
     ],
 )
 def test_cut_off_and_resumed_ends_bit_for_bit_the_same(
@@ -115,9 +124,11 @@ def test_cut_off_and_resumed_ends_bit_for_bit_the_same(
     tiny_data: Path,
     quick: list[str],
     tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     number: signal.Signals,
     step: int,
     extra: list[str],
+    apart: bool,
 ) -> None:
     folder = tmp_path / "run"
     words = command(quick, tiny_data, folder, *extra)
@@ -128,30 +139,34 @@ def test_cut_off_and_resumed_ends_bit_for_bit_the_same(
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), said
     if number != signal.SIGKILL:
         assert "run the same command again" in said
-    again = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
-    assert again.returncode == 0, again.stderr
-    assert "resuming" in again.stdout
+    if apart:
+        again = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+        assert again.returncode == 0, again.stderr
+        out = again.stdout
+    else:
+        assert train(*flags(quick, tiny_data, folder, *extra)) == 0
+        out = capsys.readouterr().out
+    assert "resuming" in out
     assert_same(finished, folder)
 
 
-def test_prefetching_changes_no_bit(finished: Path, tiny_data: Path, quick: list[str], tmp_path: Path, run_main: Run) -> None:
-    done = run_main(*quick, "--data", str(tiny_data), "--work-dir", str(tmp_path / "run"), "--num-worker", "0")
-    assert done.returncode == 0, done.stderr
+def test_prefetching_changes_no_bit(finished: Path, tiny_data: Path, quick: list[str], tmp_path: Path) -> None:
+    assert train(*flags(quick, tiny_data, tmp_path / "run", "--num-worker", "0")) == 0
     assert_same(finished, tmp_path / "run")
 
 
-def test_changed_settings_are_shown_and_refused(finished: Path, tiny_data: Path, quick: list[str], run_main: Run) -> None:
-    done = run_main(*quick, "--data", str(tiny_data), "--work-dir", str(finished), "--base-lr", "0.3")
-    assert done.returncode == 73
-    assert "base_lr: 0.05 -> 0.3" in done.stderr
+def test_changed_settings_are_shown_and_refused(
+    finished: Path, tiny_data: Path, quick: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*flags(quick, tiny_data, finished, "--base-lr", "0.3")) == 73
+    assert "base_lr: 0.05 -> 0.3" in capsys.readouterr().err
 
 
 def test_honest_protocol_holds_clips_out_and_looks_at_the_test_set_once(
-    tiny_data: Path, quick: list[str], tmp_path: Path, run_main: Run
+    tiny_data: Path, quick: list[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    done = run_main(*quick, "--data", str(tiny_data), "--work-dir", str(folder), "--protocol", "honest", "--num-epoch", "1")
-    assert done.returncode == 0, done.stderr
+    assert train(*flags(quick, tiny_data, folder, "--protocol", "honest", "--num-epoch", "1")) == 0
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics["selection"]) == {"last", "best_on_validation"}
     assert metrics["clips_train"] + metrics["clips_test"] == 24
@@ -159,14 +174,13 @@ def test_honest_protocol_holds_clips_out_and_looks_at_the_test_set_once(
 
 
 def test_divergence_names_the_batch_and_keeps_the_checkpoint(
-    tiny_data: Path, quick: list[str], tmp_path: Path, run_main: Run
+    tiny_data: Path, quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    done = run_main(*quick, "--data", str(tiny_data), "--work-dir", str(folder), "--base-lr", "1e30", "--warm-up-epoch", "0")
-    assert done.returncode == 70, done.stderr
+    assert train(*flags(quick, tiny_data, folder, "--base-lr", "1e30", "--warm-up-epoch", "0")) == 70
     named = json.loads((folder / "diverged.json").read_text())
     assert len(named["ids"]) == 4
-    assert named["ids"][0] in done.stderr
+    assert named["ids"][0] in capsys.readouterr().err
     state, _ = read(folder / "checkpoints/last.safetensors")
     assert all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point())
 
@@ -188,28 +202,25 @@ def test_no_room_while_saving(tiny_data: Path, quick: list[str], tmp_path: Path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/sys").is_dir(), reason="needs /proc to find a read-only place")
-def test_unwritable_work_dir(tiny_data: Path, quick: list[str], run_main: Run) -> None:
-    done = run_main(*quick, "--data", str(tiny_data), "--work-dir", "/proc/sys/run")
-    assert done.returncode == 73, done.stderr
-    assert "--work-dir" in done.stderr
+def test_unwritable_work_dir(tiny_data: Path, quick: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(*flags(quick, tiny_data, Path("/proc/sys/run"))) == 73
+    assert "--work-dir" in capsys.readouterr().err
 
 
-def test_a_run_that_could_not_start_can_be_started_rightly(
-    tiny_data: Path, quick: list[str], tmp_path: Path, run_main: Run
-) -> None:
+def test_a_run_that_could_not_start_can_be_started_rightly(tiny_data: Path, quick: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert run_main(*quick, "--data", str(tmp_path / "typo.npz"), "--work-dir", str(folder)).returncode == 66
-    done = run_main(*quick, "--num-epoch", "1", "--data", str(tiny_data), "--work-dir", str(folder))
-    assert done.returncode == 0, done.stderr
+    assert train(*flags(quick, tmp_path / "typo.npz", folder)) == 66
+    assert train(*flags(quick, tiny_data, folder, "--num-epoch", "1", "--max-clips", "8")) == 0
 
 
-def test_resuming_on_other_clips_is_refused(finished: Path, quick: list[str], tmp_path: Path, run_main: Run) -> None:
+def test_resuming_on_other_clips_is_refused(
+    finished: Path, quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from shared_data.synthetic import write_synthetic
 
     other = write_synthetic(tmp_path / "other_synthetic.npz", classes=4, train_per_class=7, test_per_class=3, frames=80)
-    done = run_main(*quick, "--data", str(other), "--work-dir", str(finished))
-    assert done.returncode == 73, done.stderr
-    assert "other clips" in done.stderr
+    assert train(*flags(quick, other, finished)) == 73
+    assert "other clips" in capsys.readouterr().err
 
 
 def test_missing_data(quick: list[str], tmp_path: Path, run_main: Run) -> None:
@@ -219,10 +230,9 @@ def test_missing_data(quick: list[str], tmp_path: Path, run_main: Run) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_recipe_of_another_data_set(tiny_data: Path, tmp_path: Path, run_main: Run) -> None:
-    done = run_main("--recipe", "ntu60_xsub", "--data", str(tiny_data), "--work-dir", str(tmp_path / "run"))
-    assert done.returncode == 65, done.stderr
-    assert "60 classes" in done.stderr
+def test_recipe_of_another_data_set(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(*flags(["--recipe", "ntu60_xsub"], tiny_data, tmp_path / "run")) == 65
+    assert "60 classes" in capsys.readouterr().err
 
 
 def test_empty_parameters_and_a_refused_start(tiny_data: Path, tmp_path: Path) -> None:
@@ -241,28 +251,30 @@ def test_empty_parameters_and_a_refused_start(tiny_data: Path, tmp_path: Path) -
     assert (folder / "checkpoints" / "last.safetensors").exists()
 
 
-def test_a_run_goes_on_with_the_classes_it_began_with(finished: Path, quick: list[str], tmp_path: Path) -> None:
+def test_a_run_goes_on_with_the_classes_it_began_with(
+    finished: Path, quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from shared_data.synthetic import write_synthetic
 
     other = write_synthetic(tmp_path / "other_synthetic.npz", classes=5, train_per_class=6, test_per_class=3, frames=80, seed=3)
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
-    done = subprocess.run(command(quick, other, folder), capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 73 and "other clips" in done.stderr, done.stderr
+    assert train(*flags(quick, other, folder)) == 73
+    assert "other clips" in capsys.readouterr().err
 
 
-def test_a_finished_run_says_how_it_gets_more_epochs(finished: Path, tiny_data: Path, quick: list[str], tmp_path: Path) -> None:
+def test_a_finished_run_says_how_it_gets_more_epochs(
+    finished: Path, tiny_data: Path, quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
-    words = command(quick, tiny_data, folder)
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    flags = done.stdout.split("for more epochs: ")[1].split(",")[0].split()
-    assert "--force" in flags
-    flags[flags.index("--num-epoch") + 1] = "3"
-    again = subprocess.run([*words, *flags], capture_output=True, text=True, timeout=300, check=False)
-    assert again.returncode == 0, again.stderr
-    assert "goes on at epoch 3" in again.stdout
+    words = flags(quick, tiny_data, folder)
+    assert train(*words) == 0
+    more = capsys.readouterr().out.split("for more epochs: ")[1].split(",")[0].split()
+    assert "--force" in more
+    more[more.index("--num-epoch") + 1] = "3"
+    assert train(*words, *more) == 0
+    assert "goes on at epoch 3" in capsys.readouterr().out
     assert [e["epoch"] for e in read_log(folder / "log.jsonl") if e["event"] == "eval"] == [0, 1, 2]
 
 
@@ -272,9 +284,10 @@ def test_stopped_while_the_honest_test_set_is_scored_keeps_the_last_weights(
     """By then the network holds the validation's choice, which must not be saved as the state of the run."""
     from rich.console import Console
 
-    from engine import train as trainer
+    from engine import closing
     from engine.config import parse
     from engine.errors import Interrupted
+    from engine.train import train
 
     words = [*quick, "--max-clips", "12", "--data", str(tiny_data), "--work-dir", str(tmp_path / "run"), "--protocol", "honest"]
     last, stopped = tmp_path / "run/checkpoints/last.safetensors", []
@@ -287,7 +300,7 @@ def test_stopped_while_the_honest_test_set_is_scored_keeps_the_last_weights(
         stopped.append(last.read_bytes())
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(trainer, "load_weights", other_weights)
+    monkeypatch.setattr(closing, "load_weights", other_weights)
     with pytest.raises(Interrupted):
-        trainer.train(parse(words, model="ctrgcn"), Console(quiet=True))
+        train(parse(words, model="ctrgcn"), Console(quiet=True))
     assert stopped == [last.read_bytes()]

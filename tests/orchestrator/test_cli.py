@@ -113,7 +113,8 @@ def test_nothing_of_gpu_memory_unless_asked(checkout, engine, capsys):
 @pytest.mark.parametrize(
     ("argv", "word", "code"),
     [
-        (["--vram-limit", "0"], "not above 0", 2),
+        (["--vram-limit", "0"], "no size", 2),
+        (["--vram-limit", "eight"], "no size", 2),
         (["--vram-limit", "inf"], "no size", 2),
         (["--vram-limits", "8"], "did you mean --vram-limit?", 2),
         (["ctrgc"], "did you mean ctrgcn?", 2),

@@ -19,6 +19,7 @@ from engine import models
 from engine.config import parse
 from orchestrator.verdict import VRAM_KEYS, Finished
 from orchestrator.verdict import judge as judge_container
+from planner.card import calibration
 from planner.costs import asked_of, costs_of, size_of
 from planner.verdict import judge
 from shared_data.errors import UsageError
@@ -137,10 +138,23 @@ def test_a_card_that_is_too_small_has_its_reason(room, word, words):
     assert vram.assertions(said)["fits_vram_limit"] is (word == "tight")
 
 
-@pytest.mark.parametrize("limit", [0.1, -8.0, math.nan, math.inf])
-def test_a_limit_that_leaves_nothing_is_refused(limit):
+@pytest.mark.parametrize("limit", [0.0, -8.0, math.nan, math.inf])
+def test_a_limit_that_is_no_size_is_refused(limit):
     with pytest.raises(UsageError):
         vram.budget(limit, "cpu")
+
+
+def test_a_limit_that_leaves_nothing_is_a_no():
+    said = vram.judged(models.find("baselines"), vram.budget(0.1, "cpu"), "cpu")
+    assert said["word"] == "no" and "would need a card of" in said["reason"]
+
+
+def test_a_larger_gpus_own_figures_say_nothing_of_a_smaller_card(monkeypatch, tmp_path):
+    monkeypatch.setenv(calibration.USER_FILE, str(tmp_path / "rows.csv"))
+    calibration.append(dataclasses.replace(calibration.pessimistic(), gpu="Example RTX", gib=24.0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Example RTX")
+    assert [vram.budget(gib, "cuda:0").calibration.measured for gib in (8.0, 24.0)] == [False, True]
+    assert not vram.budget(24.0, "cpu").calibration.measured
 
 
 def test_what_is_measured_on_a_gpu(monkeypatch):
@@ -193,8 +207,8 @@ def test_the_whole_script_about_gpu_memory():
                               vram=True)  # fmt: skip
     assert verdict.passed, verdict.reason
     assert verdict.result["vram"]["word"] == "comfortable" and verdict.result["peak_cuda_reserved_bytes"] is None
-    done = run("baselines", "--vram-limit", "0.1")
-    assert done.returncode == 2 and "leaves nothing" in done.stderr
+    done = run("baselines", "--vram-limit", "0")
+    assert done.returncode == 2 and "no size" in done.stderr
 
 
 def test_a_main_that_fails_fails_the_test(tmp_path):

@@ -33,7 +33,7 @@ def test_every_recipe_of_every_model_is_judged(house: Path) -> None:
         *(("planted_small", name) for name in ("ntu60", "ntu60_wide", "ntu60_wide_pieces", "nw_ucla")),
     ]
     assert [(answer.model, answer.recipe) for answer in found] == names
-    assert told == [" ".join(name) for name in names]
+    assert told == [f"{' '.join(name)} ({number} of 5)" for number, name in enumerate(names, 1)]
     assert all(answer.verdict is not None and answer.linear for answer in found)
     assert answers(EIGHT, registry.discover(), model="planted_other") == [found[0]]
     assert answers(EIGHT, recipe="nw_ucla") == [found[-1]]
@@ -103,13 +103,49 @@ def test_a_recipe_can_be_asked_about_with_other_settings(house: Path) -> None:
 
 def test_details_show_the_ladder_and_what_changes_numbers(house: Path) -> None:
     (answer,) = answers(replace(EIGHT, details=True), recipe="ntu60_wide")
-    flags = [option.flags for option in answer.options]
+    found = [rung.option for rung in answer.ladder]
+    flags = [option.flags for option in found]
     assert flags[0] == ""
-    assert [option.changes for option in answer.options if option.flags == "--recompute blocks"] == [False]
+    assert [option.changes for option in found if option.flags == "--recompute blocks"] == [False]
     assert any("--precision bf16" in text for text in flags) and any("--forward-batch-size" in text for text in flags)
-    assert all(option.changes for option in answer.options if "bf16" in option.flags or "forward" in option.flags)
-    assert len({option.settings.recompute for option in answer.options}) == len(LEVELS) - 1
-    assert answers(EIGHT, recipe="ntu60_wide")[0].options == ()
+    assert all(option.changes for option in found if "bf16" in option.flags or "forward" in option.flags)
+    assert len({option.settings.recompute for option in found}) == len(LEVELS) - 1
+    assert answers(EIGHT, recipe="ntu60_wide")[0].ladder == ()
+
+
+@pytest.mark.parametrize("size", [3.0, 8.0, 64.0])
+def test_what_a_fit_would_take_is_on_the_ladder_with_its_peak(house: Path, size: float) -> None:
+    (answer,) = answers(Question(Budget(size), details=True), recipe="ntu60_wide")
+    assert answer.verdict is not None and answer.verdict.choice.fits
+    (chosen,) = (rung for rung in answer.ladder if rung.chosen)
+    assert chosen.option.flags == answer.verdict.lever
+    assert answer.verdict.budget.share(chosen.peak) <= FITS
+
+
+def test_a_network_whose_memory_is_no_law_and_autocast_are_marked(house: Path) -> None:
+    pairs = NETWORK.replace(
+        "return self.fc(", "pairs = torch.cdist(x.flatten(1), x.flatten(1)).relu().mean() * 0\n        return pairs + self.fc("
+    )
+    write_model(house, "planted_pairs", pairs, ntu60="dataset: ntu60\nbatch_size: 64\n")
+    (pairwise,) = answers(EIGHT, model="planted_pairs")
+    assert pairwise.verdict is not None
+    assert not pairwise.linear
+    plain, rounded = (answers(replace(EIGHT, changes=("--precision", p)), recipe="ntu60")[-1] for p in ("fp32", "bf16"))
+    assert (plain.linear, plain.approximate, rounded.approximate) == (True, False, True)
+
+
+def test_a_window_that_the_pipeline_does_not_make_is_no_answer(house: Path) -> None:
+    write_model(
+        house,
+        "planted_whole",
+        NETWORK,
+        ntu60="dataset: ntu60\npipeline: msg3d_ntu\ntrain_window_size: -1\ntest_window_size: -1\n",
+    )
+    (answer,) = answers(
+        replace(EIGHT, changes=("--train-window-size", "100", "--test-window-size", "100")), model="planted_whole"
+    )
+    assert answer.verdict is None
+    assert "300 frames" in answer.problem
 
 
 def test_a_named_card_gives_times_and_a_faster_one_shorter_ones(house: Path) -> None:
@@ -176,6 +212,6 @@ def test_an_answer_for_programs_has_every_figure(house: Path) -> None:
     told = json.loads(json.dumps(answer.as_dict()))
     assert (told["word"], told["model"], told["recipe"]) == ("tight", "planted_small", "ntu60_wide")
     assert told["settings"]["batch_size"] == 64
-    assert told["options"][0]["tensors_mib"]["train"] == told["tensors_mib"]["train"]
+    assert told["ladder"][0]["tensors_mib"]["train"] == told["tensors_mib"]["train"]
     assert told["time"]["epoch_s"] == sorted(told["time"]["epoch_s"])
     assert told["host"]["store_mib"] > 1500

@@ -122,7 +122,7 @@ def test_kinds_of_calls() -> None:
 
 
 def measured(**rates: float) -> Calibration:
-    return replace(UNKNOWN, gpu="NVIDIA GeForce RTX 3070", torch="2.3", cuda="12.1", cells=9, **rates)
+    return replace(UNKNOWN, gpu="NVIDIA GeForce RTX 3070", gib=8.0, torch="2.3", cuda="12.1", cells=9, **rates)
 
 
 def test_measured_rates_beat_the_data_sheet_and_narrow_the_interval() -> None:

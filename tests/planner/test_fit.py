@@ -6,13 +6,14 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-import torch
 
+from engine import memory
 from engine import models as registry
 from engine.config import RunConfig, parse
 from engine.errors import ConfigError
-from planner.fit import APPROXIMATE, DoesNotFit, fitted, memory_gib
-from shared_data.errors import UsageError
+from planner.card import calibration
+from planner.card.calibration import append, pessimistic
+from planner.fit import APPROXIMATE, DoesNotFit, budget_of, fitted, memory_gib
 from tests.planner.planted import NETWORK, write_model
 
 WIDE = "dataset: ntu60\nbatch_size: 64\nmodel_args: {width: 4096}\n"  # 13 GiB in training, with nothing that is recomputed
@@ -31,7 +32,7 @@ def fit(config: RunConfig, size: str, *given: str, **settings: object) -> RunCon
 
 @pytest.mark.parametrize(("text", "gib"), [("8GiB", 8), ("8", 8), ("8GB", 8), ("7.5GiB", 7.5), ("12 gib", 12), ("6g", 6)])
 def test_sizes(text: str, gib: float) -> None:
-    assert memory_gib(RunConfig(fit=text)) == gib
+    assert memory_gib(text) == gib
 
 
 @pytest.mark.parametrize(("written", "gib"), [("8", 8), ("7.5", 7.5), ("12GiB", 12), ("'6'", 6)])
@@ -40,7 +41,7 @@ def test_a_recipe_may_write_a_size_as_a_number(tmp_path: Path, written: str, gib
     recipe.write_text(f"model: ctrgcn\nfit: {written}\n")
     config = parse(["--config", str(recipe)])
     assert isinstance(config.fit, str)
-    assert memory_gib(config) == gib
+    assert memory_gib(config.fit) == gib
     assert parse(["--config", str(recipe), "--fit", "4"]).fit == "4"
     recipe.write_text("model: ctrgcn\nfit: [8]\n")
     with pytest.raises(ConfigError, match="fit"):
@@ -50,19 +51,32 @@ def test_a_recipe_may_write_a_size_as_a_number(tmp_path: Path, written: str, gib
 @pytest.mark.parametrize("text", ["8MiB", "big", "-8", "0", "GiB", "8 8", "nan", "1e3"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="no size"):
-        memory_gib(RunConfig(fit=text))
+        memory_gib(text)
+
+
+def put_gpu(monkeypatch: pytest.MonkeyPatch, gib: float, others_gib: float) -> None:
+    """A GPU in the CPU's place."""
+    monkeypatch.setattr(memory, "counted", lambda device: True)
+    monkeypatch.setattr(memory, "gpu", lambda device: memory.Gpu("Planted 1000", int(gib * 2**30), int(others_gib * 2**30)))
 
 
 def test_auto_is_the_runs_own_gpu_or_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"(?s)auto.*8GiB"):
-        memory_gib(RunConfig(fit="auto", device="cpu"))
+        budget_of(RunConfig(fit="auto", device="cpu"))
+    row = pessimistic()
+    put_gpu(monkeypatch, 7.75, others_gib=row.context_mib / 1024)  # the context of this process and no other program
+    assert budget_of(RunConfig(fit="auto", device="cpu")).usable == 7.75 * 1024 - row.context_mib
+    put_gpu(monkeypatch, 7.75, others_gib=row.context_mib / 1024 + 2)
+    assert budget_of(RunConfig(fit="auto", device="cpu")).usable == 5.75 * 1024 - row.context_mib
 
-    class Properties:
-        total_memory = int(7.75 * 2**30)
 
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
-    assert memory_gib(RunConfig(fit="auto", device="cuda")) == 7.75
+def test_the_row_of_the_runs_own_gpu_serves_its_own_size_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(calibration.USER_FILE, str(tmp_path / "rows.csv"))
+    append(dataclasses.replace(pessimistic(), gpu="Planted 1000", gib=24.0, torch="2.13.0"))
+    put_gpu(monkeypatch, 23.6, others_gib=3)
+    measured = {size: budget_of(RunConfig(fit=size, device="cpu")).calibration.measured for size in ("8", "23.5", "24", "auto")}
+    assert measured == {"8": False, "23.5": True, "24": True, "auto": True}
+    assert budget_of(RunConfig(fit="24", device="cpu")).taken_gib == 0  # a card of that size, not what is left of this one
 
 
 def test_more_than_enough_changes_nothing_but_names_the_level_that_was_predicted(wide: RunConfig) -> None:
@@ -108,13 +122,17 @@ def test_no_claim_where_nothing_helps(wide: RunConfig) -> None:
     ) as raised:
         fit(wide, "1.45GiB")
     assert raised.value.exit_code == 76
-    with pytest.raises(UsageError, match="leaves nothing"):
-        fit(wide, "1GiB")
 
 
 def test_little_room_is_not_told_as_none(wide: RunConfig) -> None:
-    with pytest.raises(DoesNotFit, match=r"expected: 29 MiB of tensors at most"):
+    with pytest.raises(DoesNotFit, match=r"expected: tensors may take 29 MiB of 1\.45 GiB"):
         fit(wide, "1.45GiB")
+
+
+@pytest.mark.parametrize("size", ["1.4", "0.9", "0.01"])
+def test_a_card_that_is_eaten_up_is_a_no_with_the_size_that_would_do(wide: RunConfig, size: str) -> None:
+    with pytest.raises(DoesNotFit, match=rf"expected: nothing of {size} GiB is left for tensors: .*; a GPU of \d+\.\d GiB"):
+        fit(wide, size)
 
 
 def test_a_prediction_under_autocast_is_called_approximate(wide: RunConfig) -> None:
@@ -142,3 +160,12 @@ def test_a_recipe_for_any_data_is_fitted_to_what_the_file_holds(wide: RunConfig,
 
     assert peak(dataset="auto") == peak(dataset="ntu60")
     assert peak(dataset="auto", data=str(tiny_data)) < peak(dataset="auto")  # 4 classes, not 60
+
+
+def test_a_resumed_run_reckons_with_what_others_held_when_it_was_begun(wide: RunConfig) -> None:
+    config = dataclasses.replace(wide, fit="12GiB")
+    alone = fitted(config)
+    shared = fitted(config, begun={"fit": "12GiB", "taken_gib": 4.0})
+    assert shared.record["taken_gib"] == 4.0
+    assert shared.record["room_mib"] < alone.record["room_mib"] - 3000
+    assert fitted(config, begun={"fit": "24GiB", "taken_gib": 4.0}).record == alone.record  # another fit was asked for

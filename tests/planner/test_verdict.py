@@ -13,7 +13,7 @@ from planner.steps.tracing import Phase
 from planner.verdict import Verdict, judge, told, word_for
 
 NOTHING = replace(
-    pessimistic(), gpu="planted", driver_mib=0, context_mib=0, workspace_mib=0, workspace_high_mib=0, fragmentation=1,
+    pessimistic(), gpu="planted", gib=1.0, driver_mib=0, context_mib=0, workspace_mib=0, workspace_high_mib=0, fragmentation=1,
     fragmentation_high=1,
 )  # fmt: skip
 """A card of which tensors may have everything."""

@@ -66,7 +66,7 @@ def test_the_arithmetic_of_a_row() -> None:
     )
     assert (found.workspace_mib, found.workspace_high_mib) == (20.0, 90.0)  # the median of 0 2 20 40 60; 60 and a half of it
     assert (found.fragmentation, found.fragmentation_high) == (1.05, 1.15)
-    assert (found.driver_mib, found.context_mib) == (392, 311)
+    assert (found.gib, found.driver_mib, found.context_mib) == (8, 392, 311)
     assert (found.launch_us, found.bandwidth_gbs) == (25.0, 400.0)
     assert (found.fp32_tflops, found.tf32_tflops, found.half_tflops) == (10.0, None, 40.12)
     assert (found.gpu, found.torch, found.cells, found.date, found.source) == (
@@ -86,6 +86,7 @@ def test_small_steps_alone_must_do_where_there_are_no_others() -> None:
     found = row(Seen(20, 22, 33, 0.1))
     assert (found.fragmentation, found.fragmentation_high, found.launch_us) == (1.5, 1.75, None)
     assert row(Seen(20, 22, 33, 0.1), nominal_mib=7000.0).driver_mib == 0  # a table that knows a smaller card
+    assert row(Seen(20, 22, 33, 0.1), nominal_mib=7000.0).gib == 7.62
 
 
 def test_a_gpu_without_room_has_no_row() -> None:
@@ -153,14 +154,14 @@ def test_the_verb_prints_and_keeps_one_row_a_gpu_and_software(
     printed = capsys.readouterr().out
     assert calibration.header() in printed and str(own) in printed and "driver_mib" in printed
     (first,) = calibration.read(own)
-    assert calibration.as_csv(first) in printed and calibration.row_for("Fake 1") == first
+    assert calibration.as_csv(first) in printed and calibration.row_for("Fake 1", 8) == first
     monkeypatch.setattr(Fake, "context_mib", lambda self: 500.0)
     assert calibrate.calibrate() == 0
     (second,) = calibration.read(own)  # instead of the first
     assert second.context_mib == 500 and second.cells > first.cells
     monkeypatch.setattr(torch, "__version__", "9.9")
     calibrate.calibrate(quick=True)
-    assert len(calibration.read(own)) == 2 and calibration.row_for("Fake 1").torch == "9.9"
+    assert len(calibration.read(own)) == 2 and calibration.row_for("Fake 1", 8).torch == "9.9"
     elsewhere = tmp_path / "row.csv"
     typed(calibrate.calibrate)(["--device", "0", "--out", str(elsewhere)])
     assert len(calibration.read(elsewhere)) == 1 and len(calibration.read(own)) == 2

@@ -504,3 +504,12 @@ def test_every_code_is_documented_and_every_documented_code_is_made() -> None:
             assert documented[code].endswith(", error without torch"), code
         else:
             assert severities == {documented[code]}, code
+
+
+@pytest.mark.parametrize("numbers", ["nan, inf", "1e400, 5000", "-1, -5", "8192, 1e30"])
+def test_numbers_that_are_none_are_passed_over(machine: Machine, numbers: str, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.cards(f"Example RTX, 550.54.15, {numbers}, 8.6")
+    doctor(json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["driver"][0]["name"] == "Example RTX"
+    assert "gpu-busy" not in [finding["code"] for finding in found["findings"]]

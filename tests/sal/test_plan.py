@@ -29,7 +29,8 @@ def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, s
 def asked(capsys: pytest.CaptureFixture[str], *words: str) -> dict:  # type: ignore[type-arg]
     code, out, _ = called(capsys, *words, "--json")
     assert code in (0, 1)
-    return json.loads(out)
+    cards = json.loads(out)["cards"]
+    return cards[0] if len(cards) == 1 else cards
 
 
 def test_eight_gib_is_what_is_asked_about_where_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,8 +50,8 @@ def test_a_card_brings_its_memory_and_its_speed(capsys: pytest.CaptureFixture[st
 def test_a_measured_card_is_reckoned_by_its_own_row(capsys: pytest.CaptureFixture[str], settings: Path) -> None:
     before = asked(capsys, "--gpu", "RTX 3070", "--recipe", "ntu60_wide")["answers"][0]
     row = dict(zip(calibration.FIELDS, calibration.as_csv(calibration.pessimistic()).split(","), strict=False))
-    row |= {"gpu": "NVIDIA GeForce RTX 3070", "workspace_mib": "10", "workspace_high_mib": "20", "fragmentation": "1.01",
-            "fragmentation_high": "1.02", "cells": "4", "source": "planted"}  # fmt: skip
+    row |= {"gpu": "NVIDIA GeForce RTX 3070", "gib": "8", "workspace_mib": "10", "workspace_high_mib": "20",
+            "fragmentation": "1.01", "fragmentation_high": "1.02", "cells": "4", "source": "planted"}  # fmt: skip
     (settings / "calibration.csv").write_text(f"{calibration.header()}\n{','.join(row[name] for name in calibration.FIELDS)}\n")
     after = asked(capsys, "--gpu", "RTX 3070", "--recipe", "ntu60_wide")
     assert after["calibration"]["source"] == "planted"
@@ -84,7 +85,8 @@ def test_one_recipe_is_told_in_full_and_no_is_an_exit_code(capsys: pytest.Captur
     code, out, _ = called(capsys, "planted_small", "--recipe", "ntu60_wide")
     assert code == 0
     assert "Levers, the cheapest first" in out
-    assert called(capsys, "--model", "planted_small", "--recipe", "ntu60_wide", "--vram", "1.45")[0] == 1
+    for size in ("1.45", "1", "0.1"):
+        assert called(capsys, "--model", "planted_small", "--recipe", "ntu60_wide", "--vram", size)[0] == 1
 
 
 def test_a_recipe_that_cannot_be_judged_is_not_a_yes(capsys: pytest.CaptureFixture[str], house: Path) -> None:
@@ -118,7 +120,6 @@ def test_the_page_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (("--vram", "big"), "no size"),
         (("--vram", "8,"), "no size"),
         (("--vram", "-8"), "no size"),
-        (("--vram", "1"), "leaves nothing"),
         (("--gpu", "RTX 3071"), "RTX 3070"),
         (("--used", "-1"), "taken"),
         (("planted_smal",), "planted_small"),
@@ -128,6 +129,9 @@ def test_the_page_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (("--markdown", "x.md"), "several sizes"),
         (("--vram", "6,8", "--html", "x.html"), "one size"),
         (("--precision", "int8"), "precision"),
+        (("--vram", "1e308"), "no size"),
+        (("--batch", "99999999999999999999"), "more than can be predicted"),
+        (("--batch", "65537"), "at most 65536"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str) -> None:
@@ -137,6 +141,30 @@ def test_what_cannot_be_asked_is_refused(capsys: pytest.CaptureFixture[str], wor
         code, err = int(exit_.code or 0), capsys.readouterr().err
     assert code == 2
     assert message in err
+
+
+def test_only_an_older_answer_is_replaced(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    mine, page = tmp_path / "thesis.txt", tmp_path / "plan.html"
+    mine.write_text("years of work\n")
+    for flags in (("--html", str(mine)), ("--vram", "6,8", "--markdown", str(mine))):
+        assert called(capsys, *flags)[0] == 74
+    assert mine.read_text() == "years of work\n"
+    assert [called(capsys, "--html", str(page))[0] for _ in range(2)] == [0, 0]
+    assert called(capsys, "--html", str(tmp_path / "none" / "plan.html"))[0] == 74
+
+
+def test_known_cards_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = called(capsys, "--gpu", "list")
+    assert code == 0
+    assert "RTX 3070 " in out and len(out.splitlines()) > 50
+
+
+def test_a_reader_that_closes_early_is_no_answer(house: Path) -> None:
+    import subprocess
+    import sys
+
+    command = f"{sys.executable} -m sal plan planted_small --recipe ntu60 | head -1; exit ${{PIPESTATUS[0]}}"
+    assert subprocess.run(["bash", "-c", command], capture_output=True, check=False).returncode == 0
 
 
 def test_measuring_needs_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:

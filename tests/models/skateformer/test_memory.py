@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,11 +23,12 @@ SMALL = {"frames": 8, "num_heads": 8, "type_1_size": [1, 4], "type_2_size": [1, 
 
 
 @pytest.fixture
-def fused(monkeypatch: pytest.MonkeyPatch) -> None:
+def fused() -> Iterator[None]:
     """Attention as a GPU does it, in the backward passes of segments too: they leave a `TorchFunctionMode`."""
     if not torch._C._dispatch_has_kernel_for_dispatch_key(KERNEL, "Meta"):
         pytest.skip(f"PyTorch {torch.__version__} has no {KERNEL} without values")
-    monkeypatch.setattr(F, "scaled_dot_product_attention", FusedAttention._fused)
+    with FusedAttention(or_apart=False):
+        yield
 
 
 def train(network: SkateFormer, clips: torch.Tensor, level: Level) -> torch.Tensor:

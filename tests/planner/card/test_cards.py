@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -147,10 +146,28 @@ def test_a_driver_that_shows_another_size_means_another_card() -> None:
     assert named("Tesla T4", 14.6) is find("T4")
 
 
-def test_laptops_and_ecc_are_known() -> None:
+def test_what_is_named_a_laptop_chip_is_one_and_has_a_clock_that_is_the_highest() -> None:
     assert find("4060 laptop").laptop and not find("4060").laptop
-    assert find("T4").gib == 15 and "sixteenth" in find("T4").source and "70 W" in find("T4").launch_note
-    assert not replace(find("T4"), capability=7.5).bf16 and replace(find("T4"), capability=8.0).bf16
+    assert [card for card in known() if card.laptop] == [card for card in known() if "highest clock" in card.source] != []
+
+
+@EVERY
+def test_a_card_that_is_sold_with_ecc_on_lacks_a_sixteenth(card: Card) -> None:
+    """Data centre cards with GDDR6, by what their source says and the size by which they are sold too."""
+    sold = re.search(r"sold as (\d+) GB, of which ECC takes a sixteenth", card.source)
+    if card.name in ("T4", "A10", "A10G", "A40", "L4", "L40", "L40S"):
+        assert sold
+    if sold:
+        assert card.gib == int(sold[1]) * 15 / 16 and find(f"{card.name} {sold[1]}GB") is card
+
+
+def test_bf16_begins_with_ampere() -> None:
+    assert not find("T4").bf16 and not find("V100 32GB").bf16 and find("A30").bf16 and find("3050").bf16
+
+
+@pytest.mark.parametrize(("gib", "other", "same"), [(10, 9.78, True), (10, 11.76, False), (8, 6, False), (24, 22.5, True)])
+def test_two_figures_of_one_memory(gib: float, other: float, same: bool) -> None:
+    assert cards.same_size(gib, other) == cards.same_size(other, gib) == same
 
 
 def test_the_table_has_no_unknown_columns() -> None:

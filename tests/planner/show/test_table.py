@@ -13,8 +13,8 @@ from planner.card import cards
 from planner.card.budget import Budget
 from planner.show.page import page
 from planner.show.sizes import markdown, render_sizes
-from planner.show.table import bar, render, render_one
-from tests.planner.planted import READS_VALUES, house, write_model
+from planner.show.table import bar, percent, render, render_one
+from tests.planner.planted import NETWORK, READS_VALUES, house, write_model
 
 __all__ = ["house"]
 EIGHT = Question(Budget(8))
@@ -30,9 +30,10 @@ def printed(show: Callable[[Console], None], width: int = 200) -> str:
 def test_the_table_says_what_its_figures_are(house: Path) -> None:
     text = printed(lambda console: render(answers(EIGHT), EIGHT, console))
     flat = " ".join(text.split())
-    assert "Predicted from the tensors of the trainer's own step" in flat
-    assert "Usable 7424 MiB of 8 GiB: 256 MiB driver + 512 CUDA context" in flat
-    assert "pessimistic: this GPU was not measured" in flat
+    assert "Predicted, for a GPU that was not measured" in flat
+    assert "of 7.25 usable GiB" in flat
+    assert "64/8: 64" not in flat and "64/16: 64 clips in pieces of 16" in flat
+    assert "next: sal plan MODEL --recipe RECIPE" in flat and "--fit 8GiB" in flat
     for word in ("ntu60_wide_pieces", "comfortable", "tight", "--forward-batch-size"):
         assert word in flat
 
@@ -42,14 +43,37 @@ def test_the_table_fits_eighty_columns_and_says_levers_and_problems_below(house:
     card = cards.find("RTX 3060 Ti")
     question = Question(Budget(8), card)
     lines = printed(lambda console: render(answers(question), question, console), width=80).splitlines()
-    assert max(map(len, lines)) <= 80
+    assert max(len(line) for line in lines if not line.startswith("next: ")) <= 80  # a command is not broken
     (line,) = (line for line in lines if "ntu60_wide_pieces" in line and "64/8" in line)
     assert " tight " in line  # its evaluation
     flat = " ".join(" ".join(lines).split())
     assert "planted_small ntu60_wide: fits with --" in flat and "--forward-batch-size" in flat
+    assert "for a try" not in flat
     assert "planted_values ntu60: not judged: the train step of Net cannot be traced without values" in flat
     assert "an epoch" in flat
     assert "…" not in flat
+
+
+def test_recipes_for_a_try_are_left_out_unless_asked_for(house: Path) -> None:
+    write_model(house, "planted_tried", NETWORK, ntu60="dataset: ntu60\n", smoke="dataset: ntu60\n", tiny_cpu="dataset: ntu60\n")
+    found = answers(EIGHT, model="planted_tried")
+    some, every = (printed(lambda console, e=e: render(found, EIGHT, console, everything=e)) for e in (False, True))  # type: ignore[misc]
+    assert "tiny_cpu" not in some and "2 recipes for a try on a CPU are left out" in some
+    assert "tiny_cpu" in every and "left out" not in every
+    only = [answer for answer in found if answer.recipe == "smoke"]
+    assert "smoke" in printed(lambda console: render(only, EIGHT, console))
+
+
+def test_evaluation_is_named_where_it_takes_more(house: Path) -> None:
+    write_model(house, "planted_evaluated", NETWORK, ntu60="dataset: ntu60\nbatch_size: 2\ntest_batch_size: 512\n")
+    text = printed(lambda console: render(answers(EIGHT, model="planted_evaluated"), EIGHT, console))
+    assert "e: evaluation takes more" in text
+    (row,) = (line for line in text.splitlines() if line.split()[:1] == ["ntu60"])
+    assert row.split()[2].startswith("e")
+
+
+def test_shares_near_a_limit_have_a_decimal() -> None:
+    assert [percent(share) for share in (0.5, 0.9187, 0.9213, 1.84)] == ["50%", "91.9%", "92.1%", "184%"]
 
 
 def test_no_recipes_is_said(house: Path) -> None:
@@ -60,10 +84,11 @@ def test_one_recipe_is_told_in_full(house: Path) -> None:
     question = Question(Budget(8), cards.find("RTX 3060 Ti"), details=True)
     (answer,) = answers(question, recipe="ntu60_wide")
     lines = printed(lambda console: render_one(answer, question, console), width=80).splitlines()
-    assert max(map(len, lines)) <= 80
+    assert max(len(line) for line in lines if not line.startswith("next: ")) <= 80
     flat = " ".join(" ".join(lines).split())
-    for words in ("planted_small ntu60_wide on RTX 3060 Ti (8 GiB): tight", "training", "largest batch", "host memory",
-                  "/dev/shm", "store of the data", "as asked", "the same", "change", "epoch"):  # fmt: skip
+    for words in ("planted_small ntu60_wide on RTX 3060 Ti (8 GiB): tight", "training", "most at once", "host memory", "<- --fit",
+                  "/dev/shm", "store of the data", "as asked", "too much", "the same", "change", "epoch", "a step",
+                  "with the flags", "next: sal train planted_small --recipe ntu60_wide --data FILE --fit 8GiB"):  # fmt: skip
         assert words in flat, words
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from planner.steps.affine import LARGEST_BATCH, MIB, Envelope, envelope
@@ -39,6 +41,13 @@ def test_the_largest_batch_is_the_last_that_fits() -> None:
     assert law().at(largest) <= room < law().at(largest + 1)
     assert law().largest(1000) == 0
     assert law().largest(1e15) == LARGEST_BATCH
+
+
+def test_more_clips_never_need_less() -> None:
+    asked = [*range(1, 300), 1000, LARGEST_BATCH - 1, LARGEST_BATCH, 10**9, 10**17, 10**30]
+    peaks = [law().at(clips) for clips in asked]
+    assert peaks[0] > 0 and all(few <= many for few, many in itertools.pairwise(peaks))
+    assert law().at(10**30) >= 1100 * 10**30
 
 
 def test_the_line_is_that_of_large_batches() -> None:

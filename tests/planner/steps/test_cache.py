@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from planner.steps.cache import SWITCH, Findings, Store, store_of
 from planner.steps.peak import Steps
 from planner.steps.tracing import TooFewValues
 from shared_data.errors import LabError, UsageError
-from tests.planner.steps.test_peak import CLIP, SHAPE, PairwiseClips, SmallGraphNet
+from tests.planner.steps.test_peak import CLIP, SHAPE, PairwiseClips, SmallGraphNet, Threshold
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_a_network_without_a_law_is_known_by_its_traces(store: Store) -> None:
 
 def test_a_law_answers_questions_about_other_cards(store: Store) -> None:
     Steps(SmallGraphNet, CLIP, 60, store=store).law()
-    assert Steps(never, CLIP, 60, store=store).law().peak(1234) == Steps(SmallGraphNet, CLIP, 60).law().peak(1234)
+    assert Steps(never, CLIP, 60, store=store).law().peak(50) == Steps(SmallGraphNet, CLIP, 60).law().peak(50)
 
 
 def test_a_damaged_file_is_no_file(store: Store) -> None:
@@ -110,6 +111,51 @@ def test_other_code_clips_or_torch_are_another_file(store: Store, tmp_path: Path
     assert file() == store.file
     monkeypatch.setattr(torch, "__version__", "0.0")
     assert file() != store.file
+
+
+def test_a_law_found_wrong_is_kept_as_such(store: Store) -> None:
+    law = Steps(Threshold, SHAPE, 10, store=store).law()
+    assert law.linear
+    largest, at = law.largest_batch(20), law.peak(1000)
+    again = Steps(never, SHAPE, 10, store=store)
+    assert not again.law().linear
+    assert (again.law().largest_batch(20), again.peak("train", 1000)) == (largest, at)
+
+
+def test_any_file_of_the_models_folder_may_be_read(store: Store, tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "planted", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (folder / "more").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)  # a circle
+    (folder / "nowhere").symlink_to(tmp_path / "missing")
+
+    def code() -> str:
+        cache._code.cache_clear()
+        return cache._code(folder)
+
+    seen = [code()]
+
+    def changed() -> bool:
+        seen.append(code())
+        return seen[-1] not in seen[:-1]
+
+    (folder / "width.txt").write_text("8")
+    assert changed()
+    (folder / "width.txt").write_text("9")
+    assert changed()
+    (folder / "width.txt").rename(folder / "size.txt")
+    assert changed()
+    (elsewhere / "table").write_bytes(b"1")
+    assert changed()
+    (elsewhere / "table").write_bytes(b"2")
+    assert changed()
+    (elsewhere / "table").write_bytes(bytes(cache.LARGE + 1))
+    assert changed()
+    os.utime(elsewhere / "table", (1, 1))
+    assert changed()
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "network.pyc").write_bytes(b"1")
+    assert not changed()
 
 
 def test_off_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

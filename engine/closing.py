@@ -1,0 +1,58 @@
+"""What closes a training run: its metrics, the untouched test set of an honest run, examples and the report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from engine import assembly
+from engine.examples import save_examples
+from engine.metrics import measure
+from engine.report import write_report
+from engine.score_files import BEST, HONEST_TEST, LAST, write_scores
+from engine.weights import load_weights
+
+if TYPE_CHECKING:
+    from engine.train import Trainer
+
+
+def close(run: Trainer) -> None:
+    """Write `metrics.json`, examples and the report of a `run` whose last epoch is closed, and tell the user."""
+    assert run.last is not None and run.best is not None  # the last epoch is always evaluated
+    values = _summary(run)
+    if run.config.protocol == "honest":
+        values["test"] = _test_untouched(run)
+    run.folder.write_json("metrics.json", values)
+    save_examples(run.folder, run.data)
+    run.log("end", last=run.last["top1"], best=run.best["top1"], seconds=run.seconds)
+    report = write_report(run.folder.path)
+    best = f"best on {run.held_out} {run.best['top1']:.1%} (epoch {run.best['epoch'] + 1})"
+    habit = "; best-on-test picks the epoch by the test set, as the field does" if run.held_out == "test" else ""
+    run.console.print(f"last epoch {run.last['top1']:.1%}, {best}{habit}", highlight=False)
+    run.console.print(f"report: {report}", highlight=False, soft_wrap=True)
+
+
+def _summary(run: Trainer) -> dict[str, Any]:
+    config, data = run.config, run.data
+    return {
+        "model": config.model, "recipe": config.recipe, "dataset": data.name, "split": config.split,
+        "stream": config.stream, "protocol": config.protocol,
+        "selection": {"last": run.last, f"best_on_{run.held_out}": run.best},
+        "num_classes": data.num_classes, "class_names": list(data.class_names),
+        "parameters": run.parameters, "clips_train": len(data.train), "clips_test": len(data.test),
+        "seconds": run.seconds,
+    }  # fmt: skip
+
+
+def _test_untouched(run: Trainer) -> dict[str, Any]:
+    """After an honest run: the real test set, looked at once, with the last weights and with the validation's choice."""
+    batches = assembly.test_loader(run.given, run.config, run.device)
+    result = {}
+    for name, file, kept in (("last", None, LAST), ("best_on_validation", run.folder.best, BEST)):
+        if file is not None:
+            load_weights(file, run.model, run.config.model)
+        # The state was saved when the last epoch closed; the network may hold other weights by now.
+        scores = run.scores(batches, lambda: run.stop_if_asked(saved=True))
+        result[name] = measure(scores, run.epoch - 1).as_dict()
+        write_scores(run.folder.path / HONEST_TEST[kept], scores)
+        run.console.print(f"test set, {name} weights: {result[name]['top1']:.1%}", highlight=False)
+    return result
