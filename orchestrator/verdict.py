@@ -105,9 +105,10 @@ def _vram_reason(vram: dict[str, Any]) -> tuple[str, str]:
     what = f"{vram['recipe']} on {vram['limit_gib']:g} GiB of GPU memory"
     if vram["word"] == "no":
         return f"{what}: no; {vram['reason']}", "ask about a larger card, or give the recipe a smaller batch"
+    reserved = vram["measured_reserved_mib"]
+    seen = vram["measured_note"] if reserved is None else f"{reserved:g} MiB were measured here"
     return (
-        f"{what}: predicted {vram['word']}, but {vram['measured_reserved_mib']:g} MiB were measured here "
-        f"and such a card has {vram['usable_mib']:g} to give",
+        f"{what}: predicted {vram['word']}, but {seen}; such a card has {vram['usable_mib']:g} MiB to give",
         "run sal calibrate on this GPU; until then believe the measurement",
     )
 

@@ -110,7 +110,7 @@ def test_the_main_recipe_of_a_model(name, recipe):
 
 
 KEYS = {"limit_gib", "recipe", "batch", "word", "reason", "predicted_mib", "interval", "predicted_allocated_mib", "usable_mib",
-        "measured_allocated_mib", "measured_reserved_mib", "measured_note"}  # fmt: skip
+        "measured_allocated_mib", "measured_reserved_mib", "measured_note", "out_of_memory_mib"}  # fmt: skip
 
 
 def test_gpu_memory_is_the_planners_prediction():
@@ -119,7 +119,7 @@ def test_gpu_memory_is_the_planners_prediction():
     budget = vram.budget(8.0, "cpu")
     expected = judge(costs_of(card, config, size_of("ntu60")), budget, asked_of(config))
     said = vram.judged(card, budget, "cpu")
-    assert set(said) == KEYS == VRAM_KEYS | {"predicted_allocated_mib"}
+    assert set(said) == KEYS == VRAM_KEYS | {"predicted_allocated_mib", "out_of_memory_mib"}
     assert (said["limit_gib"], said["recipe"], said["batch"], said["word"]) == (8.0, "ntu60_xsub", 64, expected.word)
     assert said["predicted_mib"] == {"train": round(expected.train.point, 1), "eval": round(expected.eval.point, 1)}
     for phase, (low, high) in said["interval"].items():
@@ -198,6 +198,11 @@ def test_a_gpu_that_runs_out_of_memory_is_said(monkeypatch):
     assert (
         said["measured_reserved_mib"] is None and said["measured_note"] == "not measured: out of memory on this GPU of 4096 MiB"
     )
+    assert said["word"] == "comfortable"
+    assert vram.assertions(said)["measured_within_vram_limit"] is True  # half such a card says nothing about it
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=8 << 30))
+    full = vram.judged(models.find("baselines"), vram.budget(8.0, "cuda:0"), "cuda:0")
+    assert vram.assertions(full)["measured_within_vram_limit"] is False
 
 
 def test_the_whole_script_about_gpu_memory():

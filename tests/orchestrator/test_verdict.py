@@ -86,7 +86,7 @@ def judged(word: str, reason: str, *, others: bool = True, **changed):
     holds = {
         "forward": others,
         "fits_vram_limit": word != "no",
-        "measured_within_vram_limit": not (reserved and reserved > 7424.0),
+        "measured_within_vram_limit": not ((reserved and reserved > 7424.0) or "out of memory" in vram["measured_note"]),
     }
     return json.dumps({"kind": "smoke_result", "assertions": holds, "vram": vram})
 
@@ -111,6 +111,12 @@ def test_a_measurement_that_gives_the_lie_to_a_prediction_fails():
     result = verdict(line, exit_code=1, vram=True)
     assert not result.passed and "7600 MiB were measured" in result.reason and "7424" in result.reason
     assert "sal calibrate" in result.next_step
+
+
+def test_running_out_of_memory_where_it_was_to_fit_fails():
+    line = judged("fits", "", measured_note="not measured: out of memory on this GPU of 8192 MiB")
+    result = verdict(line, exit_code=1, vram=True)
+    assert not result.passed and "out of memory on this GPU" in result.reason
 
 
 def test_gpu_memory_does_not_hide_another_failure():
