@@ -34,6 +34,10 @@ class Grows(LabError):
     """A network of which each step leaves more alive than the one before."""
 
 
+LITTLE = 512
+"""Bytes more after each step of which nothing is said: torch 2.3's AdamW leaves one number."""
+
+
 class TooFewValues(LabError):
     """A batch so small that BatchNorm has one value of a channel, of which it can learn no spread."""
 
@@ -188,7 +192,7 @@ class Bench:
         self._step(task, shown)
         gc.collect()
         growth = unusual() - after_one
-        if growth > 0:
+        if growth > LITTLE:
             raise Grows(
                 f"the {task.phase} step of {type(self.model).__name__} leaves {growth / 2**20:.4g} MiB more alive each time: "
                 f"memory grows until it is full",
