@@ -73,11 +73,6 @@ class Verdict:
             sentences.append(f"or --batch-size {min(self.largest_batch, self.choice.asked.batch_size - 1)}")
         return "; ".join(sentences)
 
-    @property
-    def changes_numbers(self) -> bool:
-        """Whether a lever that is needed changes the numbers of the run."""
-        return any(lever.changes for lever, _ in self.choice.levers)
-
     def as_dict(self) -> dict[str, Any]:
         """For JSON; MiB."""
         tensors = {"train": round(self.choice.train_before, 1), "eval": round(self.choice.eval_before, 1)}

@@ -175,7 +175,7 @@ class Steps:
         The law is believed up to the most clips that were traced: a question about more is a trace, too, which widens it. One
         trace that contradicts it ends it.
 
-        precision   bf16 and fp16 by the CPU's list of operations for autocast to bf16, as the meta device has none; a loss
+        precision   bf16 and fp16 as autocast to bf16 under fake tensors, by CUDA's list of operations (see `kernels`); a loss
                     scaler's few numbers are not counted
         Raises `LabError` naming what cannot run without values, `TooFewValues` for a batch too small for BatchNorm.
         """
