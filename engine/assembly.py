@@ -284,9 +284,15 @@ def model_arguments(config: RunConfig, num_classes: int, skeleton: Skeleton, peo
 
 
 def work_dir(config: RunConfig) -> Path:
-    """The run folder: as named, or work_dir/MODEL/RECIPE_STREAM, with _test behind it for scores of given weights."""
+    """The run folder: as named, or work_dir/MODEL/RECIPE_STREAM, with _test behind it for scores of given weights.
+
+    SAL_WORK_DIR stands for that first work_dir where it is set, as it is in the images.
+    """
+    if config.work_dir:
+        return Path(config.work_dir)
     ending = "_test" if config.phase == "test" else ""
-    return Path(config.work_dir or f"work_dir/{config.model}/{config.recipe or 'custom'}_{config.stream}{ending}")
+    name = f"{config.recipe or 'custom'}_{config.stream}{ending}"
+    return Path(os.environ.get("SAL_WORK_DIR") or "work_dir") / config.model / name
 
 
 def fingerprint(data: DataSet) -> int:

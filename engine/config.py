@@ -136,7 +136,9 @@ class RunConfig:
         "repeat the official random numbers of so many workers in each epoch (their bug; NTU readers of CTR-GCN's kind); 0: off",
     )
     device: str = _key("auto", "auto, cpu, cuda, or a GPU's number", volatile=True)
-    work_dir: str | None = _key(None, "folder of the run (default: work_dir/MODEL/RECIPE_STREAM)", volatile=True)
+    work_dir: str | None = _key(
+        None, "folder of the run (default: work_dir/MODEL/RECIPE_STREAM, or below $SAL_WORK_DIR)", volatile=True
+    )
     resume: Literal["auto", "never"] = _key("auto", "auto: go on with an interrupted run in --work-dir", volatile=True)
     force: bool = _key(False, "go on even though the settings changed, or start over an existing folder", volatile=True)
     log_interval: int = _key(20, "write a log line every so many steps", volatile=True)

@@ -1,13 +1,12 @@
-"""One hardened container from creation to removal.
+"""One smoke test's container from creation to removal.
 
-Never `containers.run`: for a missing image it would try a registry. `auto_remove` is not used either: it races with
-reading the log. Waiting is asking for the state a few times a second, so that a stop request is heard and a dead engine
-is told from a slow model.
+Never `containers.run`: for a missing image it would try a registry. `auto_remove` is not used either: it races with the end of
+the log. Waiting is asking for the state a few times a second, so that a stop request is heard and a dead engine is told from a
+slow model.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,21 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from docker import errors as docker_errors
-from docker import types
+from requests import exceptions as http_errors
 
-from orchestrator import leftovers
-from orchestrator.errors import EXIT_USAGE, OrchestratorError
+from orchestrator import leftovers, log
+from orchestrator.cage import WORK_DIR, Bind, Cage, arguments
 from orchestrator.verdict import Finished
 
-USER = "10001:10001"
-WORK_DIR = "/workspace/work_dir"
 _POLL_SECONDS = 0.2
-_LOG_BYTES = "1m"
+_LOG_SECONDS = 30.0  # for the end of the log to arrive, once the container has ended
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a container may use. `memory` and `shm` in Docker's notation (512m, 4g); swap is not given on top."""
+    """What a container may use. `memory`, `shm` and `tmp` in Docker's notation (512m, 4g)."""
 
     memory: str = "4g"
     shm: str = "256m"
@@ -63,61 +60,36 @@ class Stopped(Exception):
     """The whole run is ending; this container's verdict no longer matters."""
 
 
-def memory_bytes(text: str) -> int:
-    """Docker's notation -> bytes; raises on anything else."""
-    match = re.fullmatch(r"(\d+)([kmg]?)b?", text.strip().lower())
-    if not match:
-        raise OrchestratorError(f"{text!r} is not an amount of memory", "write 512m or 4g", exit_code=EXIT_USAGE)
-    return int(match[1]) * {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}[match[2]]
-
-
-def settings(job: Job, limits: Limits, run: str) -> dict[str, Any]:
-    """Arguments of `containers.create`: no network, read-only root, no capabilities, no new privileges, all bounded.
-
-    Only /tmp and the work folder can be written, both in memory and gone with the container.
-    """
-    tmpfs = f"rw,nosuid,nodev,noexec,size={limits.tmp},mode=1777"
-    devices = [] if job.gpu is None else [types.DeviceRequest(device_ids=[job.gpu], capabilities=[["gpu"]])]
-    return {
-        "image": job.image,
-        "command": list(job.command),
-        "labels": {leftovers.RUN: run, leftovers.OWNER: leftovers.this_owner(), leftovers.MODEL: job.model},
-        "user": USER,
-        "network_mode": "none",
-        "read_only": True,
-        "tmpfs": {"/tmp": tmpfs, WORK_DIR: tmpfs},
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
-        "pids_limit": limits.pids,
-        "mem_limit": limits.memory,
-        "memswap_limit": limits.memory,
-        "shm_size": limits.shm,
-        "init": True,
-        "device_requests": devices,
-        # types.Mount, not volumes: a missing source is an error, not a new folder owned by root.
-        "mounts": [types.Mount(there, str(here), type="bind", read_only=True) for here, there in job.files.items()],
-        "log_config": types.LogConfig(type="json-file", config={"max-size": _LOG_BYTES, "max-file": "1"}),
-    }
+def cage_of(job: Job, limits: Limits, run: str) -> Cage:
+    """The container of a smoke test: only /tmp and the work folder can be written, both in memory."""
+    return Cage(
+        image=job.image, command=tuple(job.command), labels=leftovers.labels(run, job.model, limits.timeout),
+        binds=tuple(Bind(here, there) for here, there in job.files.items()), gpus=job.gpu or "",
+        scratch={"/tmp": limits.tmp, WORK_DIR: limits.tmp},
+        memory=limits.memory, shm=limits.shm, pids=limits.pids, log="1m",
+    )  # fmt: skip
 
 
 def run(session: Session, job: Job, limits: Limits, told: Callable[[str], None] = lambda _: None) -> Finished:
-    """Create, start, wait, read, remove. Raises what the docker SDK raises, and `Stopped` when the session stops.
+    """Create, start, read, wait, remove. Raises what the docker SDK raises, and `Stopped` when the session stops.
 
     `told` hears the stages: "starting", "running", "removing".
     """
     if session.stop.is_set():
         raise Stopped
     told("starting")
-    container = session.client.containers.create(**settings(job, limits, session.run))
+    container = session.client.containers.create(**arguments(cage_of(job, limits, session.run)))
     try:
+        reader = log.Reader(container.attach(stream=True, demux=True))  # before the start: nothing of the log is missed
         container.start()
         started = time.monotonic()
         told("running")
-        timed_out = _wait(container, started + limits.timeout, session.stop)
+        timed_out = _wait(container, started + limits.timeout, session.stop, reader.log)
         seconds = time.monotonic() - started
+        if not reader.finish(_LOG_SECONDS):
+            raise http_errors.ConnectionError("the log of an ended container did not end")
         state = container.attrs["State"]
-        log = container.logs(stdout=True, stderr=True).decode(errors="replace")
-        return Finished(int(state["ExitCode"]), bool(state["OOMKilled"]), timed_out, seconds, log)
+        return Finished(int(state["ExitCode"]), bool(state["OOMKilled"]), timed_out, seconds, reader.log)
     except docker_errors.NotFound as error:
         if session.stop.is_set():
             raise Stopped from error  # removed from under us by the clean-up of an interrupted run
@@ -127,17 +99,18 @@ def run(session: Session, job: Job, limits: Limits, told: Callable[[str], None] 
         leftovers.remove(container)
 
 
-def _wait(container: Any, deadline: float, stop: threading.Event) -> bool:
-    """Wait for the end, at the deadline kill; returns whether that was needed. Leaves the final state in `attrs`."""
-    timed_out = False
+def _wait(container: Any, deadline: float, stop: threading.Event, written: log.Log) -> bool:
+    """Wait for the end; kill at the deadline, and for an endless log. Whether it was late; the state is in `attrs`."""
+    timed_out = killed = False
     while True:
         container.reload()
         if container.attrs["State"]["Status"] in ("exited", "dead"):
             return timed_out
         if stop.is_set():
             raise Stopped
-        if not timed_out and time.monotonic() > deadline:
-            timed_out = True
+        late = time.monotonic() > deadline
+        if not killed and (late or written.size > log.LIMIT):
+            timed_out, killed = late, True
             try:
                 container.kill()
             except docker_errors.APIError as error:

@@ -5,12 +5,18 @@ The texts matched here are those of Docker engines 20.10 to 28 and of the docker
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 from docker import errors as docker_errors
 from requests import exceptions as http_errors
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_NO_INPUT = 66
 EXIT_NO_ENGINE = 69
+EXIT_UNWRITABLE = 73
+EXIT_UNWRITTEN = 74
 EXIT_NO_PERMISSION = 77
 EXIT_INTERRUPTED = 130
 
@@ -63,11 +69,14 @@ _KNOWN: tuple[tuple[str, str, str, int], ...] = (
      "see the engine's own log; containers inside containers need more rights than this one has", EXIT_FAILED),
 )  # fmt: skip
 
-_LOST = OrchestratorError(
-    "the Docker engine stopped answering in the middle of a run",
-    "start it again (tools/ensure_engine.sh) and repeat: leftovers are removed at the next start",
-    exit_code=EXIT_NO_ENGINE,
-)
+
+def lost() -> OrchestratorError:
+    """The engine answered before, and does not now."""
+    return OrchestratorError(
+        "the Docker engine stopped answering in the middle of a run",
+        "start it again (tools/ensure_engine.sh) and repeat: leftovers are removed at the next start",
+        exit_code=EXIT_NO_ENGINE,
+    )
 
 
 def _about(image: str, what: str, next_step: str, code: int) -> OrchestratorError:
@@ -94,9 +103,25 @@ def explain(error: BaseException, *, image: str = "") -> OrchestratorError:
     if isinstance(error, docker_errors.APIError):
         return OrchestratorError(f"the Docker engine refused: {error.explanation or text}", "see the engine's log")
     if isinstance(error, (http_errors.ConnectionError, http_errors.ChunkedEncodingError, http_errors.Timeout)):
-        return _LOST
+        return lost()
     if isinstance(error, docker_errors.DockerException):
         return OrchestratorError(
             f"no Docker engine answers: {text}", "start Docker, or run tools/ensure_engine.sh", exit_code=EXIT_NO_ENGINE
         )
     return OrchestratorError(f"{type(error).__name__}: {text}")
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Run a command; an error that a user can act on becomes its message on stderr and its exit code."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        print("error: interrupted; no container is left", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except OrchestratorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except (docker_errors.DockerException, OSError) as error:
+        known = explain(error)
+        print(f"error: {known}", file=sys.stderr)
+        return known.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -15,18 +16,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import docker
 from docker import errors as docker_errors
 from requests import exceptions as http_errors
 
 from orchestrator import leftovers
-from orchestrator.container import Job, Limits, Session, Stopped, memory_bytes, run
+from orchestrator.cage import WORKSPACE, line, memory_bytes
+from orchestrator.container import Job, Limits, Session, Stopped, cage_of, run
 from orchestrator.discovery import image_of
-from orchestrator.errors import explain
+from orchestrator.errors import explain, lost
 from orchestrator.verdict import Verdict, judge
 
-SCRIPT = "/workspace/smoke_tests/smoke.py"
-_CLIENT_SECONDS = 60
+SCRIPT = f"{WORKSPACE}/smoke_tests/smoke.py"
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,10 @@ class Plan:
     command: Sequence[str] | None = None
 
 
-def connect() -> Any:
-    """A client of the engine of DOCKER_HOST or the default socket; raises `OrchestratorError` where none answers."""
-    try:
-        client = docker.from_env(timeout=_CLIENT_SECONDS)
-        client.ping()
-    except (docker_errors.DockerException, http_errors.RequestException) as error:
-        raise explain(error) from error
-    return client
-
-
 def job_of(plan: Plan, model: str) -> Job:
     """The container of one model."""
     data = plan.hyper_data if model == "hypergcn" and plan.hyper_data else plan.data
-    files = {} if data is None else {data.resolve(): f"/workspace/data/{data.name}"}
+    files = {} if data is None else {data.resolve(): f"{WORKSPACE}/data/{data.name}"}
     command = list(plan.command or ["python3", SCRIPT, "--model", model, "--device", plan.device])
     for there in files.values():
         command += ["--data", there]
@@ -113,16 +103,17 @@ def _undisturbed() -> Iterator[None]:
 def smoke_one(session: Session, plan: Plan, model: str, told: Callable[[str], None]) -> Verdict:
     """One model's verdict; an error of the engine becomes a failed verdict, a lost engine is raised."""
     job = job_of(plan, model)
+    command = shlex.join(line(cage_of(job, plan.limits, session.run)))
     try:
         image_bytes = int(session.client.images.get(job.image).attrs["Size"])
         finished = run(session, job, plan.limits, told)
     except (docker_errors.DockerException, http_errors.RequestException) as error:
-        told_error = explain(error, image=job.image)
         if not isinstance(error, docker_errors.APIError):
-            raise told_error from error  # the connection, not this container
-        return Verdict(model, False, told_error.what, told_error.next_step)
+            raise lost() from error  # the connection, not this container
+        told_error = explain(error, image=job.image)
+        return Verdict(model, False, told_error.what, told_error.next_step, command=command)
     verdict = judge(model, finished, timeout=plan.limits.timeout, memory=plan.limits.memory, vram=plan.vram_limit is not None)
-    return replace(verdict, image_bytes=image_bytes)
+    return replace(verdict, image_bytes=image_bytes, command=command)
 
 
 def smoke(client: Any, plan: Plan, told: Callable[[str, str], None] = lambda *_: None) -> list[Verdict]:
@@ -165,5 +156,4 @@ def _end(session: Session, pool: ThreadPoolExecutor) -> None:
         leftovers.remove_run(session.client, session.run)
     except (docker_errors.DockerException, http_errors.RequestException) as error:
         pool.shutdown(wait=False, cancel_futures=True)
-        if sys.exc_info()[1] is error:  # nothing else is being raised
-            raise explain(error) from error
+        raise lost() from error

@@ -6,23 +6,28 @@ A smoke test passes only if all of these hold: exit code 0, not killed for memor
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
-RESULT_KIND = "smoke_result"
+from orchestrator.log import DISK_FULL, LIMIT, NETWORK, OLD_IMAGE, READ_ONLY, UNCLEAN, Log
+
 VRAM_ASSERTIONS = {"fits_vram_limit", "measured_within_vram_limit"}
 VRAM_KEYS = {
     "limit_gib", "recipe", "batch", "word", "reason", "predicted_mib", "interval", "usable_mib", "measured_allocated_mib",
     "measured_reserved_mib", "measured_note",
 }  # fmt: skip
 """What a container says of GPU memory (`smoke_tests/vram.py`)."""
+_MISBEHAVIOUR = {
+    READ_ONLY: (
+        "it tried to write outside /tmp and its work folder",
+        "write to the work folder: the root of a container is read-only",
+    ),
+    NETWORK: (
+        "it tried to reach the network",
+        "bring what it needs into the image, or mount it: a container has no network",
+    ),
+}
 _REBUILD = "rebuild the image: its smoke test is older than this command"
-
-_UNCLEAN = re.compile(
-    r"\b(?:WARN|WARNING|ERROR|CRITICAL|FATAL)\b|\b\w*(?:Warning|Error):|Traceback \(most recent call last\)|\[W\d"
-)
 
 
 @dataclass(frozen=True)
@@ -30,19 +35,21 @@ class Finished:
     """What is known about a container when it has stopped, or was stopped.
 
     seconds   wall time from start to stop
-    log       stdout and stderr together
+    log       stdout and stderr
     """
 
     exit_code: int
     oom_killed: bool
     timed_out: bool
     seconds: float
-    log: str
+    log: Log
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of one model's smoke test. `result` is the container's own JSON line, {} without one."""
+    """The outcome of one model's smoke test. `result` is the container's own JSON line, {} without one; `command` the
+    `docker run` line that repeats it by hand.
+    """
 
     model: str
     passed: bool
@@ -52,6 +59,7 @@ class Verdict:
     result: dict[str, Any] = field(default_factory=dict)
     log_tail: tuple[str, ...] = ()
     image_bytes: int = 0
+    command: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -62,28 +70,10 @@ class Verdict:
             "next_step": self.next_step,
             "seconds": round(self.seconds, 2),
             "image_bytes": self.image_bytes,
+            "command": self.command,
             "result": self.result,
             "log_tail": list(self.log_tail),
         }
-
-
-def result_line(log: str) -> dict[str, Any] | None:
-    """The last JSON line of kind "smoke_result" in a log."""
-    for line in reversed(log.splitlines()):
-        if line.startswith("{") and RESULT_KIND in line:
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict) and value.get("kind") == RESULT_KIND:
-                return value
-    return None
-
-
-def unclean_lines(log: str) -> list[str]:
-    """Log lines that speak of a warning or an error; the result line is not one of them."""
-    lines = (line for line in log.splitlines() if not (line.startswith("{") and RESULT_KIND in line))
-    return [line for line in lines if _UNCLEAN.search(line)]
 
 
 def failed_assertions(result: dict[str, Any]) -> list[str]:
@@ -115,41 +105,70 @@ def _vram_reason(vram: dict[str, Any]) -> tuple[str, str]:
 
 def judge(model: str, finished: Finished, *, timeout: float, memory: str, vram: bool = False) -> Verdict:
     """The verdict on one container; `vram` says that it was asked about GPU memory."""
-    result = result_line(finished.log)
+    result = finished.log.result
     reason, next_step = _reason(finished, result, timeout=timeout, memory=memory, vram=vram)
-    tail = tuple(finished.log.splitlines()[-15:])
-    return Verdict(model, not reason, reason or "passed", next_step, finished.seconds, result or {}, () if not reason else tail)
+    return Verdict(
+        model, not reason, reason or "passed", next_step, finished.seconds, result or {}, () if not reason else finished.log.tail
+    )
 
 
-def _reason(  # noqa: PLR0911 - one return for each way to fail
-    finished: Finished, result: dict[str, Any] | None, *, timeout: float, memory: str, vram: bool
-) -> tuple[str, str]:
+def _reason(finished: Finished, result: dict[str, Any] | None, *, timeout: float, memory: str, vram: bool) -> tuple[str, str]:
     """Why it failed and what to do next; two empty strings when it passed."""
+    return (
+        _stopped(finished, timeout, memory)
+        or _misbehaved(finished)
+        or (_ended_with(finished, result, vram) if finished.exit_code else _said(finished, result, vram))
+        or ("", "")
+    )
+
+
+def _stopped(finished: Finished, timeout: float, memory: str) -> tuple[str, str] | None:
+    """It was not let run to its end."""
+    if finished.log.size > LIMIT:
+        return f"more than {LIMIT >> 20} MiB of log, stopped", "mend the cause: a smoke test says little"
     if finished.timed_out:
         return f"not finished after {timeout:g} s, stopped", "give more with --timeout, or look at the log"
     if finished.oom_killed:
         child = " (a child process; the test itself went on)" if finished.exit_code == 0 else ""
-        return (
-            f"killed for memory at its limit of {memory}{child}",
-            "give more with --memory, fewer at once with --jobs",
-        )
-    if finished.exit_code != 0:
-        if "no space left on device" in finished.log.lower():
-            return f"exit code {finished.exit_code}: a disk or tmpfs in the container is full", "see the log"
-        if vram and "unrecognized arguments: --vram-limit" in finished.log:
-            return "the image is older than --vram-limit", _REBUILD
-        if result is not None and (failed := failed_assertions(result)):
-            return _failed(result, failed)
-        return f"exit code {finished.exit_code}", "see the log"
-    if unclean := unclean_lines(finished.log):
-        return f"the log is not clean: {unclean[0].strip()[:160]}", "mend the cause: a clean model logs no warnings"
+        return f"killed for memory at its limit of {memory}{child}", "give more with --memory, fewer at once with --jobs"
+    return None
+
+
+def _misbehaved(finished: Finished) -> tuple[str, str] | None:
+    """It tried what it may not, whatever came of that."""
+    ended = f"exit code {finished.exit_code}: " if finished.exit_code else ""
+    for sign, (what, next_step) in _MISBEHAVIOUR.items():
+        if sign in finished.log.signs:
+            return f"{ended}{what}: {_brief(finished.log.signs[sign])}", next_step
+    return None
+
+
+def _ended_with(finished: Finished, result: dict[str, Any] | None, vram: bool) -> tuple[str, str]:
+    """An exit code other than 0."""
+    if DISK_FULL in finished.log.signs:
+        return f"exit code {finished.exit_code}: a disk or tmpfs in the container is full", "see the log"
+    if vram and OLD_IMAGE in finished.log.signs:
+        return "the image is older than --vram-limit", _REBUILD
+    if result is not None and (failed := failed_assertions(result)):
+        return _failed(result, failed)
+    return f"exit code {finished.exit_code}", "see the log"
+
+
+def _said(finished: Finished, result: dict[str, Any] | None, vram: bool) -> tuple[str, str] | None:
+    """Exit code 0: then the log must be clean, and its result say that all held."""
+    if UNCLEAN in finished.log.signs:
+        return f"the log is not clean: {_brief(finished.log.signs[UNCLEAN])}", "mend the cause: a clean model logs no warnings"
     if result is None:
         return "no result line in the log", _REBUILD
     if failed := failed_assertions(result):
         return _failed(result, failed)
     if vram and vram_of(result) is None:
         return "the result says nothing of GPU memory", _REBUILD
-    return "", ""
+    return None
+
+
+def _brief(line: str) -> str:
+    return line.strip()[:160]
 
 
 def _failed(result: dict[str, Any], failed: list[str]) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,14 @@ def test_a_window_without_effect_is_told(tiny_data: Path) -> None:
     (told,) = assembly.remarks(run, assembly.load_data(run))
     assert "test clips of 300 frames, not of 16" in told
     assert assembly.remarks(config("--data", str(tiny_data)), assembly.load_data(run)) == []
+
+
+def test_where_runs_go(monkeypatch):
+    asked = parse(["--recipe", "ntu60_xsub", "--stream", "b"], model="ctrgcn")
+    monkeypatch.delenv("SAL_WORK_DIR", raising=False)
+    assert assembly.work_dir(asked) == Path("work_dir/ctrgcn/ntu60_xsub_b")
+    monkeypatch.setenv("SAL_WORK_DIR", "/workspace/work_dir")
+    assert assembly.work_dir(asked) == Path("/workspace/work_dir/ctrgcn/ntu60_xsub_b")
+    tested = dataclasses.replace(asked, phase="test")
+    assert assembly.work_dir(tested).name == "ntu60_xsub_b_test"
+    assert assembly.work_dir(dataclasses.replace(asked, work_dir="mine")) == Path("mine")

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from docker import errors
@@ -11,6 +22,7 @@ from orchestrator import cli, discovery
 from orchestrator.errors import OrchestratorError
 from orchestrator.smoke import Plan, job_of, side_by_side
 from orchestrator.verdict import Verdict
+from tests.orchestrator.conftest import ROOT
 
 
 @pytest.fixture
@@ -138,18 +150,222 @@ def test_no_engine(checkout, monkeypatch, capsys):
     def refuse(**_):
         raise errors.DockerException("('Connection aborted.', FileNotFoundError(2, 'No such file or directory'))")
 
-    monkeypatch.setattr("orchestrator.smoke.docker.from_env", refuse)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")  # whatever context this machine uses
+    monkeypatch.setattr("orchestrator.engine.docker.from_env", refuse)
     assert cli.main([]) == 69
     assert "tools/ensure_engine.sh" in capsys.readouterr().err
 
 
-def test_interrupted(checkout, engine, monkeypatch, capsys):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+def interrupted(*_):
+    raise KeyboardInterrupt
 
+
+def test_interrupted(checkout, engine, monkeypatch, capsys):
     monkeypatch.setattr(cli, "smoke", interrupted)
     assert cli.main([]) == 130
-    assert "interrupted" in capsys.readouterr().err
+    assert capsys.readouterr().err == "error: interrupted; no container is left\n"
+
+
+def test_an_interrupted_run_writes_nothing_and_says_so(checkout, engine, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "smoke", interrupted)
+    old, new = checkout / "old.json", checkout / "new.html"
+    old.write_text("old")
+    before = sorted(checkout.iterdir())
+    assert cli.main(["--json", str(old), "--html", str(new)]) == 130
+    assert f"nothing was written to {old} and {new}" in capsys.readouterr().err
+    assert old.read_text() == "old" and sorted(checkout.iterdir()) == before
+
+
+def two_verdicts(filling: str = "") -> tuple[Verdict, ...]:
+    return (Verdict("hypergcn", True, "passed"), Verdict("ctrgcn", False, "exit code 3", "see the log", log_tail=(filling,)))
+
+
+def test_both_files_hold_the_verdicts_in_the_order_asked(checkout, engine, capsys):
+    engine.verdicts = two_verdicts("<script>")
+    (checkout / "results").mkdir()
+    (checkout / "link.json").symlink_to("results/real.json")
+    (checkout / "page.html").write_text("an old page that is longer than nothing")
+    asked = ["hypergcn", "ctrgcn", "--json", str(checkout / "link.json"), "--html", str(checkout / "page.html")]
+    with (checkout / "page.html").open() as old:
+        assert cli.main(asked) == 1
+        assert old.read() == "an old page that is longer than nothing"  # replaced, not written over
+    assert engine.plan.models == ["hypergcn", "ctrgcn"]
+    entries = json.loads((checkout / "results/real.json").read_text())
+    assert [(entry["model"], entry["passed"]) for entry in entries] == [("hypergcn", True), ("ctrgcn", False)]
+    assert (checkout / "link.json").is_symlink()
+    html = (checkout / "page.html").read_text()
+    assert html.index("hypergcn") < html.index("ctrgcn") and "1 of 2 passed" in html and "<script>" not in html
+    assert not list(checkout.glob(".*")) and not list((checkout / "results").glob(".*"))
+    assert "1 of 2 passed" in capsys.readouterr().out
+
+
+def test_files_that_cannot_be_told_apart_are_refused(checkout, engine, capsys):
+    (checkout / "clips.npz").touch()
+    file = str(checkout / "both")
+    assert cli.main(["--json", file, "--html", str(checkout / "models/../both")]) == 2
+    assert cli.main(["--data", str(checkout / "clips.npz"), "--json", str(checkout / "clips.npz")]) == 2
+    assert capsys.readouterr().err.count("name two files") == 2
+    assert engine.plan is None
+
+
+@pytest.mark.parametrize("flag", ["--json", "--html"])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("absent/out", "there is no folder"),
+        ("models", "this is a folder"),
+        ("", "this is a folder"),
+        ("pipe", "a device, a pipe or a socket"),
+        ("file/out", "there is no folder"),
+        ("circle", ""),
+        ("x" * 300, "name too long"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(checkout, engine, capsys, flag, name, words):
+    os.mkfifo(checkout / "pipe")
+    (checkout / "file").touch()
+    (checkout / "circle").symlink_to("circle")
+    before = sorted(checkout.iterdir())
+    assert cli.main([flag, str(checkout / name)]) == 73
+    err = capsys.readouterr().err
+    assert (
+        f"{flag} {checkout / name} cannot be written: " in err and words in err.replace("File name", "name") and "next: " in err
+    )
+    assert engine.plan is None and sorted(checkout.iterdir()) == before
+
+
+@pytest.fixture
+def locked():
+    """A folder, and a file in another, that this process may not write to: for root, by being somebody else meanwhile."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    (folder / "shut").mkdir()
+    (folder / "shut").chmod(0o555)
+    (folder / "open").mkdir()
+    (folder / "open").chmod(0o777)
+    (folder / "open" / "old.json").write_text("old")
+    (folder / "open" / "old.json").chmod(0o444)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(user)
+    (folder / "shut").chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("name", ["shut/new.json", "open/old.json"])
+def test_what_is_read_only_is_refused(locked, engine, monkeypatch, capsys, name):
+    monkeypatch.setattr(cli, "choose", list)
+    assert cli.main(["ctrgcn", "--json", str(locked / name)]) == 73
+    assert "cannot be written" in capsys.readouterr().err
+    assert engine.plan is None and (locked / "open/old.json").read_text() == "old"
+
+
+@pytest.fixture
+def little_room():
+    """No file of this process may grow beyond 1 MiB, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_in_the_end_costs_no_verdict(little_room, checkout, engine, capsys):
+    engine.verdicts = two_verdicts("x" * 2**20)
+    old = checkout / "old.json"
+    old.write_text("old")
+    before = sorted(checkout.iterdir())
+    assert cli.main(["--json", str(old), "--html", str(checkout / "new.html")]) == 74
+    said = capsys.readouterr()
+    assert "exit code 3" in said.out and "1 of 2 passed" in said.out
+    assert f"could not write {old}: " in said.err and f"could not write {checkout / 'new.html'}: " in said.err
+    assert old.read_text() == "old" and sorted(checkout.iterdir()) == before
+
+
+PLAYED = """
+import sys
+from orchestrator import cli
+from orchestrator.verdict import Verdict
+
+class Engine:
+    def close(self): ...
+
+cli.choose = list
+cli.connect = Engine
+cli.sweep = lambda client: []
+cli.smoke = lambda client, plan, told: [Verdict(model, True, "passed") for model in plan.models]
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def played(*argv: str, **options) -> subprocess.CompletedProcess[str]:
+    """The command line as a process of its own, over a run in which all pass."""
+    command = [sys.executable, "-c", PLAYED, *argv]
+    return subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False, timeout=60, **options)
+
+
+def test_a_standard_output_that_cannot_be_written_costs_no_file(tmp_path):
+    file = tmp_path / "out.json"
+    with Path("/dev/full").open("w") as full:
+        done = played("ctrgcn", "--json", str(file), stdout=full)
+    assert done.returncode == 74
+    assert "could not write to the standard output" in done.stderr and "Traceback" not in done.stderr
+    assert "Docker" not in done.stderr  # it is not the engine's disk that is full
+    assert json.loads(file.read_text())[0]["passed"]
+
+
+def test_a_log_has_no_control_characters(tmp_path):
+    done = played("ctrgcn", stdout=subprocess.PIPE, env={**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color"})
+    assert done.returncode == 0 and "1 of 1 passed" in done.stdout
+    assert all(sign.isprintable() or sign == "\n" for sign in done.stdout)
+
+
+def test_the_help_tells_every_exit_code(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    told = {int(code) for code in re.findall(r"(?<![\w-])(\d+) [a-z]", out[out.index("exit codes:") :])}
+    assert told == {0, 1, 2, 66, 69, 73, 74, 77, 130}
+
+
+def test_the_first_to_end_is_told_first_and_the_table_keeps_the_order_asked(checkout, monkeypatch, capsys):
+    ended = threading.Event()
+
+    def smoke_one(session, plan, model, told):
+        told("running")
+        if model == "hypergcn":
+            assert ended.wait(30)
+        return Verdict(model, True, "passed")
+
+    def tell(models, console):
+        @contextlib.contextmanager
+        def watching():
+            with watched(models, console) as told:
+
+                def heard(model, stage):
+                    told(model, stage)
+                    if (model, stage) == ("ctrgcn", "passed"):
+                        ended.set()
+
+                yield heard
+
+        return watching()
+
+    watched = cli.watched
+    client = SimpleNamespace(
+        info=lambda: {"MemTotal": 64 * 2**30}, close=lambda: None, containers=SimpleNamespace(list=lambda **_: [])
+    )
+    monkeypatch.setattr(cli, "watched", tell)
+    monkeypatch.setattr(cli, "connect", lambda: client)
+    monkeypatch.setattr("orchestrator.smoke.smoke_one", smoke_one)
+    file = checkout / "out.json"
+    assert cli.main(["hypergcn", "ctrgcn", "--jobs", "2", "--json", str(file)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("hypergcn", "ctrgcn"))]
+    assert [(line[0], line[1]) for line in lines] == [
+        ("ctrgcn", "passed"), ("hypergcn", "passed"), ("hypergcn", "passed"), ("ctrgcn", "passed"),
+    ]  # fmt: skip
+    assert [entry["model"] for entry in json.loads(file.read_text())] == ["hypergcn", "ctrgcn"]
 
 
 def test_no_models_at_all(tmp_path):

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 import uuid
 from typing import Any
 
 import pytest
 
 from orchestrator import leftovers
-from orchestrator.container import Job, Limits, Session, settings
+from orchestrator.cage import arguments
+from orchestrator.container import Job, Limits, Session, cage_of
 from orchestrator.smoke import Plan, smoke
-from tests.orchestrator.conftest import ROOT, TEST_IMAGE
 
 pytestmark = pytest.mark.docker
 
@@ -144,65 +139,9 @@ def test_a_thread_may_run_it_too(client, busybox, as_image):
     assert [r.passed for r in results] == [True]
 
 
-RUNNER = """
-import sys
-from orchestrator import cli, smoke
-smoke.image_of = lambda _: {image!r}
-cli.choose = lambda names: list(names)
-original = smoke.job_of
-smoke.job_of = lambda plan, model: original(
-    smoke.replace(plan, command=["sh", "-c", "sleep 600"]), model)
-sys.exit(cli.main(["a", "b", "--jobs", "2", "--memory", "64m"]))
-"""
-
-
-def labelled(client: Any, owner_pid: int) -> list[Any]:
-    found = client.containers.list(all=True, filters={"label": leftovers.OWNER}, ignore_removed=True)
-    return [c for c in found if c.labels[leftovers.OWNER].split("/")[1] == str(owner_pid)]
-
-
-def started(client: Any) -> subprocess.Popen[str]:
-    """A command line of its own whose two containers hang, once both run."""
-    code = RUNNER.format(image=TEST_IMAGE)
-    # A shell starts background jobs with SIGINT ignored, and children inherit that: the command must cope.
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # noqa: PLW1509 - no threads here
-    )
-    deadline = time.monotonic() + 60
-    while len([c for c in labelled(client, process.pid) if c.status == "running"]) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "the containers did not start"
-        time.sleep(0.1)
-    return process
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_nothing(client, busybox, number):
-    process = started(client)
-    os.kill(process.pid, number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted" in err
-    assert labelled(client, process.pid) == []
-
-
-def test_the_next_start_removes_what_a_killed_run_left(client, busybox):
-    process = started(client)
-    process.kill()
-    process.communicate(timeout=60)
-    assert len(labelled(client, process.pid)) == 2
-    leftovers.sweep(client)
-    assert labelled(client, process.pid) == []
-
-
 def test_a_live_run_is_not_swept(client, busybox):
     session = Session(client, uuid.uuid4().hex, threading.Event())
-    container = client.containers.create(**settings(Job("m", busybox, ["sleep", "600"], {}), QUICK, session.run))
+    container = client.containers.create(**arguments(cage_of(Job("m", busybox, ["sleep", "600"], {}), QUICK, session.run)))
     try:
         assert container.name not in leftovers.sweep(client)
         assert leftovers.remove_run(client, session.run) == 1

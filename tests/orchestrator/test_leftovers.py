@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
-import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from docker import errors
@@ -14,8 +15,11 @@ from orchestrator import leftovers
 
 
 class FakeContainer:
-    def __init__(self, owner: str, error: Exception | None = None) -> None:
+    def __init__(self, owner: str, error: Exception | None = None, deadline: float | None = math.inf, status: str = "running"):
         self.labels, self.name, self.error, self.removed = {leftovers.OWNER: owner}, "c", error, False
+        self.status = status
+        if deadline is not None:
+            self.labels[leftovers.DEADLINE] = f"{min(deadline, 10**12):.0f}"
 
     def remove(self, *, force: bool, v: bool) -> None:
         if self.error:
@@ -28,15 +32,15 @@ class FakeClient:
         self.found = list(containers)
         self.containers = self
 
-    def list(self, *, all: bool, filters: dict[str, str], ignore_removed: bool) -> list[FakeContainer]:
-        assert all and ignore_removed and set(filters) == {"label"}
-        return self.found
+    def list(self, *, filters: dict[str, str], ignore_removed: bool, all: bool = False) -> list[FakeContainer]:
+        assert ignore_removed and set(filters) == {"label"}
+        return [one for one in self.found if all or one.status == "running"]
 
 
-def ended_process() -> int:
+def ended_owner() -> str:
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
-    return done.pid
+    return f"{leftovers.this_machine()}/{done.pid}/1"
 
 
 def test_this_process_is_alive():
@@ -44,31 +48,53 @@ def test_this_process_is_alive():
 
 
 def test_a_process_that_ended_is_dead():
-    assert leftovers.is_dead(f"{socket.gethostname()}/{ended_process()}/1")
+    assert leftovers.is_dead(ended_owner())
 
 
 def test_an_unreaped_process_is_dead():
     child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert leftovers.is_dead(f"{socket.gethostname()}/{child.pid}/1")
+    assert leftovers.is_dead(f"{leftovers.this_machine()}/{child.pid}/1")
     child.wait()
 
 
 def test_a_process_number_used_again_is_dead():
-    host, pid, started = leftovers.this_owner().split("/")
-    assert leftovers.is_dead(f"{host}/{pid}/{int(started) - 1}")
+    machine, pid, started = leftovers.this_owner().split("/")
+    assert leftovers.is_dead(f"{machine}/{pid}/{int(started) - 1}")
 
 
-@pytest.mark.parametrize("owner", ["", "x", "elsewhere/1/1", f"{socket.gethostname()}/word/1"])
+@pytest.mark.parametrize("owner", ["", "x", "elsewhere/1/1", f"{leftovers.this_machine()}/word/1"])
 def test_what_is_not_known_is_left_alone(owner):
     assert not leftovers.is_dead(owner)
 
 
 def test_sweep_removes_the_dead_only():
-    dead = FakeContainer(f"{socket.gethostname()}/{ended_process()}/1")
+    dead = FakeContainer(ended_owner())
     alive, foreign = FakeContainer(leftovers.this_owner()), FakeContainer("elsewhere/1/1")
     assert leftovers.sweep(FakeClient(dead, alive, foreign)) == ["c"]
     assert [c.removed for c in (dead, alive, foreign)] == [True, False, False]
+
+
+def test_what_is_far_older_than_it_could_be_goes_whoever_owns_it():
+    now = time.time()
+    old, young = FakeContainer("elsewhere/1/1", deadline=now - 10), FakeContainer("elsewhere/1/1", deadline=now + 3600)
+    leftovers.sweep(FakeClient(old, young))
+    assert [c.removed for c in (old, young)] == [True, False]
+
+
+def test_the_labels_of_a_smoke_test_end_and_those_of_a_training_do_not():
+    labels = leftovers.labels("r", "ctrgcn", 600)
+    assert time.time() + 600 < int(labels[leftovers.DEADLINE]) < time.time() + 600 + 2 * 3600
+    assert leftovers.DEADLINE not in leftovers.labels("r", "ctrgcn")
+
+
+def test_a_training_that_lost_its_owner_goes_on_until_it_ends():
+    owner = ended_owner()
+    at_work, ended = FakeContainer(owner, deadline=None), FakeContainer(owner, deadline=None, status="exited")
+    kept = FakeContainer(leftovers.this_owner(), deadline=None)
+    assert leftovers.orphans(FakeClient(at_work, ended, kept)) == ["c"]
+    leftovers.sweep(FakeClient(at_work, ended, kept))
+    assert [c.removed for c in (at_work, ended, kept)] == [False, True, False]
 
 
 def test_removing_what_is_gone_or_going_is_fine():

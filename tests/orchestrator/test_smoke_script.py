@@ -17,6 +17,7 @@ import torch
 
 from engine import models
 from engine.config import parse
+from orchestrator.log import Log
 from orchestrator.verdict import VRAM_KEYS, Finished
 from orchestrator.verdict import judge as judge_container
 from planner.card import calibration
@@ -208,7 +209,8 @@ def test_a_gpu_that_runs_out_of_memory_is_said(monkeypatch):
 def test_the_whole_script_about_gpu_memory():
     done = run("baselines", "--vram-limit", "8")
     assert done.returncode == 0, done.stdout + done.stderr
-    verdict = judge_container("baselines", Finished(0, False, False, 1.0, done.stdout + done.stderr), timeout=600, memory="4g",
+    finished = Finished(0, False, False, 1.0, Log.of(done.stdout + done.stderr))
+    verdict = judge_container("baselines", finished, timeout=600, memory="4g",
                               vram=True)  # fmt: skip
     assert verdict.passed, verdict.reason
     assert verdict.result["vram"]["word"] == "comfortable" and verdict.result["peak_cuda_reserved_bytes"] is None

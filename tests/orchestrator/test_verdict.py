@@ -6,13 +6,15 @@ import json
 
 import pytest
 
-from orchestrator.verdict import Finished, failed_assertions, judge, result_line, unclean_lines
+from orchestrator import log as logs
+from orchestrator.log import Log
+from orchestrator.verdict import Finished, failed_assertions, judge
 
 GOOD = json.dumps({"kind": "smoke_result", "assertions": {"forward": True, "loss_error": True}, "note": "ERROR: none"})
 
 
 def verdict(log: str = GOOD, *, exit_code: int = 0, oom_killed: bool = False, timed_out: bool = False, vram: bool = False):
-    return judge("m", Finished(exit_code, oom_killed, timed_out, 1.5, log), timeout=7, memory="1g", vram=vram)
+    return judge("m", Finished(exit_code, oom_killed, timed_out, 1.5, Log.of(log)), timeout=7, memory="1g", vram=vram)
 
 
 def test_all_conditions_hold():
@@ -45,30 +47,27 @@ def test_each_condition_alone_fails(changes, word):
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "word"),
     [
-        "WARNING: old file",
-        "2024-01-01 ERROR disk",
-        "Traceback (most recent call last):",
-        "ValueError: x",
-        "/a/b.py:3: FutureWarning: gone soon",
-        "[W1121 10:00:00 x.cpp:1] something",
-        "CRITICAL now",
+        ("touch: /file: Read-only file system", "write outside"),
+        ("OSError: [Errno 30] Read-only file system: '/opt/x'", "write outside"),
+        ("OSError: [Errno 101] Network is unreachable", "network"),
+        ("urllib.error.URLError: <urlopen error [Errno -3] Temporary failure in name resolution>", "network"),
+        ("wget: bad address 'weights.example'", "network"),
     ],
 )
-def test_unclean_lines_are_found(line):
-    assert unclean_lines(f"fine\n{line}\n{GOOD}") == [line]
+@pytest.mark.parametrize("exit_code", [0, 1])
+def test_what_it_tried_and_may_not_is_named(line, word, exit_code):
+    result = verdict(f"{line}\n{GOOD}", exit_code=exit_code)
+    assert not result.passed and word in result.reason and line[:40] in result.reason
+    assert ("exit code 1" in result.reason) == bool(exit_code)
 
 
-@pytest.mark.parametrize("line", ["mean error 0.1", "no warnings", "error_rate 3", "Errors 0", "[W] shape (3, 3)"])
-def test_clean_lines_are_not(line):
-    assert unclean_lines(line) == []
-
-
-def test_the_last_result_line_counts_and_others_are_ignored():
-    older = json.dumps({"kind": "smoke_result", "assertions": {"a": False}})
-    assert result_line(f"{older}\n{GOOD}\n{{smoke_result broken\n") == json.loads(GOOD)
-    assert result_line('{"kind": "other smoke_result"}') is None
+def test_an_endless_log_fails():
+    log = Log.of(GOOD)
+    log.size = logs.LIMIT + 1
+    result = judge("m", Finished(137, False, False, 1.5, log), timeout=7, memory="1g")
+    assert not result.passed and "64 MiB of log" in result.reason
 
 
 def test_only_true_holds():

@@ -25,6 +25,15 @@ def result(word: str, reason: str = "", *, measured: dict[str, Any]) -> str:
     return json.dumps({"kind": "smoke_result", "assertions": assertions, "vram": vram})
 
 
+class Stream(tuple[tuple[bytes | None, bytes | None], ...]):
+    """The pieces of a log, as `container.attach` gives them."""
+
+    def __new__(cls, *pieces: tuple[bytes | None, bytes | None]) -> Stream:
+        return super().__new__(cls, pieces)
+
+    def close(self) -> None: ...
+
+
 class Container:
     def __init__(self, log: str, exit_code: int) -> None:
         self.log = log
@@ -36,8 +45,8 @@ class Container:
 
     def remove(self, **_: Any) -> None: ...
 
-    def logs(self, **_: Any) -> bytes:
-        return self.log.encode()
+    def attach(self, **_: Any) -> Stream:
+        return Stream((self.log.encode(), None))
 
 
 class Engine:

@@ -1,0 +1,30 @@
+"""`python -m orchestrator smoke …` (as smoke_test_all.py) and `python -m orchestrator run MODEL -- COMMAND…`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from orchestrator import cli, launch
+from orchestrator.errors import guarded
+
+_USAGE = """usage: python -m orchestrator VERB …   (VERB --help)
+
+  smoke     run every model's smoke test inside its image, as smoke_test_all.py
+  run       run a command in a model's image: run ctrgcn -- train --recipe ntu60_xsub --data NTU60_CS.npz"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a verb; returns its exit code."""
+    verb, *rest = argv or ["--help"]
+    if verb == "smoke":
+        return cli.main(rest, "python -m orchestrator smoke")
+    if verb == "run":
+        return guarded(lambda: launch.main(rest))
+    asked = verb in ("-h", "--help")
+    print(_USAGE if asked else f"error: no verb {verb!r}\n{_USAGE}", file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

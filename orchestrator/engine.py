@@ -1,0 +1,66 @@
+"""The Docker engine to talk to: that of DOCKER_HOST, else of the context that the docker command would use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+import docker
+from docker import errors as docker_errors
+from docker.context import ContextAPI
+from docker.context.config import get_current_context_name
+from requests import exceptions as http_errors
+
+from orchestrator.errors import EXIT_NO_ENGINE, OrchestratorError, explain
+
+_CLIENT_SECONDS = 60
+
+
+def connect() -> Any:
+    """A client of the engine that the docker command would talk to; raises `OrchestratorError` where none answers."""
+    try:
+        client = _client()
+        client.ping()
+    except (docker_errors.DockerException, http_errors.RequestException) as error:
+        raise explain(error) from error
+    return client
+
+
+def _client() -> Any:
+    host = os.environ.get("DOCKER_HOST", "")
+    name = "" if host else os.environ.get("DOCKER_CONTEXT") or get_current_context_name()
+    if name in ("", "default"):
+        return docker.from_env(timeout=_CLIENT_SECONDS, use_ssh_client=_by_ssh(host))
+    context = ContextAPI.get_context(name)
+    if context is None or context.Host is None:
+        raise OrchestratorError(
+            f"no docker context with an engine is called {name!r}",
+            "see `docker context ls`; `docker context use default` goes back to this machine's engine",
+            exit_code=EXIT_NO_ENGINE,
+        )
+    return docker.DockerClient(
+        base_url=context.Host, tls=context.TLSConfig or False, timeout=_CLIENT_SECONDS, version="auto",
+        use_ssh_client=_by_ssh(context.Host),
+    )  # fmt: skip
+
+
+def _by_ssh(host: str) -> bool:
+    """Through the ssh command, with its keys and settings, as docker itself does."""
+    return host.startswith("ssh://")
+
+
+def is_rootless(client: Any) -> bool:
+    """Whether the engine runs without root: then root inside a container is the user who runs the engine."""
+    return any("name=rootless" in option for option in client.info().get("SecurityOptions") or ())
+
+
+def gives_gpus(client: Any) -> bool:
+    """Whether the engine can give containers NVIDIA GPUs: a registered runtime, CDI devices, or a hook that it finds on PATH."""
+    about = client.info()
+    found = [str(device.get("ID", "")) for device in about.get("DiscoveredDevices") or ()]
+    return (
+        "nvidia" in (about.get("Runtimes") or {})
+        or any(name.startswith("nvidia.com/gpu") for name in found)
+        or shutil.which("nvidia-container-runtime-hook") is not None
+    )

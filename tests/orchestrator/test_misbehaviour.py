@@ -1,0 +1,71 @@
+"""An image for each way to misbehave, all run in one go: each gets its verdict, and the good ones between them pass."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from orchestrator import cli, leftovers, smoke
+
+pytestmark = pytest.mark.docker
+
+GOOD = "echo '" + json.dumps({"kind": "smoke_result", "assertions": {"forward": True}}) + "'"
+# name -> (what the image's python3 does, a part of the verdict's reason)
+IMAGES = {
+    "good": (GOOD, "passed"),
+    "exits_with_1": (f"{GOOD}; exit 1", "exit code 1"),
+    "warns": (f"echo 'UserWarning: deprecated' >&2; {GOOD}", "not clean: UserWarning: deprecated"),
+    "hangs": ("sleep 600", "not finished after 20 s"),
+    "takes_all_memory": ("tail /dev/zero", "killed for memory at its limit of 64m"),
+    "loses_a_child_for_memory": (f"tail /dev/zero; {GOOD}; exit 0", "a child process"),
+    "warns_in_a_huge_log": (f"seq 1 200000; echo 'WARNING: lost?'; seq 1 200000; {GOOD}", "not clean: WARNING: lost?"),
+    "says_much": (f"seq 1 200000; {GOOD}", "passed"),
+    "never_stops_talking": ("seq 1 100000000", "64 MiB of log"),
+    "writes_outside": (f"touch /opt; {GOOD}", "write outside /tmp and its work folder"),
+    "tries_the_network": (f"busybox wget http://192.0.2.1/weights.pt; {GOOD}", "reach the network"),
+    "asks_for_a_name": (f"busybox wget http://weights.invalid/w.pt; {GOOD}", "reach the network"),
+    "good_too": (GOOD, "passed"),
+}
+
+
+def context(busybox: str, script: str) -> io.BytesIO:
+    """A build context whose image has `script` for its python3."""
+    files = {"Dockerfile": f"FROM {busybox}\nCOPY python3 /bin/python3\n", "python3": f"#!/bin/sh\n{script}\n"}
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(text.encode()), 0o755
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    packed.seek(0)
+    return packed
+
+
+@pytest.fixture
+def images(client: Any, busybox: str) -> Iterator[None]:
+    """The images, for as long as they are needed."""
+    for name, (script, _) in IMAGES.items():
+        client.images.build(fileobj=context(busybox, script), custom_context=True, tag=f"skeleton-lab-test:{name}", forcerm=True)
+    yield
+    for name in IMAGES:
+        client.images.remove(f"skeleton-lab-test:{name}", force=True)
+
+
+def test_every_misbehaviour_gets_its_verdict_and_the_others_are_not_touched(client, images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(smoke, "image_of", lambda name: f"skeleton-lab-test:{name}")
+    monkeypatch.setattr(cli, "choose", list)
+    file = tmp_path / "verdicts.json"
+    code = cli.main([*IMAGES, "--jobs", "3", "--memory", "64m", "--timeout", "20", "--json", str(file)])
+    verdicts = {entry["model"]: entry for entry in json.loads(file.read_text())}
+    assert list(verdicts) == list(IMAGES)
+    for name, (_, word) in IMAGES.items():
+        assert word in verdicts[name]["reason"], (name, verdicts[name]["reason"], verdicts[name]["log_tail"])
+        assert verdicts[name]["passed"] == (word == "passed"), name
+    assert code == 1 and "3 of 13 passed" in capsys.readouterr().out
+    ours = client.containers.list(all=True, filters={"label": leftovers.OWNER}, ignore_removed=True)
+    assert not [c.name for c in ours if c.labels[leftovers.OWNER] == leftovers.this_owner()]
