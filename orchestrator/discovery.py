@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from orchestrator.errors import EXIT_USAGE, OrchestratorError
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGE = "skeleton-lab"
+"""Name of all images before the colon, unless SAL_IMAGE gives another: a second set beside the first."""
 
 
 def discover(root: Path = ROOT) -> list[str]:
@@ -40,4 +42,4 @@ def choose(names: Sequence[str], root: Path = ROOT) -> list[str]:
 
 def image_of(name: str) -> str:
     """The image tag of a model."""
-    return f"{IMAGE}:{name}"
+    return f"{os.environ.get('SAL_IMAGE') or IMAGE}:{name}"
