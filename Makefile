@@ -33,10 +33,13 @@ lint: $(STAMP)  ## ruff, mypy, import contracts
 
 test: $(STAMP) lint  ## lint and all tests that need neither a GPU nor a long time
 	$(BIN)/pytest -n 2 -m "not slow and not docker and not docker_torch"
-	$(BIN)/pytest -m "docker and not docker_torch"
+	$(BIN)/pytest -m "docker and not docker_torch and not slow"
 
-test-full: $(STAMP) lint  ## the slow full-matrix checks too
+test-full: $(STAMP) lint  ## the slow full-matrix checks too, and every image on the CUDA 12.1 base (root, an engine, 9 GB of disk)
 	$(BIN)/pytest
+	bash tools/make_local_base.sh cu121
+	mkdir -p .build && rm -f .build/images_cu121.csv
+	SAL_IMAGE=skeleton-lab-cu121 $(BIN)/python benchmarks/images.py --base-image skeleton-lab-base:cu121 --out .build/images_cu121.csv
 
 images: $(STAMP)  ## build every image
 	bash build_all_images.sh

@@ -1,18 +1,22 @@
 #!/usr/bin/env bash
 # Build the image of every model, or of the named ones:
 #
-#   bash build_all_images.sh [NAME…] [--base-image IMAGE] [--jobs N] [--no-cache] [--wheels DIR]
+#   bash build_all_images.sh [NAME…] [--base-image IMAGE] [--jobs N] [--no-cache] [--wheels DIR] [--with-compiler]
 #
 #   NAME                a folder of models/ with a dockerfiles/NAME.Dockerfile, or "base" for the shared image alone
 #   --base-image IMAGE  PyTorch image under all of them (default: pytorch/pytorch:2.3.1-cuda12.1-cudnn8-runtime, and where that
-#                       cannot be pulled a base made by tools/make_local_base.sh)
+#                       cannot be pulled a base made by tools/make_local_base.sh); NAME@sha256:… pins it
 #   --jobs N            model images built at the same time (default: half the cores, at most 4)
 #   --no-cache          build every layer anew
-#   --wheels DIR        install the shared requirements from the wheels in DIR and build without network; chosen by itself, with
-#                       wheels fetched on the host, where pip cannot reach its index from inside a build
+#   --wheels DIR        install the requirements from the wheels in DIR and build without network; chosen by itself, with wheels
+#                       fetched on the host, where pip cannot reach its index from inside a build
+#   --with-compiler     a C and C++ compiler in every image (about 370 MB more): torch.compile and Triton kernels need one at run
+#                       time. Installed by apt, so the shared image is then built with network
 #
-# Makes skeleton-lab:base and skeleton-lab:NAME. Logs: .build/logs/NAME.log
-# Exit codes: 0 all built, 1 an image failed, 2 wrong arguments, 3 no engine or no base image, 130 interrupted.
+# Makes skeleton-lab:base and skeleton-lab:NAME (SAL_IMAGE=other: other:base and other:NAME). Logs: .build/logs/NAME.log
+# One build in a checkout at a time.
+# Exit codes: 0 all built, 1 an image failed, 2 wrong arguments, 3 no engine or no base image, 73 another build runs in this
+# checkout, 130 interrupted.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$root"
@@ -21,8 +25,9 @@ cd "$root"
 
 official_base=pytorch/pytorch:2.3.1-cuda12.1-cudnn8-runtime
 local_bases="skeleton-lab-base:cu121 skeleton-lab-base:cpu"
+repository=${SAL_IMAGE:-skeleton-lab}
 logs=.build/logs
-wheel_context=.build/image-wheels # named in .dockerignore and dockerfiles/base.Dockerfile
+wheel_context=.build/image-wheels # named in .dockerignore and the Dockerfiles
 
 fail() { printf 'build_all_images: %s\n' "$2" >&2; exit "$1"; }
 say() { printf '%s\n' "$*"; }
@@ -52,7 +57,7 @@ check_name() {
     [ -f "dockerfiles/$1.Dockerfile" ] || fail 2 "models/$1 has no dockerfiles/$1.Dockerfile: add one (docs/docker.md shows how)"
 }
 
-names='' base_image='' jobs='' wheels=''
+names='' base_image='' jobs='' wheels='' with_compiler=''
 cache=()
 models=$(discover)
 while [ $# -gt 0 ]; do
@@ -63,9 +68,10 @@ while [ $# -gt 0 ]; do
             shift
             ;;
         --no-cache) cache=(--no-cache) ;;
-        -h | --help) sed -n '2,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        --with-compiler) with_compiler=1 ;;
+        -h | --help) sed -n '2,22s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         -*)
-            close=$(nearest "$1" --base-image --jobs --no-cache --wheels --help)
+            close=$(nearest "$1" --base-image --jobs --no-cache --wheels --with-compiler --help)
             fail 2 "unknown flag $1${close:+; did you mean $close?}"
             ;;
         *) check_name "$1"; names="$names $1" ;;
@@ -94,6 +100,12 @@ if ! problem=$("$DOCKER" version --format '{{.Server.Version}}' 2>&1 >/dev/null)
     esac
 fi
 mkdir -p "$logs"
+
+# The wheels in the context, the logs and the tags are one build's. The lock goes with its last process, however it ends.
+if command -v flock >/dev/null; then # not on macOS
+    exec 9>.build/build.lock
+    flock -n 9 || fail 73 "another build runs in this checkout: wait for it or end it; or use another checkout, with SAL_IMAGE=other"
+fi
 
 choose_base() { # sets base_image
     local candidate
@@ -130,12 +142,26 @@ interrupted() {
 trap clean_up EXIT
 trap interrupted INT TERM
 
+holds_packages() { grep -q '==' "$1" 2>/dev/null; } # a lock -> true unless it is empty
+lock_of() { if [ "$1" = base ]; then echo dockerfiles/requirements.txt; else echo "models/$1/requirements.txt"; fi; }
+
+applicable() { # a lock -> its lines for the Python and the platform of the base image: pip on the host would go by the host's
+    "$DOCKER" run --rm --interactive --network none --entrypoint python3 "$base_image" -c '
+import re, sys
+from pip._vendor.packaging.markers import Marker
+for line in re.sub(r"\\\n\s*", " ", sys.stdin.read()).splitlines():
+    marker = re.search(r";(.*?)( --hash|$)", line)
+    if "==" in line and not line.lstrip().startswith("#") and (marker is None or Marker(marker[1]).evaluate()):
+        print(line.replace(";" + marker[1], "") if marker else line)
+' <"$1"
+}
+
 network=()
 choose_network() { # online, or wheels in the context and no network
-    local python probe
+    local python probe name from given=$wheels
     rm -rf "$wheel_context"
     if [ -z "$wheels" ]; then
-        probe=$(sed -n 's/^\(einops==.*\)/\1/p' dockerfiles/requirements.txt)
+        probe=$(sed -n 's/^\([^ #]*==[^ ;]*\).*/\1/p' dockerfiles/requirements.txt | head -n 1)
         if "$DOCKER" run --rm --entrypoint python3 "$base_image" -m pip download --quiet --no-deps --retries 0 --timeout 8 \
             -d /tmp/probe "$probe" >"$logs/probe.log" 2>&1; then
             say "requirements: from pip's index, inside the build"
@@ -144,50 +170,102 @@ choose_network() { # online, or wheels in the context and no network
         python=$("$DOCKER" run --rm --network none --entrypoint python3 "$base_image" -c 'import sys; print("%d.%d" % sys.version_info[:2])') ||
             fail 3 "the base image $base_image does not run, or has no python3"
         wheels=.build/wheels-$python
-        tools/fetch_wheels.sh "$wheels" "$python" --no-deps -r dockerfiles/requirements.txt ||
-            fail 1 "pip reaches its index neither inside a build nor on this machine; --wheels DIR uses wheels from elsewhere"
     fi
     say "requirements: from the wheels in $wheels, builds without network"
-    mkdir -p "$wheel_context"
-    cp "$wheels"/*.whl "$wheel_context/"
+    for name in base $todo; do
+        holds_packages "$(lock_of "$name")" || continue
+        if [ -z "$given" ]; then
+            mkdir -p "$wheels"
+            applicable "$(lock_of "$name")" >"$wheels/$name.txt" || fail 3 "the base image $base_image has no pip"
+            tools/fetch_wheels.sh "$wheels/$name" "$python" --no-deps --require-hashes -r "$wheels/$name.txt" ||
+                fail 1 "pip reaches its index neither inside a build nor on this machine; --wheels DIR uses wheels from elsewhere"
+        fi
+        mkdir -p "$wheel_context/$name"
+        from=${given:-$wheels/$name}
+        cp "$from"/*.whl "$wheel_context/$name/"
+    done
     network=(--network none)
 }
 
-revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml 2>/dev/null | head -n 1) || version=''
+labels=()
+describe() { # sets labels: those that only this script knows
+    local revision version name=${base_image%@*} digest='' known
+    revision=$(git rev-parse HEAD 2>/dev/null) || revision=unknown
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml 2>/dev/null | head -n 1) || version=''
+    if [ "$name" != "$base_image" ]; then
+        digest=${base_image##*@}
+    else # an image may have been pulled by other names too: take the digest of the one that was asked for
+        case "${name##*/}" in *:*) name=${name%:*} ;; esac
+        name=${name#docker.io/}
+        for known in $("$DOCKER" image inspect --format '{{join .RepoDigests " "}}' "$base_image" 2>/dev/null); do
+            if [ "${known%@*}" = "${name#library/}" ]; then digest=${known##*@}; fi
+        done
+    fi
+    labels=(
+        --label "org.opencontainers.image.revision=$revision"
+        --label "org.opencontainers.image.version=${version:-unknown}"
+        --label "org.skeleton-lab.base-image=$base_image"
+        --label "org.opencontainers.image.base.name=${base_image%@*}"
+        --label "org.opencontainers.image.base.digest=$digest" # empty for a local base: only a registry gives a digest
+    )
+}
+
+run_build() { # log, arguments of docker build… -> its exit code; ends with this process
+    local log=$1 client
+    shift
+    "$DOCKER" build ${cache[@]+"${cache[@]}"} --force-rm "$@" . >"$log" 2>&1 &
+    client=$!
+    # shellcheck disable=SC2064  # expand now: the variable is local
+    trap "kill $client 2>/dev/null; wait $client; exit 130" INT TERM
+    wait "$client"
+}
 
 build() { # name, further arguments of docker build… -> one line; status file "ok|failed seconds bytes"
     local name=$1 started=$SECONDS seconds bytes
     shift
-    if "$DOCKER" build ${cache[@]+"${cache[@]}"} ${network[@]+"${network[@]}"} --force-rm \
-        --label "org.opencontainers.image.revision=$revision" --label "org.opencontainers.image.version=${version:-unknown}" \
-        --label "org.skeleton-lab.base-image=$base_image" \
-        -t "skeleton-lab:$name" -f "dockerfiles/$name.Dockerfile" "$@" . >"$logs/$name.log" 2>&1; then
-        seconds=$((SECONDS - started)) bytes=$(size "skeleton-lab:$name")
+    if run_build "$logs/$name.log" "${labels[@]}" \
+        -t "$repository:$name" -f "dockerfiles/$name.Dockerfile" "$@"; then
+        seconds=$((SECONDS - started)) bytes=$(size "$repository:$name")
         echo "ok $seconds $bytes" >"$logs/$name.status"
-        printf '  %-28s built in %4d s, %s\n' "skeleton-lab:$name" "$seconds" "$(megabytes "$bytes")"
+        printf '  %-28s built in %4d s, %s\n' "$repository:$name" "$seconds" "$(megabytes "$bytes")"
     else
         echo "failed $((SECONDS - started)) 0" >"$logs/$name.status"
-        printf '  %-28s FAILED after %d s, log: %s\n' "skeleton-lab:$name" $((SECONDS - started)) "$logs/$name.log"
+        printf '  %-28s FAILED after %d s, log: %s\n' "$repository:$name" $((SECONDS - started)) "$logs/$name.log"
         tail -n 5 "$logs/$name.log" | sed 's/^/      | /'
     fi
 }
 
-choose_base
-exists "$base_image" || say "the engine will pull $base_image"
-choose_network
-say "builder: $BUILDER ($DOCKER), base: $base_image, jobs: $jobs"
-# shellcheck disable=SC2086  # one word per image
-for name in base $names; do rm -f "$logs/$name.status"; done
-build base --build-arg "BASE_IMAGE=$base_image"
+base_arguments() { # sets base_build: the shared image may lack what only apt brings, and then this one build has network
+    base_build=(--build-arg "BASE_IMAGE=$base_image" --build-arg "WITH_COMPILER=$with_compiler")
+    [ ${#network[@]} -gt 0 ] || return 0
+    if [ -n "$with_compiler" ] || ! "$DOCKER" run --rm --network none --entrypoint sh "$base_image" -c 'command -v tini' >/dev/null; then
+        say "the shared image needs apt: built with network"
+    else
+        base_build+=("${network[@]}")
+    fi
+}
+
 todo=''
 for name in $names; do
     case " base $todo " in *" $name "*) ;; *) todo="$todo $name" ;; esac
 done
+choose_base
+if ! exists "$base_image"; then
+    say "pulling $base_image (log: $logs/pull.log)"
+    "$DOCKER" pull "$base_image" >"$logs/pull.log" 2>&1 || fail 3 "cannot pull $base_image: $(tail -n 1 "$logs/pull.log")"
+fi
+choose_network
+describe
+say "builder: $BUILDER ($DOCKER), base: $base_image, jobs: $jobs"
+# shellcheck disable=SC2086  # one word per image
+for name in base $names; do rm -f "$logs/$name.status"; done
+base_arguments
+build base "${base_build[@]}" &
+wait $!
 if grep -q '^ok' "$logs/base.status"; then
     for name in $todo; do
         while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do sleep 0.2; done
-        build "$name" --build-arg COMMON_IMAGE=skeleton-lab:base &
+        build "$name" ${network[@]+"${network[@]}"} --build-arg "COMMON_IMAGE=$repository:base" &
     done
     wait
 fi
@@ -200,10 +278,10 @@ for name in base $todo; do
     over=''
     if [ "$result" = ok ]; then
         if [ "$name" != base ]; then over=$(megabytes $((bytes - base_bytes))); fi
-        printf '%-28s %-8s %4d s %12s %14s\n' "skeleton-lab:$name" ok "$seconds" "$(megabytes "$bytes")" "$over"
+        printf '%-28s %-8s %4d s %12s %14s\n' "$repository:$name" ok "$seconds" "$(megabytes "$bytes")" "$over"
     else
         failed=$((failed + 1))
-        printf '%-28s %-8s %4d s   log: %s\n' "skeleton-lab:$name" "$result" "$seconds" "$logs/$name.log"
+        printf '%-28s %-8s %4d s   log: %s\n' "$repository:$name" "$result" "$seconds" "$logs/$name.log"
     fi
 done
 printf '%d s in all\n' "$SECONDS"

@@ -3,13 +3,21 @@
 #   docker build -t skeleton-lab:hypergcn -f dockerfiles/hypergcn.Dockerfile .
 #   docker run --rm --gpus all skeleton-lab:hypergcn python3 main.py --help
 ARG COMMON_IMAGE=skeleton-lab:base
+FROM ${COMMON_IMAGE} AS packages
+# hadolint ignore=DL3002
+USER 0:0
+# Packages of its own, before its code, so that a change in the code does not install them again; wheels as in base.Dockerfile.
+COPY dockerfiles/install_requirements.sh models/hypergcn/requirements.txt .buil[d]/image-wheels/hypergcn/*.whl /wheels/
+RUN sh /wheels/install_requirements.sh /opt/skeleton-lab/model
+
 FROM ${COMMON_IMAGE}
 LABEL org.opencontainers.image.description="Hyper-GCN of Skeleton Action Lab" \
       org.skeleton-lab.model="hypergcn"
 USER 0:0
+COPY --from=packages /opt/skeleton-lab/model /opt/skeleton-lab/model
 COPY models/hypergcn /workspace/models/hypergcn
-RUN chmod -R a+rX /workspace/models \
-    && python3 -m compileall -q --invalidation-mode checked-hash /workspace/models
+RUN chmod -R a+rX /workspace/models/hypergcn \
+    && python3 -m compileall -q --invalidation-mode checked-hash /workspace/models/hypergcn
 USER 10001:10001
 WORKDIR /workspace/models/hypergcn
 CMD ["python3", "main.py", "--help"]

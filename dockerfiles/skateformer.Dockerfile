@@ -3,13 +3,21 @@
 #   docker build -t skeleton-lab:skateformer -f dockerfiles/skateformer.Dockerfile .
 #   docker run --rm --gpus all skeleton-lab:skateformer python3 main.py --help
 ARG COMMON_IMAGE=skeleton-lab:base
+FROM ${COMMON_IMAGE} AS packages
+# hadolint ignore=DL3002
+USER 0:0
+# Packages of its own, before its code, so that a change in the code does not install them again; wheels as in base.Dockerfile.
+COPY dockerfiles/install_requirements.sh models/skateformer/requirements.txt .buil[d]/image-wheels/skateformer/*.whl /wheels/
+RUN sh /wheels/install_requirements.sh /opt/skeleton-lab/model
+
 FROM ${COMMON_IMAGE}
 LABEL org.opencontainers.image.description="SkateFormer of Skeleton Action Lab" \
       org.skeleton-lab.model="skateformer"
 USER 0:0
+COPY --from=packages /opt/skeleton-lab/model /opt/skeleton-lab/model
 COPY models/skateformer /workspace/models/skateformer
-RUN chmod -R a+rX /workspace/models \
-    && python3 -m compileall -q --invalidation-mode checked-hash /workspace/models
+RUN chmod -R a+rX /workspace/models/skateformer \
+    && python3 -m compileall -q --invalidation-mode checked-hash /workspace/models/skateformer
 USER 10001:10001
 WORKDIR /workspace/models/skateformer
 CMD ["python3", "main.py", "--help"]

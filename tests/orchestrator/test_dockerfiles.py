@@ -1,4 +1,4 @@
-"""Rules for every Dockerfile, so that both builders build it the same way and the result is safe by default."""
+"""Rules for every Dockerfile and every lock: both builders build the same from them, and the result is safe by default."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.orchestrator.conftest import ROOT, absent
+
 FILES = sorted((ROOT / "dockerfiles").glob("*.Dockerfile"))
-MODELS = [file for file in FILES if file.stem != "base"]
+MODELS = [file for file in FILES if (ROOT / "models" / file.stem / "model.toml").is_file()]
+SHARED = ROOT / "dockerfiles/requirements.in"
+WANTED = sorted([*(ROOT / "dockerfiles").glob("*.in"), *(ROOT / "models").glob("*/requirements.in")])
+LOCKS = sorted([*(file.with_suffix(".txt") for file in WANTED), *(ROOT / "models").glob("*/requirements.txt")])
 ONE_BUILDER_ONLY = re.compile(
     r"^RUN\s+--|^(?:COPY|ADD)\s+(?:--\S+\s+)*--(?:chmod|link|parents|exclude|checksum)|<<-?\s*['\"]?[A-Z]+|TARGET(?:ARCH|PLATFORM)"
 )
@@ -64,7 +70,7 @@ def test_there_is_something_to_check():
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_rules(file):
-    assert faults(file.read_text(), model=file.stem != "base") == []
+    assert faults(file.read_text(), model=file in MODELS) == []
 
 
 @pytest.mark.parametrize("file", MODELS, ids=lambda file: file.stem)
@@ -109,13 +115,37 @@ def test_the_rules_find_faults(old, new, word):
     assert any(word in fault for fault in faults(GOOD.replace(old, new, 1)))
 
 
+def test_a_models_packages_are_installed_from_its_lock_before_its_code_comes():
+    for file in MODELS:
+        copied = [arguments.split() for keyword, arguments in instructions(file.read_text()) if keyword == "COPY"]
+        lock, packages, code = copied
+        assert lock[:2] == ["dockerfiles/install_requirements.sh", f"models/{file.stem}/requirements.txt"], file
+        assert packages[0] == "--from=packages" and code[0] == f"models/{file.stem}", file
+
+
+def test_an_image_installs_by_hash_and_nothing_beside():
+    script = (ROOT / "dockerfiles/install_requirements.sh").read_text()
+    assert "--require-hashes --no-deps --only-binary=:all:" in script
+    assert not [file for file in FILES if "pip install" in file.read_text()]
+
+
 def program(name: str) -> str:
     """A linter beside this Python or on PATH."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.is_file() else shutil.which(name)
-    if not found:
-        pytest.skip(f"{name} is not installed (pip install -e '.[dev]')")
-    return found
+    return found or absent(f"{name} is not installed (pip install -e '.[dev]')")
+
+
+@pytest.mark.parametrize("name", ["hadolint", "shellcheck"])
+def test_a_missing_linter_is_a_failure_where_it_must_be_there(name, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("SAL_REQUIRE_DOCKER", "1")
+    with pytest.raises(pytest.fail.Exception, match=f"{name} is not installed"):
+        program(name)
+    monkeypatch.delenv("SAL_REQUIRE_DOCKER")
+    with pytest.raises(pytest.skip.Exception, match=f"{name} is not installed"):
+        program(name)
 
 
 def test_hadolint():
@@ -124,21 +154,103 @@ def test_hadolint():
 
 
 def test_shellcheck():
-    scripts = [ROOT / "build_all_images.sh", *sorted((ROOT / "tools").glob("*.sh"))]
+    scripts = [ROOT / "build_all_images.sh", *sorted((ROOT / "tools").glob("*.sh")), *sorted((ROOT / "dockerfiles").glob("*.sh"))]
     done = subprocess.run([program("shellcheck"), "-x", *scripts], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout
 
 
-def pinned() -> dict[str, str]:
-    lines = (ROOT / "dockerfiles/requirements.txt").read_text().splitlines()
-    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+def lines_of(text: str) -> list[str]:
+    """The requirements of a requirements file, each in one line, without comments."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    return [line for line in (re.sub(r"(^|\s)#.*", "", line).strip() for line in joined.splitlines()) if line]
 
 
-def test_requirements_are_pinned_and_leave_torch_alone():
-    names = pinned()
-    assert all(re.fullmatch(r"[\d.]+", version) for version in names.values())
-    assert "torch" not in names
-    assert names["numpy"].startswith("1."), "torch 2.3 was built for NumPy 1"
+def pins_of(text: str) -> dict[str, Requirement]:
+    """The packages of a lock by name."""
+    found = (Requirement(line.split(" --hash")[0]) for line in lines_of(text) if not line.startswith("-"))
+    return {canonicalize_name(requirement.name): requirement for requirement in found}
+
+
+def lock_faults(wanted: str, lock: str, provided: str = "") -> list[str]:
+    """What is wrong with a `lock` of the packages `wanted`, on top of the lock `provided`."""
+    pins, below = pins_of(lock), pins_of(provided)
+    found = []
+    for line in lines_of(lock):
+        name = line.split(" ")[0]
+        if not re.search(r"^[^=]+==[\w.+!]+$", name):
+            found.append(f"{name} is not one version")
+        if not re.search(r" --hash=sha256:[0-9a-f]{64}(?: |$)", line):
+            found.append(f"{name} has no hash")
+    for line in lines_of(wanted):
+        asked = Requirement(line)
+        got = pins.get(canonicalize_name(asked.name)) or below.get(canonicalize_name(asked.name))
+        if got is None:
+            found.append(f"{asked.name} is asked for and not locked")
+        elif not asked.specifier.contains(next(iter(got.specifier)).version):
+            found.append(f"{got} is locked where {asked} is asked for")
+    found += [f"{name} is in the base already" for name in sorted(pins.keys() & below.keys())]
+    if lines_of(lock) and "tools/lock_requirements.sh" not in lock:
+        found.append("it does not say what wrote it")
+    if re.search(r"https?://|--(?:extra-)?index-url|--find-links|(?:^|[\s'\"])/\w", lock):
+        found.append("a setting of the machine that wrote it")
+    return found
+
+
+def told(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("file", LOCKS, ids=told)
+def test_locks(file):
+    """Offline: that each pin exists and fits is what tools/lock_requirements.sh found when it wrote them."""
+    wanted = file.with_suffix(".in")
+    provided = (ROOT / "dockerfiles/requirements.txt").read_text() if file.is_relative_to(ROOT / "models") else ""
+    assert wanted.is_file() or not lines_of(file.read_text()), f"{told(file)} has packages that no {wanted.name} asks for"
+    assert file.is_file(), f"{told(wanted)} has no lock: bash tools/lock_requirements.sh"
+    assert lock_faults(wanted.read_text() if wanted.is_file() else "", file.read_text(), provided) == []
+
+
+HASH = "sha256:" + "0a" * 32
+LOCK = f"""# made by
+#    bash tools/lock_requirements.sh
+typing-extensions==4.1 \\
+    --hash={HASH} \\
+    --hash={HASH}
+    # via toy
+toy==1.2 ; sys_platform == 'linux' \\
+    --hash={HASH}
+"""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "old", "new", "word"),
+    [
+        ("other", "", "", "other is asked for"),
+        ("toy<1", "", "", "toy==1.2"),
+        ("toy", f"linux' \\\n    --hash={HASH}", "linux'", "toy==1.2 has no hash"),
+        ("toy", HASH, "md5:00", "typing-extensions==4.1 has no hash"),
+        ("toy", "toy==1.2", "toy>=1.2", "not one version"),
+        ("toy", "tools/lock_requirements.sh", "uv pip compile", "what wrote it"),
+        ("toy", "# made by", "--index-url https://host/simple", "a setting of the machine"),
+        ("toy", "# made by", "# uv pip compile /home/me/requirements.in", "a setting of the machine"),
+        ("base", "toy==1.2", "base==2", "base is in the base already"),
+    ],
+)
+def test_the_lock_rules_find_faults(wanted, old, new, word):
+    provided = f"base==2 --hash={HASH}\n"
+    assert lock_faults("toy<2  # for a reason\nTyping_Extensions\n# a comment\nbase", LOCK, provided) == []
+    assert old in LOCK
+    changed = LOCK.replace(old, new) if word.endswith("4.1 has no hash") else LOCK.replace(old, new, 1)
+    assert any(word in fault for fault in lock_faults(wanted, changed, provided)), lock_faults(wanted, changed, provided)
+
+
+def test_the_locks_leave_torch_alone_and_suit_torch_2_3():
+    names = pins_of(SHARED.with_suffix(".txt").read_text())
+    assert not [name for name in names if name == "torch" or name.startswith(("nvidia", "triton"))]
+    assert str(names["numpy"].specifier).startswith("==1."), "torch 2.3 was built for NumPy 1"
+    cuda = pins_of((ROOT / "dockerfiles/local_base_cu121.txt").read_text())
+    assert {str(cuda[name]) for name in ("torch", "nvidia-nvjitlink-cu12")} == {"torch==2.3.1", "nvidia-nvjitlink-cu12==12.1.105"}
+    assert "torch" not in pins_of((ROOT / "dockerfiles/local_base_cpu.txt").read_text())
 
 
 def test_the_context_is_an_allow_list():
@@ -153,6 +265,7 @@ def test_the_context_is_an_allow_list():
         for source in arguments.split()[:-1]
     }
     for source in copied:
-        plain = source.replace("[s]", "s")
+        plain = source.replace(".buil[d]/", ".build/")
+        assert (ROOT / plain).exists() or source.startswith(".buil[d]/"), f"{source} need not be there: BuildKit would stop"
         assert any(plain == entry or plain.startswith(entry + "/") for entry in allowed), f"{source} is not in the context"
     assert allowed.isdisjoint({"tests", "data", "work_dir", ".git", ".venv", "."})

@@ -1,0 +1,207 @@
+"""docs/docker.md: what stands there is accepted by the real parsers, and every message has its row."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from requests import exceptions as http_errors
+
+import sal.__main__
+from engine import config
+from orchestrator import cli, launch
+from orchestrator.discovery import discover
+from orchestrator.errors import _KNOWN, OrchestratorError, explain
+from sal import signature
+from shared_data.errors import LabError
+from tests.orchestrator.conftest import ROOT
+from tests.orchestrator.documented import JOB, PAGE, SBATCH, Line, check, lines_of, not_ours, section, simple_commands
+
+
+@pytest.fixture
+def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sal` reads its command line and does nothing."""
+
+    def parsed(function: Callable[..., int], argv: list[str], prog: str) -> int:
+        signature.parser(function, prog).parse_args(argv)
+        return 0
+
+    def launched(argv: list[str], *, model: str = "", phase: str = "", prog: str = "") -> int:
+        config.parse(argv, model=model, phase=phase)
+        return 0
+
+    monkeypatch.setattr(signature, "call", parsed)
+    monkeypatch.setattr(sal.__main__, "launch", launched)
+
+
+LINES = lines_of(PAGE.read_text())
+
+
+@pytest.mark.parametrize("line", LINES, ids=str)
+def test_a_command_of_the_page_is_accepted(line: Line, only_parsed: None) -> None:
+    assert check(line) or not_ours(line), "nobody knows this command: teach `check` or `not_ours`"
+
+
+def test_every_kind_of_command_is_on_the_page(only_parsed: None) -> None:
+    kinds = {check(line) for line in LINES if "build_all_images.sh" not in line.words and not line.words[1].endswith(".py")}
+    assert kinds >= {
+        "orchestrator run",
+        "orchestrator smoke",
+        "docker run … main.py",
+        "docker run … sal",
+        "sal",
+        "tools",
+        "sbatch",
+    }
+    assert {line.words[1] for line in LINES} >= {
+        "main.py", "check_gpu.py", "benchmark_models.py", "smoke_test_kaggle.py", "smoke_test_all.py", "build_all_images.sh",
+    }  # fmt: skip
+
+
+def test_sections_of_models_train_them() -> None:
+    trained = {line.model for line in LINES if line.words[:2] == ("python3", "main.py")}
+    assert trained == {line.model for line in LINES if line.model}
+    assert trained <= set(discover())
+    assert len(trained) > 1
+
+
+@pytest.mark.parametrize("file", [JOB, SBATCH], ids=lambda file: file.name)
+def test_a_command_at_the_top_of_a_file_for_a_cluster_is_accepted(file: Path) -> None:
+    typed = "\n".join(re.findall(r"^#   ((?:\w+=\S+ )?(?:kubectl apply|sbatch) .*)$", file.read_text(), re.MULTILINE))
+    assert [check(Line(words, "")) for words in simple_commands(typed)] == ["kubectl apply" if file == JOB else "sbatch"]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("```bash\npython3 main.py --recipe ntu60_xsub --data x\n```", ("ntu60_xsub", "ntu60_xsup")),
+        ("```bash\npython3 main.py --recipe smoke --num-epoch 1\n```", ("--num-epoch", "--num-epok")),
+        ("```bash\nDATA=x sbatch docs/cluster/slurm-apptainer.sbatch ctrgcn --recipe smoke\n```", ("smoke", "smokes")),
+        ("```bash\nkubectl apply -f docs/cluster/kubernetes-job.yaml\n```", ("-job", "-cronjob")),
+        ("```bash\npython3 check_gpu.py\n```", ("check_gpu", "check_cpu")),
+        ("```bash\npython3 benchmark_models.py --steps 5 \\\n  --amp\n```", ("--amp", "--half")),
+        ("```bash\nsal plan --vram 8\n```", ("--vram", "--ram")),
+        ("```bash\nsal data convert x --to store --out y\n```", ("--out", "--into")),
+        ("```bash\ncd x && python smoke_test_all.py ctrgcn --use-gpus | tee log\n```", ("--use-gpus", "--use-gpu")),
+        ("```bash\npython -m orchestrator smoke ctrgcn\n```", ("ctrgcn", "ctrgnc")),
+        (
+            "```bash\npython -m orchestrator run ctrgcn --gpus none -- train --recipe smoke --data x\n```",
+            ("--gpus", "--gpu-list"),
+        ),
+        ("```bash\npython -m orchestrator run ctrgcn -- train --recipe smoke --data x\n```", ("--recipe", "--receipt")),
+        ("```bash\nbash build_all_images.sh ctrgcn --jobs 2\n```", ("--jobs", "--threads")),
+        ("```bash\nbash build_all_images.sh ctrgcn\n```", ("ctrgcn", "ctrgnc")),
+        ("```bash\nbash tools/make_local_base.sh cpu\n```", ("make_local", "make_remote")),
+        (
+            "```bash\ndocker run --mount type=bind,source=/x.npz,target=/d/x.npz,readonly --mount type=bind,source=w,target="
+            "/workspace/work_dir skeleton-lab:ctrgcn python3 main.py --recipe smoke --data /d/x.npz\n```",
+            ("target=/d/x.npz", "target=/d/y.npz"),
+        ),
+        ("```bash\ndocker run skeleton-lab:ctrgcn sal plan --vram 8\n```", ("sal plan", "sal plann")),
+    ],
+)
+def test_a_wrong_command_is_found(good: str, bad: tuple[str, str], only_parsed: None) -> None:
+    text = "### Baselines: `baselines`\n" if "check_gpu" in good or "benchmark" in good else "### CTR-GCN: `ctrgcn`\n"
+
+    def checked(block: str) -> list[str]:
+        return [check(line) for line in lines_of(f"{text}{block}\n") if line.words[0] not in ("cd", "tee")]
+
+    assert all(checked(good))
+    assert bad[0] in good
+    with pytest.raises((AssertionError, LabError, OrchestratorError, StopIteration)):
+        checked(good.replace(*bad))
+
+
+DOCKER_FLAGS = {"--network", "--mount", "--chmod"}
+"""Flags of docker and of a Dockerfile that stand in the sections on building and on smoke tests."""
+
+
+@pytest.mark.parametrize(("title", "command"), [("## Build", "build_all_images.sh"), ("## Smoke tests", "smoke_test_all.py")])
+def test_every_flag_that_is_mentioned_exists(title: str, command: str) -> None:
+    # fenced lines are read by the parsers themselves
+    spoken = re.sub(r"^```.*?^```", "", section(title), flags=re.MULTILINE | re.DOTALL)
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", spoken)) - DOCKER_FLAGS
+    if command == "smoke_test_all.py":
+        known = {flag for action in cli.parser()._actions for flag in action.option_strings} | {"--model"}  # of smoke.py
+    else:
+        known = set(re.findall(r"^ +((?:--[\w-]+(?: \| )?)+)\)", (ROOT / command).read_text(), re.MULTILINE))
+        known = {flag for flags in known for flag in flags.split(" | ")} | {"--help"}
+    assert mentioned
+    assert mentioned <= known
+
+
+def test_links_of_the_page_lead_somewhere() -> None:
+    text = PAGE.read_text()
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif not target.startswith("https://"):
+            assert (PAGE.parent / target).is_file(), target
+    for script in re.findall(r"`((?:tools|smoke_tests)/[\w.]+)", text):
+        assert (ROOT / script).is_file(), script
+
+
+def rows(title: str) -> list[list[str]]:
+    """The cells of the table of a section, without its head."""
+    table = [line for line in section(title).splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+
+
+def template(node: ast.expr) -> str | None:
+    """A string or f-string of the source with "…" for what is filled in; None for anything else."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return re.sub("…+", "…", "".join(str(piece.value) if isinstance(piece, ast.Constant) else "…" for piece in node.values))
+    return None
+
+
+def sources() -> list[str]:
+    """All strings that the host side may print."""
+    trees = [ast.parse(file.read_text()) for file in sorted((ROOT / "orchestrator").glob("*.py"))]
+    told = [text for tree in trees for node in ast.walk(tree) if isinstance(node, ast.expr) and (text := template(node))]
+    shell = (ROOT / "build_all_images.sh").read_text()
+    return [*told, *(re.sub(r"\$\w+|\$\([^)]*\)|%\S*[ds]", "…", line) for line in shell.splitlines())]
+
+
+def test_every_error_of_the_engine_has_its_row() -> None:
+    table = rows("### The engine")
+    for words, what, _, _ in _KNOWN:
+        named = what.replace("the image is not", "the image … is not")
+        assert [row for row in table if row[0] == named and f"`{words}`" in row[1]], f"no row: {what} ({words})"
+    assert explain(http_errors.ReadTimeout()).what in [row[0] for row in table]
+
+
+def test_every_verdict_has_its_row() -> None:
+    told = [row[0] for row in rows("### Smoke tests' verdicts")]
+    tree = ast.parse((ROOT / "orchestrator/verdict.py").read_text())
+    pairs = [node for node in ast.walk(tree) if isinstance(node, ast.Tuple) and len(node.elts) == 2]
+    reasons = [reason for pair in pairs if (reason := template(pair.elts[0]))]
+    assert len(reasons) > 8
+    # one that begins with what is filled in ends a row
+    missing = [why for why in reasons if why not in told and not (why[0] == "…" and any(row.endswith(why[1:]) for row in told))]
+    assert missing == []
+
+
+@pytest.mark.parametrize("title", ["### The engine", "### Smoke tests' verdicts", "### Running and building"])
+def test_no_row_is_of_a_message_that_is_gone(title: str) -> None:
+    told = sources()
+    ours = [row[0] for row in rows(title) if not row[0].startswith("`")]
+    assert ours
+    missing = {piece for row in ours for piece in re.split("…|: ", row) if not any(piece.strip() in text for text in told)}
+    assert missing == set()
+    assert all(row[-1] for row in rows(title)), "a message without what to do"
+
+
+def test_exit_codes_are_those_that_the_commands_name() -> None:
+    table = {row[0]: row[1:] for row in rows("## Exit codes")}
+    spoken = (cli.parser().epilog or "", launch.parser().epilog or "", (ROOT / "build_all_images.sh").read_text())
+    for column, text in enumerate(spoken):
+        codes = re.findall(r"\b(\d+) [a-z]", re.split("(?i)exit codes:", text)[1].split("set -e")[0])
+        named = {code for code, cells in table.items() if cells[column]}
+        assert set(codes) == named, f"column {column + 1}"
