@@ -23,8 +23,9 @@ sys.exit(cli.main(["a", "b", "--jobs", "2", "--memory", "64m"]))
 """
 
 
-def command(**variables: str) -> subprocess.Popen[str]:
-    """Start it; as a shell starts background jobs: with SIGINT ignored, which children inherit."""
+def command(*, ignoring: bool = False, **variables: str) -> subprocess.Popen[str]:
+    """Start it; `ignoring`: as a shell starts background jobs, with SIGINT ignored, which children inherit."""
+    before = signal.SIG_IGN if ignoring else signal.SIG_DFL
     return subprocess.Popen(
         [sys.executable, "-c", CODE],
         cwd=ROOT,
@@ -32,7 +33,7 @@ def command(**variables: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # noqa: PLW1509 - no threads here
+        preexec_fn=lambda: signal.signal(signal.SIGINT, before),  # noqa: PLW1509 - no threads here
     )
 
 
@@ -42,9 +43,9 @@ def owned_by(client: Any, pid: int) -> list[Any]:
     return [c for c in found if c.labels[leftovers.OWNER].split("/")[1] == str(pid)]
 
 
-def started(client: Any, **variables: str) -> subprocess.Popen[str]:
+def started(client: Any, *, ignoring: bool = False, **variables: str) -> subprocess.Popen[str]:
     """The command, once both of its containers run."""
-    process = command(**variables)
+    process = command(ignoring=ignoring, **variables)
     deadline = time.monotonic() + 60
     while len([c for c in owned_by(client, process.pid) if c.status == "running"]) < 2:
         assert process.poll() is None, process.communicate()

@@ -24,7 +24,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_nothing(client, busybox, number):
-    process = started(client)
+    process = started(client, ignoring=True)
     os.kill(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -49,7 +49,10 @@ def test_killed_at_random_times(client, busybox, rounds):
         process = command()
         time.sleep(draw.uniform(0.0, 3.0))
         os.kill(process.pid, SIGNALS[turn % len(SIGNALS)])
-        process.communicate(timeout=60)
+        try:
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
         assert process.returncode != 0
         killed.append(process.pid)
     last = started(client)  # the next start
