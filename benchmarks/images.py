@@ -24,7 +24,7 @@ from engine.environment import describe
 from engine.errors import ConfigError
 from engine.launch import guarded
 from orchestrator import leftovers
-from orchestrator.engine import connect
+from orchestrator.connection import connect
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from orchestrator import cli, launch
+from orchestrator import run_command, smoke_command
 from orchestrator.errors import guarded
 
 _USAGE = """usage: python -m orchestrator VERB …   (VERB --help)
@@ -18,9 +18,9 @@ def main(argv: Sequence[str]) -> int:
     """Run a verb; returns its exit code."""
     verb, *rest = argv or ["--help"]
     if verb == "smoke":
-        return cli.main(rest, "python -m orchestrator smoke")
+        return smoke_command.main(rest, "python -m orchestrator smoke")
     if verb == "run":
-        return guarded(lambda: launch.main(rest))
+        return guarded(lambda: run_command.main(rest))
     asked = verb in ("-h", "--help")
     print(_USAGE if asked else f"error: no verb {verb!r}\n{_USAGE}", file=sys.stdout if asked else sys.stderr)
     return 0 if asked else 2

@@ -73,7 +73,7 @@ def _options(cage: Cage, size: str) -> str:
     return f"rw,nosuid,nodev,{'exec' if cage.programs else 'noexec'},size={size},mode=1777"
 
 
-def arguments(cage: Cage) -> dict[str, Any]:
+def sdk_arguments(cage: Cage) -> dict[str, Any]:
     """Of `client.containers.create`."""
     result: dict[str, Any] = {
         "image": cage.image,
@@ -109,7 +109,7 @@ def _devices(gpus: str) -> list[Any]:
     return [types.DeviceRequest(capabilities=[["gpu"]], **which)]
 
 
-def line(cage: Cage) -> list[str]:
+def docker_run(cage: Cage) -> list[str]:
     """The words of the `docker run` that makes the same container and removes it at its end; without labels and name."""
     words = ["docker", "run", "--rm", "--init"]
     if cage.tty:

@@ -20,10 +20,10 @@ from docker import errors as docker_errors
 from requests import exceptions as http_errors
 
 from orchestrator import leftovers
-from orchestrator.cage import WORKSPACE, line, memory_bytes
-from orchestrator.container import Job, Limits, Session, Stopped, cage_of, run
+from orchestrator.cage import WORKSPACE, docker_run, memory_bytes
 from orchestrator.discovery import image_of
 from orchestrator.errors import explain, lost
+from orchestrator.smoke_container import Job, Limits, Session, Stopped, cage_of, run
 from orchestrator.verdict import Verdict, judge
 
 SCRIPT = f"{WORKSPACE}/smoke_tests/smoke.py"
@@ -103,7 +103,7 @@ def _undisturbed() -> Iterator[None]:
 def smoke_one(session: Session, plan: Plan, model: str, told: Callable[[str], None]) -> Verdict:
     """One model's verdict; an error of the engine becomes a failed verdict, a lost engine is raised."""
     job = job_of(plan, model)
-    command = shlex.join(line(cage_of(job, plan.limits, session.run)))
+    command = shlex.join(docker_run(cage_of(job, plan.limits, session.run)))
     try:
         image_bytes = int(session.client.images.get(job.image).attrs["Size"])
         finished = run(session, job, plan.limits, told)

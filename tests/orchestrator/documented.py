@@ -12,7 +12,7 @@ from pathlib import Path
 
 import sal.__main__
 from engine import config
-from orchestrator import cli, launch
+from orchestrator import run_command, smoke_command
 from orchestrator.discovery import discover
 from tests.orchestrator.conftest import ROOT
 
@@ -119,8 +119,8 @@ def orchestrator(words: tuple[str, ...]) -> str:
         smoke(tuple(rest))
         return "orchestrator smoke"
     assert verb == "run"
-    before, command = launch.split(rest)
-    given = launch.parser().parse_args(before)
+    before, command = run_command.split(rest)
+    given = run_command.parser().parse_args(before)
     assert given.model in discover()
     if command[0] in ("train", "test"):
         settings = main_py(tuple(command[1:]), given.model, phase=command[0])
@@ -131,7 +131,7 @@ def orchestrator(words: tuple[str, ...]) -> str:
 
 
 def smoke(words: tuple[str, ...]) -> str:
-    assert set(cli.parser().parse_args(list(words)).names) <= set(discover())
+    assert set(smoke_command.parser().parse_args(list(words)).names) <= set(discover())
     return "smoke"
 
 

@@ -14,12 +14,12 @@ from tests.orchestrator.conftest import ROOT, TEST_IMAGE
 
 CODE = f"""
 import sys
-from orchestrator import cli, smoke
+from orchestrator import smoke_command, smoke
 smoke.image_of = lambda _: {TEST_IMAGE!r}
-cli.choose = lambda names: list(names)
+smoke_command.choose = lambda names: list(names)
 original = smoke.job_of
 smoke.job_of = lambda plan, model: original(smoke.replace(plan, command=["sh", "-c", "sleep 600"]), model)
-sys.exit(cli.main(["a", "b", "--jobs", "2", "--memory", "64m"]))
+sys.exit(smoke_command.main(["a", "b", "--jobs", "2", "--memory", "64m"]))
 """
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import leftovers
-from orchestrator.cage import Bind, Cage, arguments, line, memory_bytes
+from orchestrator.cage import Bind, Cage, docker_run, memory_bytes, sdk_arguments
 from orchestrator.errors import OrchestratorError
 
 SMOKE = {"scratch": {"/tmp": "32m", "/workspace/work_dir": "32m"}, "memory": "64m", "log": "1m"}
@@ -26,8 +26,8 @@ def test_both_ways_make_the_same_container(client, busybox, tmp_path, options, t
     (tmp_path / 'odd, "name"').touch()
     binds = (Bind(tmp_path / 'odd, "name"', "/workspace/data/clips.npz"), Bind(tmp_path, "/workspace/out", writable=True))
     cage = Cage(busybox, ("echo", "a b", "$HOME"), binds=binds, tty=tty, labels={leftovers.RUN: "tests"}, **options)
-    by_sdk = client.containers.create(**arguments(cage))
-    words = line(cage)
+    by_sdk = client.containers.create(**sdk_arguments(cage))
+    words = docker_run(cage)
     assert words[:3] == ["docker", "run", "--rm"]
     made = ["docker", "create", "--label", f"{leftovers.RUN}=tests", *words[3:]]
     by_line = client.containers.get(subprocess.run(made, capture_output=True, text=True, check=True).stdout.strip())
@@ -53,22 +53,22 @@ def _plain(value):
 
 
 def test_gpus():
-    assert "--gpus" not in line(Cage("i", ()))
-    assert line(Cage("i", (), gpus="all"))[4:6] == ["--gpus", "all"]
-    assert line(Cage("i", (), gpus="0,GPU-1f"))[4:6] == ["--gpus", '"device=0,GPU-1f"']
-    [everything] = arguments(Cage("i", (), gpus="all"))["device_requests"]
-    [some] = arguments(Cage("i", (), gpus="0,GPU-1f"))["device_requests"]
+    assert "--gpus" not in docker_run(Cage("i", ()))
+    assert docker_run(Cage("i", (), gpus="all"))[4:6] == ["--gpus", "all"]
+    assert docker_run(Cage("i", (), gpus="0,GPU-1f"))[4:6] == ["--gpus", '"device=0,GPU-1f"']
+    [everything] = sdk_arguments(Cage("i", (), gpus="all"))["device_requests"]
+    [some] = sdk_arguments(Cage("i", (), gpus="0,GPU-1f"))["device_requests"]
     assert everything["Count"] == -1 and everything["Capabilities"] == [["gpu"]]
     assert some["DeviceIDs"] == ["0", "GPU-1f"] and not some["Count"]
 
 
 def test_a_container_is_closed_unless_opened():
-    closed = arguments(Cage("i", ()))
+    closed = sdk_arguments(Cage("i", ()))
     assert closed["network_mode"] == "none" and closed["user"] == "10001:10001" and closed["read_only"]
     assert closed["tmpfs"] == {} and closed["mounts"] == [] and closed["device_requests"] == []
-    [mount] = arguments(Cage("i", (), binds=(Bind(Path("/a"), "/b"),)))["mounts"]
+    [mount] = sdk_arguments(Cage("i", (), binds=(Bind(Path("/a"), "/b"),)))["mounts"]
     assert mount["ReadOnly"] is True
-    assert re.search("noexec", arguments(Cage("i", (), scratch={"/tmp": "1m"}))["tmpfs"]["/tmp"])
+    assert re.search("noexec", sdk_arguments(Cage("i", (), scratch={"/tmp": "1m"}))["tmpfs"]["/tmp"])
 
 
 @pytest.mark.parametrize(("text", "size"), [("512m", 2**29), ("4g", 2**32), ("1024", 1024), ("2GB", 2**31), (" 1k ", 1024)])

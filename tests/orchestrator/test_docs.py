@@ -12,7 +12,7 @@ from requests import exceptions as http_errors
 
 import sal.__main__
 from engine import config
-from orchestrator import cli, launch
+from orchestrator import run_command, smoke_command
 from orchestrator.discovery import discover
 from orchestrator.errors import _KNOWN, OrchestratorError, explain
 from sal import signature
@@ -124,8 +124,10 @@ def test_every_flag_that_is_mentioned_exists(title: str, command: str) -> None:
     # fenced lines are read by the parsers themselves
     spoken = re.sub(r"^```.*?^```", "", section(title), flags=re.MULTILINE | re.DOTALL)
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", spoken)) - DOCKER_FLAGS
-    if command == "smoke_test_all.py":
-        known = {flag for action in cli.parser()._actions for flag in action.option_strings} | {"--model"}  # of smoke.py
+    if command == "smoke_test_all.py":  # --model is of smoke.py
+        known = {flag for action in smoke_command.parser()._actions for flag in action.option_strings} | {
+            "--model"
+        }  # of smoke.py
     else:
         known = set(re.findall(r"^ +((?:--[\w-]+(?: \| )?)+)\)", (ROOT / command).read_text(), re.MULTILINE))
         known = {flag for flags in known for flag in flags.split(" | ")} | {"--help"}
@@ -200,7 +202,7 @@ def test_no_row_is_of_a_message_that_is_gone(title: str) -> None:
 
 def test_exit_codes_are_those_that_the_commands_name() -> None:
     table = {row[0]: row[1:] for row in rows("## Exit codes")}
-    spoken = (cli.parser().epilog or "", launch.parser().epilog or "", (ROOT / "build_all_images.sh").read_text())
+    spoken = (smoke_command.parser().epilog or "", run_command.parser().epilog or "", (ROOT / "build_all_images.sh").read_text())
     for column, text in enumerate(spoken):
         codes = re.findall(r"\b(\d+) [a-z]", re.split("(?i)exit codes:", text)[1].split("set -e")[0])
         named = {code for code, cells in table.items() if cells[column]}

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from orchestrator import leftovers
-from orchestrator.cage import arguments
-from orchestrator.container import Job, Limits, Session, cage_of
+from orchestrator.cage import sdk_arguments
 from orchestrator.smoke import Plan, smoke
+from orchestrator.smoke_container import Job, Limits, Session, cage_of
 
 pytestmark = pytest.mark.docker
 
@@ -141,7 +141,7 @@ def test_a_thread_may_run_it_too(client, busybox, as_image):
 
 def test_a_live_run_is_not_swept(client, busybox):
     session = Session(client, uuid.uuid4().hex, threading.Event())
-    container = client.containers.create(**arguments(cage_of(Job("m", busybox, ["sleep", "600"], {}), QUICK, session.run)))
+    container = client.containers.create(**sdk_arguments(cage_of(Job("m", busybox, ["sleep", "600"], {}), QUICK, session.run)))
     try:
         assert container.name not in leftovers.sweep(client)
         assert leftovers.remove_run(client, session.run) == 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import cli, leftovers, smoke
+from orchestrator import leftovers, smoke, smoke_command
 
 pytestmark = pytest.mark.docker
 
@@ -58,9 +58,9 @@ def images(client: Any, busybox: str) -> Iterator[None]:
 
 def test_every_misbehaviour_gets_its_verdict_and_the_others_are_not_touched(client, images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(smoke, "image_of", lambda name: f"skeleton-lab-test:{name}")
-    monkeypatch.setattr(cli, "choose", list)
+    monkeypatch.setattr(smoke_command, "choose", list)
     file = tmp_path / "verdicts.json"
-    code = cli.main([*IMAGES, "--jobs", "3", "--memory", "64m", "--timeout", "20", "--json", str(file)])
+    code = smoke_command.main([*IMAGES, "--jobs", "3", "--memory", "64m", "--timeout", "20", "--json", str(file)])
     verdicts = {entry["model"]: entry for entry in json.loads(file.read_text())}
     assert list(verdicts) == list(IMAGES)
     for name, (_, word) in IMAGES.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import cli
+from orchestrator import smoke_command
 
 MEASURED = {"measured_allocated_mib": 2301.5, "measured_reserved_mib": 2480.0, "measured_note": ""}
 UNMEASURED = {"measured_allocated_mib": None, "measured_reserved_mib": None, "measured_note": "not measured (no GPU)"}
@@ -72,8 +72,8 @@ class Engine:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     fake = Engine()
-    monkeypatch.setattr(cli, "connect", lambda: fake)
-    monkeypatch.setattr(cli, "choose", list)
+    monkeypatch.setattr(smoke_command, "connect", lambda: fake)
+    monkeypatch.setattr(smoke_command, "choose", list)
     return fake
 
 
@@ -83,7 +83,7 @@ def test_on_a_gpu(engine, capsys, tmp_path):
         "b": (f"ntu60_xsub on 8 GiB: no\n{result('no', 'no lever is enough: a card of 21.3 GiB', measured=UNMEASURED)}", 1),
     }
     file = tmp_path / "verdicts.json"
-    assert cli.main(["a", "b", "--use-gpus", "--vram-limit", "8", "--json", str(file)]) == 1
+    assert smoke_command.main(["a", "b", "--use-gpus", "--vram-limit", "8", "--json", str(file)]) == 1
     for model in "ab":
         assert engine.asked[model]["command"][-4:] == ["--device", "cuda:0", "--vram-limit", "8"]
         assert engine.asked[model]["device_requests"]
@@ -100,7 +100,7 @@ def test_on_a_gpu(engine, capsys, tmp_path):
 
 def test_without_a_gpu(engine, capsys):
     engine.answers = {"a": (result("tight", "fits with --recompute blocks (no number changes)", measured=UNMEASURED), 0)}
-    assert cli.main(["a", "--vram-limit", "8"]) == 0
+    assert smoke_command.main(["a", "--vram-limit", "8"]) == 0
     assert (
         engine.asked["a"]["command"][-4:] == ["--device", "cpu", "--vram-limit", "8"] and not engine.asked["a"]["device_requests"]
     )
@@ -110,5 +110,5 @@ def test_without_a_gpu(engine, capsys):
 
 def test_an_image_from_before_is_named(engine, capsys):
     engine.answers = {"a": ("smoke.py: error: unrecognized arguments: --vram-limit 8", 2)}
-    assert cli.main(["a", "--vram-limit", "8"]) == 1
+    assert smoke_command.main(["a", "--vram-limit", "8"]) == 1
     assert "the image is older than --vram-limit" in capsys.readouterr().out

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from orchestrator import __main__ as verbs
-from orchestrator import launch, leftovers
+from orchestrator import leftovers, run_command
 from orchestrator.discovery import discover
 from tests.orchestrator.conftest import ROOT, TEST_IMAGE
 
 MODEL = "ctrgcn"
 CODE = f"""
 import sys
-from orchestrator import __main__ as verbs, launch
-launch.image_of = lambda _: {TEST_IMAGE!r}
+from orchestrator import __main__ as verbs, run_command
+run_command.image_of = lambda _: {TEST_IMAGE!r}
 sys.exit(verbs.main(["run", *sys.argv[1:]]))
 """
 
@@ -74,8 +74,8 @@ def test_verbs(argv, code, capsys):
 
 def test_a_dry_run_prints_a_line_and_makes_nothing(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(launch, "connect", lambda: pytest.fail("an engine was asked"))
-    monkeypatch.setattr(launch.shutil, "which", lambda _: None)
+    monkeypatch.setattr(run_command, "connect", lambda: pytest.fail("an engine was asked"))
+    monkeypatch.setattr(run_command.shutil, "which", lambda _: None)
     assert verbs.main(["run", MODEL, "--dry-run", "--", "train", "--recipe", "ntu60_xsub", "--data", "data/clips.npz"]) == 0
     words = capsys.readouterr().out
     for part in (
@@ -256,12 +256,12 @@ def test_in_a_terminal_the_command_has_one_of_the_same_size(client, busybox, fol
 
 def test_the_work_folder_cannot_be_made(folder, monkeypatch):
     (folder / "file").touch()
-    with pytest.raises(launch.OrchestratorError, match="cannot be made") as raised:
-        launch._make(folder / "file/runs", "10001:10001")
+    with pytest.raises(run_command.OrchestratorError, match="cannot be made") as raised:
+        run_command._make(folder / "file/runs", "10001:10001")
     assert raised.value.exit_code == 73
 
 
 def test_a_new_work_folder_is_the_users(folder):
-    launch._make(folder / "a/b", "10001:10001")
+    run_command._make(folder / "a/b", "10001:10001")
     made = (folder / "a/b").stat()
     assert stat.S_ISDIR(made.st_mode) and made.st_uid == (os.getuid() or 10001)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator import engine
+from orchestrator import connection
 from orchestrator.errors import OrchestratorError
 
 
@@ -29,25 +29,25 @@ def settings(tmp_path, monkeypatch):
         made.append(options)
         return SimpleNamespace(ping=lambda: True)
 
-    monkeypatch.setattr(engine.docker, "DockerClient", client)
-    monkeypatch.setattr(engine.docker, "from_env", lambda **options: client(from_env=True, **options))
+    monkeypatch.setattr(connection.docker, "DockerClient", client)
+    monkeypatch.setattr(connection.docker, "from_env", lambda **options: client(from_env=True, **options))
     return SimpleNamespace(folder=tmp_path, made=made)
 
 
 def test_the_default_is_that_of_the_environment(settings):
-    engine.connect()
+    connection.connect()
     assert settings.made[0]["from_env"] and settings.made[0]["use_ssh_client"] is False
 
 
 def test_the_current_context(settings):
     (settings.folder / "config.json").write_text('{"currentContext": "lab"}')
-    engine.connect()
+    connection.connect()
     assert settings.made[0]["base_url"] == "unix:///run/lab.sock"
 
 
 def test_a_context_of_the_environment_goes_first(settings, monkeypatch):
     monkeypatch.setenv("DOCKER_CONTEXT", "lab")
-    engine.connect()
+    connection.connect()
     assert settings.made[0]["base_url"] == "unix:///run/lab.sock"
 
 
@@ -55,14 +55,14 @@ def test_a_host_goes_before_any_context(settings, monkeypatch):
     (settings.folder / "config.json").write_text('{"currentContext": "lab"}')
     monkeypatch.setenv("DOCKER_CONTEXT", "lab")
     monkeypatch.setenv("DOCKER_HOST", "ssh://someone@gpu-box")
-    engine.connect()
+    connection.connect()
     assert settings.made[0]["from_env"] and settings.made[0]["use_ssh_client"] is True
 
 
 def test_a_context_that_is_not_there(settings, monkeypatch):
     monkeypatch.setenv("DOCKER_CONTEXT", "gone")
     with pytest.raises(OrchestratorError, match="no docker context with an engine is called 'gone'") as raised:
-        engine.connect()
+        connection.connect()
     assert raised.value.exit_code == 69 and "docker context ls" in raised.value.next_step
 
 
@@ -77,12 +77,12 @@ def test_a_context_that_is_not_there(settings, monkeypatch):
     ],
 )
 def test_what_an_engine_says_of_itself(monkeypatch, about, rootless, gpus):
-    monkeypatch.setattr(engine.shutil, "which", lambda _: None)
+    monkeypatch.setattr(connection.shutil, "which", lambda _: None)
     client = SimpleNamespace(info=lambda: about)
-    assert engine.is_rootless(client) is rootless
-    assert engine.gives_gpus(client) is gpus
+    assert connection.is_rootless(client) is rootless
+    assert connection.gives_gpus(client) is gpus
 
 
 def test_a_hook_that_the_engine_finds_by_itself(monkeypatch):
-    monkeypatch.setattr(engine.shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert engine.gives_gpus(SimpleNamespace(info=dict))
+    monkeypatch.setattr(connection.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert connection.gives_gpus(SimpleNamespace(info=dict))

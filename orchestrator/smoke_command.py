@@ -15,9 +15,8 @@ from requests import exceptions as http_errors
 from rich.console import Console
 
 from orchestrator.arguments import Parser, amount
-from orchestrator.container import Limits
+from orchestrator.connection import connect
 from orchestrator.discovery import choose
-from orchestrator.engine import connect
 from orchestrator.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -32,6 +31,7 @@ from orchestrator.leftovers import sweep
 from orchestrator.page import page
 from orchestrator.report import console_of_stdout, report, summary, watched
 from orchestrator.smoke import Plan, smoke
+from orchestrator.smoke_container import Limits
 from orchestrator.verdict import Verdict
 
 PROG = "smoke_test_all.py"

@@ -18,7 +18,7 @@ from docker import errors as docker_errors
 from requests import exceptions as http_errors
 
 from orchestrator import leftovers, log
-from orchestrator.cage import WORK_DIR, Bind, Cage, arguments
+from orchestrator.cage import WORK_DIR, Bind, Cage, sdk_arguments
 from orchestrator.verdict import Finished
 
 _POLL_SECONDS = 0.2
@@ -78,7 +78,7 @@ def run(session: Session, job: Job, limits: Limits, told: Callable[[str], None] 
     if session.stop.is_set():
         raise Stopped
     told("starting")
-    container = session.client.containers.create(**arguments(cage_of(job, limits, session.run)))
+    container = session.client.containers.create(**sdk_arguments(cage_of(job, limits, session.run)))
     try:
         reader = log.Reader(container.attach(stream=True, demux=True))  # before the start: nothing of the log is missed
         container.start()

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 from docker import errors
 
-from orchestrator import cli, discovery
+from orchestrator import discovery, smoke_command
 from orchestrator.errors import OrchestratorError
 from orchestrator.smoke import Plan, job_of, side_by_side
 from orchestrator.verdict import Verdict
@@ -34,7 +34,7 @@ def checkout(tmp_path, monkeypatch):
     (tmp_path / "dockerfiles").mkdir()
     for name in ("ctrgcn", "hypergcn"):
         (tmp_path / "dockerfiles" / f"{name}.Dockerfile").touch()
-    monkeypatch.setattr(cli, "choose", lambda names: discovery.choose(names, tmp_path))
+    monkeypatch.setattr(smoke_command, "choose", lambda names: discovery.choose(names, tmp_path))
     return tmp_path
 
 
@@ -56,16 +56,16 @@ def engine(monkeypatch):
         told(plan.models[0], "running")
         return list(fake.verdicts)
 
-    monkeypatch.setattr(cli, "connect", lambda: fake)
-    monkeypatch.setattr(cli, "sweep", lambda client: ["left"])
-    monkeypatch.setattr(cli, "smoke", smoke)
+    monkeypatch.setattr(smoke_command, "connect", lambda: fake)
+    monkeypatch.setattr(smoke_command, "sweep", lambda client: ["left"])
+    monkeypatch.setattr(smoke_command, "smoke", smoke)
     return fake
 
 
 def test_all_passed(checkout, engine, capsys):
     engine.verdicts = (Verdict("ctrgcn", True, "passed"), Verdict("hypergcn", True, "passed"))
     file = checkout / "out.json"
-    assert cli.main(["--json", str(file)]) == 0
+    assert smoke_command.main(["--json", str(file)]) == 0
     assert engine.plan.models == ["ctrgcn", "hypergcn"]
     assert engine.plan.device == "cpu" and engine.plan.gpu is None
     assert [entry["model"] for entry in json.loads(file.read_text())] == ["ctrgcn", "hypergcn"]
@@ -75,13 +75,13 @@ def test_all_passed(checkout, engine, capsys):
 
 def test_a_failure_and_a_missing_verdict_exit_1(checkout, engine, capsys):
     engine.verdicts = (Verdict("ctrgcn", False, "exit code 3", "see the log", log_tail=("[last] line",)),)
-    assert cli.main([]) == 1
+    assert smoke_command.main([]) == 1
     out = capsys.readouterr().out
     assert "exit code 3" in out and "[last] line" in out and "0 of 2 passed" in out
 
 
 def test_gpus(checkout, engine):
-    assert cli.main(["ctrgcn", "--use-gpus", "--gpu", "2"]) == 1  # no verdict came
+    assert smoke_command.main(["ctrgcn", "--use-gpus", "--gpu", "2"]) == 1  # no verdict came
     assert engine.plan.device == "cuda:0" and engine.plan.gpu == "2"
     job = job_of(engine.plan, "ctrgcn")
     assert job.gpu == "2" and job.command[-2:] == ["--device", "cuda:0"]
@@ -105,7 +105,7 @@ def test_gpu_memory_is_asked_about_and_shown(checkout, engine, capsys):
         Verdict("hypergcn", False, "ntu60_xsub on 8 GiB of GPU memory: no; no lever is enough", result={"vram": no}),
     )
     file = checkout / "out.json"
-    assert cli.main(["--vram-limit", "8", "--json", str(file)]) == 1
+    assert smoke_command.main(["--vram-limit", "8", "--json", str(file)]) == 1
     assert engine.plan.vram_limit == 8.0 and engine.plan.gpu is None
     assert list(job_of(engine.plan, "ctrgcn").command[-2:]) == ["--vram-limit", "8"]
     out = " ".join(capsys.readouterr().out.split())
@@ -117,7 +117,7 @@ def test_gpu_memory_is_asked_about_and_shown(checkout, engine, capsys):
 
 def test_nothing_of_gpu_memory_unless_asked(checkout, engine, capsys):
     engine.verdicts = (Verdict("ctrgcn", True, "passed", result={"assertions": {"forward": True}}),)
-    cli.main(["ctrgcn"])
+    smoke_command.main(["ctrgcn"])
     assert "GPU memory" not in capsys.readouterr().out
     assert "--vram-limit" not in job_of(engine.plan, "ctrgcn").command
 
@@ -141,7 +141,7 @@ def test_nothing_of_gpu_memory_unless_asked(checkout, engine, capsys):
     ],
 )
 def test_wrong_arguments(checkout, engine, capsys, argv, word, code):
-    assert cli.main(argv) == code
+    assert smoke_command.main(argv) == code
     assert word in capsys.readouterr().err
     assert engine.plan is None
 
@@ -151,8 +151,8 @@ def test_no_engine(checkout, monkeypatch, capsys):
         raise errors.DockerException("('Connection aborted.', FileNotFoundError(2, 'No such file or directory'))")
 
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")  # whatever context this machine uses
-    monkeypatch.setattr("orchestrator.engine.docker.from_env", refuse)
-    assert cli.main([]) == 69
+    monkeypatch.setattr("orchestrator.connection.docker.from_env", refuse)
+    assert smoke_command.main([]) == 69
     assert "tools/ensure_engine.sh" in capsys.readouterr().err
 
 
@@ -161,17 +161,17 @@ def interrupted(*_):
 
 
 def test_interrupted(checkout, engine, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "smoke", interrupted)
-    assert cli.main([]) == 130
+    monkeypatch.setattr(smoke_command, "smoke", interrupted)
+    assert smoke_command.main([]) == 130
     assert capsys.readouterr().err == "error: interrupted; no container is left\n"
 
 
 def test_an_interrupted_run_writes_nothing_and_says_so(checkout, engine, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "smoke", interrupted)
+    monkeypatch.setattr(smoke_command, "smoke", interrupted)
     old, new = checkout / "old.json", checkout / "new.html"
     old.write_text("old")
     before = sorted(checkout.iterdir())
-    assert cli.main(["--json", str(old), "--html", str(new)]) == 130
+    assert smoke_command.main(["--json", str(old), "--html", str(new)]) == 130
     assert f"nothing was written to {old} and {new}" in capsys.readouterr().err
     assert old.read_text() == "old" and sorted(checkout.iterdir()) == before
 
@@ -187,7 +187,7 @@ def test_both_files_hold_the_verdicts_in_the_order_asked(checkout, engine, capsy
     (checkout / "page.html").write_text("an old page that is longer than nothing")
     asked = ["hypergcn", "ctrgcn", "--json", str(checkout / "link.json"), "--html", str(checkout / "page.html")]
     with (checkout / "page.html").open() as old:
-        assert cli.main(asked) == 1
+        assert smoke_command.main(asked) == 1
         assert old.read() == "an old page that is longer than nothing"  # replaced, not written over
     assert engine.plan.models == ["hypergcn", "ctrgcn"]
     entries = json.loads((checkout / "results/real.json").read_text())
@@ -202,8 +202,8 @@ def test_both_files_hold_the_verdicts_in_the_order_asked(checkout, engine, capsy
 def test_files_that_cannot_be_told_apart_are_refused(checkout, engine, capsys):
     (checkout / "clips.npz").touch()
     file = str(checkout / "both")
-    assert cli.main(["--json", file, "--html", str(checkout / "models/../both")]) == 2
-    assert cli.main(["--data", str(checkout / "clips.npz"), "--json", str(checkout / "clips.npz")]) == 2
+    assert smoke_command.main(["--json", file, "--html", str(checkout / "models/../both")]) == 2
+    assert smoke_command.main(["--data", str(checkout / "clips.npz"), "--json", str(checkout / "clips.npz")]) == 2
     assert capsys.readouterr().err.count("name two files") == 2
     assert engine.plan is None
 
@@ -226,7 +226,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(checkout,
     (checkout / "file").touch()
     (checkout / "circle").symlink_to("circle")
     before = sorted(checkout.iterdir())
-    assert cli.main([flag, str(checkout / name)]) == 73
+    assert smoke_command.main([flag, str(checkout / name)]) == 73
     err = capsys.readouterr().err
     assert (
         f"{flag} {checkout / name} cannot be written: " in err and words in err.replace("File name", "name") and "next: " in err
@@ -256,8 +256,8 @@ def locked():
 
 @pytest.mark.parametrize("name", ["shut/new.json", "open/old.json"])
 def test_what_is_read_only_is_refused(locked, engine, monkeypatch, capsys, name):
-    monkeypatch.setattr(cli, "choose", list)
-    assert cli.main(["ctrgcn", "--json", str(locked / name)]) == 73
+    monkeypatch.setattr(smoke_command, "choose", list)
+    assert smoke_command.main(["ctrgcn", "--json", str(locked / name)]) == 73
     assert "cannot be written" in capsys.readouterr().err
     assert engine.plan is None and (locked / "open/old.json").read_text() == "old"
 
@@ -276,7 +276,7 @@ def test_a_disk_that_fills_in_the_end_costs_no_verdict(little_room, checkout, en
     old = checkout / "old.json"
     old.write_text("old")
     before = sorted(checkout.iterdir())
-    assert cli.main(["--json", str(old), "--html", str(checkout / "new.html")]) == 74
+    assert smoke_command.main(["--json", str(old), "--html", str(checkout / "new.html")]) == 74
     said = capsys.readouterr()
     assert "exit code 3" in said.out and "1 of 2 passed" in said.out
     assert f"could not write {old}: " in said.err and f"could not write {checkout / 'new.html'}: " in said.err
@@ -285,17 +285,17 @@ def test_a_disk_that_fills_in_the_end_costs_no_verdict(little_room, checkout, en
 
 PLAYED = """
 import sys
-from orchestrator import cli
+from orchestrator import smoke_command
 from orchestrator.verdict import Verdict
 
 class Engine:
     def close(self): ...
 
-cli.choose = list
-cli.connect = Engine
-cli.sweep = lambda client: []
-cli.smoke = lambda client, plan, told: [Verdict(model, True, "passed") for model in plan.models]
-sys.exit(cli.main(sys.argv[1:]))
+smoke_command.choose = list
+smoke_command.connect = Engine
+smoke_command.sweep = lambda client: []
+smoke_command.smoke = lambda client, plan, told: [Verdict(model, True, "passed") for model in plan.models]
+sys.exit(smoke_command.main(sys.argv[1:]))
 """
 
 
@@ -323,7 +323,7 @@ def test_a_log_has_no_control_characters(tmp_path):
 
 def test_the_help_tells_every_exit_code(capsys):
     with pytest.raises(SystemExit):
-        cli.main(["--help"])
+        smoke_command.main(["--help"])
     out = " ".join(capsys.readouterr().out.split())
     told = {int(code) for code in re.findall(r"(?<![\w-])(\d+) [a-z]", out[out.index("exit codes:") :])}
     assert told == {0, 1, 2, 66, 69, 73, 74, 77, 130}
@@ -352,15 +352,15 @@ def test_the_first_to_end_is_told_first_and_the_table_keeps_the_order_asked(chec
 
         return watching()
 
-    watched = cli.watched
+    watched = smoke_command.watched
     client = SimpleNamespace(
         info=lambda: {"MemTotal": 64 * 2**30}, close=lambda: None, containers=SimpleNamespace(list=lambda **_: [])
     )
-    monkeypatch.setattr(cli, "watched", tell)
-    monkeypatch.setattr(cli, "connect", lambda: client)
+    monkeypatch.setattr(smoke_command, "watched", tell)
+    monkeypatch.setattr(smoke_command, "connect", lambda: client)
     monkeypatch.setattr("orchestrator.smoke.smoke_one", smoke_one)
     file = checkout / "out.json"
-    assert cli.main(["hypergcn", "ctrgcn", "--jobs", "2", "--json", str(file)]) == 0
+    assert smoke_command.main(["hypergcn", "ctrgcn", "--jobs", "2", "--json", str(file)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("hypergcn", "ctrgcn"))]
     assert [(line[0], line[1]) for line in lines] == [
         ("ctrgcn", "passed"), ("hypergcn", "passed"), ("hypergcn", "passed"), ("ctrgcn", "passed"),

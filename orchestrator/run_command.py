@@ -25,10 +25,10 @@ from requests import exceptions as http_errors
 
 from orchestrator import leftovers
 from orchestrator.arguments import Parser, amount
-from orchestrator.cage import ALL_GPUS, USER, WORK_DIR, Bind, Cage, arguments, line
+from orchestrator.cage import ALL_GPUS, USER, WORK_DIR, Bind, Cage, docker_run, sdk_arguments
 from orchestrator.command import Command, read_command
+from orchestrator.connection import connect, gives_gpus, is_rootless
 from orchestrator.discovery import choose, image_of
-from orchestrator.engine import connect, gives_gpus, is_rootless
 from orchestrator.errors import EXIT_NO_ENGINE, EXIT_NO_INPUT, EXIT_UNWRITABLE, OrchestratorError, explain, lost
 
 _EPILOG = """COMMAND is train or test with the arguments of the model's main.py, or any command of the image: sal plan, bash -c ….
@@ -154,7 +154,7 @@ def main(argv: Sequence[str]) -> int:
             cage = cage_of(given, command, client)
         except docker_errors.ImageNotFound as error:
             raise explain(error, image=image_of(given.model)) from error
-        shown = line(cage)
+        shown = docker_run(cage)
         if given.interactive:
             shown[2:2] = ["--interactive", *([] if cage.tty else ["--tty"])]
         print(shlex.join(shown), flush=True)
@@ -186,7 +186,7 @@ def _become(words: Sequence[str]) -> int:
 def _detached(client: Any, cage: Cage) -> int:
     """Start and leave: nobody owns it, so nobody removes it but the user."""
     labels = {leftovers.MODEL: cage.image}
-    container = client.containers.create(**arguments(cage) | {"labels": labels})
+    container = client.containers.create(**sdk_arguments(cage) | {"labels": labels})
     try:
         container.start()
     except BaseException:
@@ -199,7 +199,7 @@ def _detached(client: Any, cage: Cage) -> int:
 def _attached(client: Any, cage: Cage) -> int:
     """Run to the end with its output here and our signals there; returns its exit code. What has ended is removed."""
     labels = leftovers.labels(uuid.uuid4().hex, cage.image)
-    container = client.containers.create(**arguments(cage) | {"labels": labels})
+    container = client.containers.create(**sdk_arguments(cage) | {"labels": labels})
     try:
         stream = container.attach(stream=True, demux=True)  # before the start: nothing is missed
         with _signals_to(container):
