@@ -35,11 +35,15 @@ test: $(STAMP) lint  ## lint and all tests that need neither a GPU nor a long ti
 	$(BIN)/pytest -n 2 -m "not slow and not docker and not docker_torch"
 	$(BIN)/pytest -m "docker and not docker_torch and not slow"
 
-test-full: $(STAMP) lint  ## the slow full-matrix checks too, and every image on the CUDA 12.1 base (root, an engine, 9 GB of disk)
+test-full: export SAL_REQUIRE_DOCKER = 1
+test-full: $(STAMP) lint  ## the slow full-matrix checks too, and every image on a CPU and on the CUDA 12.1 base (root, an engine, 9 GB of disk)
+	bash tools/make_local_base.sh cpu
+	bash build_all_images.sh --base-image skeleton-lab-base:cpu
 	$(BIN)/pytest
 	bash tools/make_local_base.sh cu121
 	mkdir -p .build && rm -f .build/images_cu121.csv
 	SAL_IMAGE=skeleton-lab-cu121 $(BIN)/python benchmarks/images.py --base-image skeleton-lab-base:cu121 --out .build/images_cu121.csv
+	SAL_IMAGE=skeleton-lab-cu121 $(BIN)/pytest -m "docker_torch and not slow" -k "not smoke_tests_pass" tests/orchestrator/test_images.py
 
 images: $(STAMP)  ## build every image
 	bash build_all_images.sh

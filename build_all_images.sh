@@ -5,7 +5,8 @@
 #
 #   NAME                a folder of models/ with a dockerfiles/NAME.Dockerfile, or "base" for the shared image alone
 #   --base-image IMAGE  PyTorch image under all of them (default: pytorch/pytorch:2.3.1-cuda12.1-cudnn8-runtime, and where that
-#                       cannot be pulled a base made by tools/make_local_base.sh); NAME@sha256:… pins it
+#                       cannot be pulled a base made by tools/make_local_base.sh); NAME@sha256:… pins it. Named images go by
+#                       default on the base of those that are there already, with a compiler where those have one
 #   --jobs N            model images built at the same time (default: half the cores, at most 4)
 #   --no-cache          build every layer anew
 #   --wheels DIR        install the requirements from the wheels in DIR and build without network; chosen by itself, with wheels
@@ -18,6 +19,7 @@
 # Exit codes: 0 all built, 1 an image failed, 2 wrong arguments, 3 no engine or no base image, 73 another build runs in this
 # checkout, 130 interrupted.
 set -euo pipefail
+caller=$PWD
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$root"
 # shellcheck source=tools/builder.sh
@@ -52,7 +54,8 @@ check_name() {
     if [ ! -f "models/$1/model.toml" ]; then
         # shellcheck disable=SC2086  # one argument per model
         close=$(nearest "$1" base $models)
-        fail 2 "no model is called '$1'${close:+; did you mean $close?} Models: ${models//$'\n'/ }"
+        if [ -n "$close" ]; then close="; did you mean $close?"; fi
+        fail 2 "no model is called '$1'${close:-.} Models: ${models//$'\n'/ }"
     fi
     [ -f "dockerfiles/$1.Dockerfile" ] || fail 2 "models/$1 has no dockerfiles/$1.Dockerfile: add one (docs/docker.md shows how)"
 }
@@ -69,12 +72,12 @@ while [ $# -gt 0 ]; do
             ;;
         --no-cache) cache=(--no-cache) ;;
         --with-compiler) with_compiler=1 ;;
-        -h | --help) sed -n '2,22s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h | --help) sed -n '2,23s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         -*)
             close=$(nearest "$1" --base-image --jobs --no-cache --wheels --with-compiler --help)
             fail 2 "unknown flag $1${close:+; did you mean $close?}"
             ;;
-        *) check_name "$1"; names="$names $1" ;;
+        *) check_name "${1%/}"; names="$names ${1%/}" ;; # a / is what tab completion adds
     esac
     shift
 done
@@ -82,12 +85,14 @@ if [ -z "$jobs" ]; then
     cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
     jobs=$((cores / 2 < 1 ? 1 : cores / 2 > 4 ? 4 : cores / 2))
 fi
-case "$jobs" in '' | *[!0-9]* | 0) fail 2 "--jobs is '$jobs', expected a whole number from 1" ;; esac
+case "$jobs" in '' | *[!0-9]* | 0*) fail 2 "--jobs is '$jobs', expected a whole number from 1" ;; esac
+some=$names # the named ones; empty for all
 if [ -z "$names" ]; then
     names=$models
     for name in $names; do check_name "$name"; done
 fi
 if [ -n "$wheels" ]; then
+    case "$wheels" in /*) ;; *) wheels=$caller/$wheels ;; esac
     ls "$wheels"/*.whl >/dev/null 2>&1 || fail 2 "--wheels $wheels: no .whl files there; tools/fetch_wheels.sh fetches them"
 fi
 
@@ -107,23 +112,46 @@ if command -v flock >/dev/null; then # not on macOS
     flock -n 9 || fail 73 "another build runs in this checkout: wait for it or end it; or use another checkout, with SAL_IMAGE=other"
 fi
 
-choose_base() { # sets base_image
-    local candidate
-    [ -n "$base_image" ] && return 0
-    base_image=$official_base
-    exists "$base_image" && return 0
-    say "pulling $official_base (log: $logs/pull.log)"
-    "$DOCKER" pull "$official_base" >"$logs/pull.log" 2>&1 && return 0
-    for candidate in $local_bases; do
-        if exists "$candidate"; then
-            base_image=$candidate
-            say "cannot pull $official_base ($(tail -n 1 "$logs/pull.log"))"
-            say "falling back to the local base $candidate"
-            return 0
+label_of() { # image, label -> its value; empty where either is missing
+    local value
+    value=$("$DOCKER" image inspect --format "{{index .Config.Labels \"$2\"}}" "$1" 2>/dev/null) || return 0
+    if [ "$value" != '<no value>' ]; then printf '%s' "$value"; fi
+}
+
+keep_choices() { # a few named images are built as their neighbours were, or the images of one set would differ in what is below
+    local shared=$repository:base before
+    [ -n "$some" ] && exists "$shared" || return 0
+    before=$(label_of "$shared" org.skeleton-lab.base-image)
+    if [ -z "$base_image" ] && [ -n "$before" ]; then
+        base_image=$before
+        say "on $base_image, as $shared is; --base-image takes another"
+    fi
+    if [ -z "$with_compiler" ] && [ "$(label_of "$shared" org.skeleton-lab.compiler)" = 1 ]; then
+        with_compiler=1
+        say "with a compiler, as $shared has one; a build of all images leaves it out"
+    fi
+}
+
+choose_base() { # sets base_image, which is on the engine afterwards
+    local candidate wanted=${base_image:-$official_base} problem
+    if ! exists "$wanted"; then
+        say "pulling $wanted (log: $logs/pull.log)"
+        if ! "$DOCKER" pull "$wanted" >"$logs/pull.log" 2>&1; then
+            problem=$(tail -n 1 "$logs/pull.log")
+            [ -z "$base_image" ] || fail 3 "cannot pull $wanted: $problem"
+            wanted=''
+            for candidate in $local_bases; do
+                if [ -z "$wanted" ] && exists "$candidate"; then wanted=$candidate; fi
+            done
+            if [ -z "$wanted" ]; then
+                say "$problem" >&2
+                fail 3 "cannot pull $official_base and there is no local base: connect to a registry, or run tools/make_local_base.sh cpu"
+            fi
+            say "cannot pull $official_base ($problem)"
+            say "falling back to the local base $wanted"
         fi
-    done
-    say "$(tail -n 1 "$logs/pull.log")" >&2
-    fail 3 "cannot pull $official_base and there is no local base: connect to a registry, or run tools/make_local_base.sh cpu"
+    fi
+    base_image=$wanted
 }
 
 clean_up() {
@@ -190,7 +218,11 @@ choose_network() { # online, or wheels in the context and no network
 labels=()
 describe() { # sets labels: those that only this script knows
     local revision version name=${base_image%@*} digest='' known
-    revision=$(git rev-parse HEAD 2>/dev/null) || revision=unknown
+    revision=unknown
+    if [ "$(git rev-parse --show-toplevel 2>/dev/null)" = "$root" ]; then # not that of a repository around this folder
+        revision=$(git rev-parse HEAD)
+        if [ -n "$(git status --porcelain 2>/dev/null)" ]; then revision=$revision-dirty; fi
+    fi
     version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml 2>/dev/null | head -n 1) || version=''
     if [ "$name" != "$base_image" ]; then
         digest=${base_image##*@}
@@ -249,11 +281,8 @@ todo=''
 for name in $names; do
     case " base $todo " in *" $name "*) ;; *) todo="$todo $name" ;; esac
 done
+keep_choices
 choose_base
-if ! exists "$base_image"; then
-    say "pulling $base_image (log: $logs/pull.log)"
-    "$DOCKER" pull "$base_image" >"$logs/pull.log" 2>&1 || fail 3 "cannot pull $base_image: $(tail -n 1 "$logs/pull.log")"
-fi
 choose_network
 describe
 say "builder: $BUILDER ($DOCKER), base: $base_image, jobs: $jobs"

@@ -3,7 +3,10 @@
 
 import sys
 
-from orchestrator.smoke_command import main
+from orchestrator.needed import refuse_without_packages
 
 if __name__ == "__main__":
+    refuse_without_packages()
+    from orchestrator.smoke_command import main
+
     sys.exit(main())

@@ -3,7 +3,8 @@
     python benchmarks/images.py --base-image skeleton-lab-base:cu121 --out benchmarks/results/images_cu121.csv
 
 Needs a Docker engine and the base (tools/make_local_base.sh). A row for each model; the second run of the smoke tests finds the
-page cache warm. The images are SAL_IMAGE's (skeleton-lab), as in build_all_images.sh. Exit 1 where anything fails.
+page cache warm. The images are SAL_IMAGE's (skeleton-lab), as in build_all_images.sh. Exit 1 where anything fails, 69 without an
+engine. Containers of runs that are at work are nobody's leftovers and not counted.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.table_file import TableFile
 from engine.environment import describe
 from engine.errors import ConfigError
-from engine.launch import guarded
+from engine.launch import guarded as guarded_lab
 from orchestrator import leftovers
 from orchestrator.connection import connect
+from orchestrator.errors import guarded as guarded_engine
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = (
@@ -57,17 +59,16 @@ def verdicts() -> dict[str, dict[str, Any]]:
         return {verdict["model"]: verdict for verdict in json.loads(file.read_text())}
 
 
-def left() -> list[str]:
-    """Containers of the lab that are there, running or not."""
-    client = connect()
-    try:
-        return [one.name for one in client.containers.list(all=True, filters={"label": leftovers.RUN}, ignore_removed=True)]
-    finally:
-        client.close()
+def left(client: Any) -> list[str]:
+    """Containers whose run is over, as those of the runs here are by now, but for trainings that go on by themselves."""
+    found = client.containers.list(all=True, filters={"label": leftovers.OWNER}, ignore_removed=True)
+    over = {one.name for one in found if leftovers.is_dead(one.labels[leftovers.OWNER])}
+    return sorted(over - set(leftovers.orphans(client)))
 
 
 def run(base_image: str, out: Path, more: Sequence[str]) -> int:
-    """Build, test, write; returns the exit code."""
+    """Build, test, write; returns the exit code. Raises `OrchestratorError` where no engine answers."""
+    client = connect()
     table = TableFile(out, COLUMNS, ("model",))
     command = ["benchmarks/images.py", "--base-image", base_image, *more, "--out", str(out)]
     table.begin(describe(ROOT), {"base-image": base_image, "device": "cpu"}, command)
@@ -83,8 +84,8 @@ def run(base_image: str, out: Path, more: Sequence[str]) -> int:
             "peak_rss_mib": round(result["peak_rss_bytes"] / 2**20), "parameters": result["parameters"], "loss": result["loss"],
             **{name: result["versions"][name] for name in ("python", "torch", "cuda")},
         }, instead=True)  # fmt: skip
-    names = left()
-    print(f"containers left: {', '.join(names) or 'none'}")
+    names = left(client)
+    print(f"containers left by runs that are over: {', '.join(names) or 'none'}")
     return 1 if names else 0
 
 
@@ -95,7 +96,8 @@ def main() -> int:
     parser.add_argument("--no-cache", action="store_true", help="build every layer anew")
     parser.add_argument("--out", type=Path, required=True, help="CSV file")
     given = parser.parse_args()
-    return guarded(lambda: run(given.base_image, given.out, ["--no-cache"] if given.no_cache else []))
+    more = ["--no-cache"] if given.no_cache else []
+    return guarded_lab(lambda: guarded_engine(lambda: run(given.base_image, given.out, more)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 #   docker build -t skeleton-lab:base -f dockerfiles/base.Dockerfile .
 #
 # BASE_IMAGE moves every image to another PyTorch and CUDA (a newer GPU, a CPU-only base, a base made by tools/make_local_base.sh).
-# The contract of a base: python3 and pip on PATH, torch importable, /bin/sh.
+# The contract of a base: python3 and pip on PATH, torch importable, /bin/sh; tini, or else apt (Debian, Ubuntu) and a network in
+# the one step that installs it.
 # A tag can be moved by its owner, a digest cannot. To pin: docker pull the image once, read its digest with
 #   docker image inspect --format '{{index .RepoDigests 0}}' pytorch/pytorch:2.3.1-cuda12.1-cudnn8-runtime
 # and name it here, or say it on every build: bash build_all_images.sh --base-image pytorch/pytorch@sha256:…
@@ -70,7 +71,7 @@ COPY models/__init__.py /workspace/models/__init__.py
 # File modes of the checkout (umask 077) must not lock the user out. work_dir and data are the mount points of the README;
 # work_dir is writable for any user, so that --user "$(id -u):$(id -g)" works.
 RUN mkdir -p /workspace/data /workspace/work_dir \
-    && chmod -R a+rX /workspace /opt/skeleton-lab/bin \
+    && chmod -R a+rX,go-w /workspace /opt/skeleton-lab/bin \
     && chmod a+x /opt/skeleton-lab/bin/sal \
     && chmod 1777 /workspace/work_dir \
     && python3 -m compileall -q --invalidation-mode checked-hash /workspace /opt/skeleton-lab/bin \

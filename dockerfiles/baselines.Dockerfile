@@ -16,7 +16,7 @@ LABEL org.opencontainers.image.description="Baselines of Skeleton Action Lab" \
 USER 0:0
 COPY --from=packages /opt/skeleton-lab/model /opt/skeleton-lab/model
 COPY models/baselines /workspace/models/baselines
-RUN chmod -R a+rX /workspace/models/baselines \
+RUN chmod -R a+rX,go-w /workspace/models/baselines \
     && python3 -m compileall -q --invalidation-mode checked-hash /workspace/models/baselines
 USER 10001:10001
 WORKDIR /workspace/models/baselines

@@ -16,7 +16,7 @@ LABEL org.opencontainers.image.description="CTR-GCN of Skeleton Action Lab" \
 USER 0:0
 COPY --from=packages /opt/skeleton-lab/model /opt/skeleton-lab/model
 COPY models/ctrgcn /workspace/models/ctrgcn
-RUN chmod -R a+rX /workspace/models/ctrgcn \
+RUN chmod -R a+rX,go-w /workspace/models/ctrgcn \
     && python3 -m compileall -q --invalidation-mode checked-hash /workspace/models/ctrgcn
 USER 10001:10001
 WORKDIR /workspace/models/ctrgcn

@@ -16,7 +16,7 @@ LABEL org.opencontainers.image.description="FreqMixFormer of Skeleton Action Lab
 USER 0:0
 COPY --from=packages /opt/skeleton-lab/model /opt/skeleton-lab/model
 COPY models/freqmixformer /workspace/models/freqmixformer
-RUN chmod -R a+rX /workspace/models/freqmixformer \
+RUN chmod -R a+rX,go-w /workspace/models/freqmixformer \
     && python3 -m compileall -q --invalidation-mode checked-hash /workspace/models/freqmixformer
 USER 10001:10001
 WORKDIR /workspace/models/freqmixformer

@@ -16,7 +16,7 @@ LABEL org.opencontainers.image.description="Hyper-GCN of Skeleton Action Lab" \
 USER 0:0
 COPY --from=packages /opt/skeleton-lab/model /opt/skeleton-lab/model
 COPY models/hypergcn /workspace/models/hypergcn
-RUN chmod -R a+rX /workspace/models/hypergcn \
+RUN chmod -R a+rX,go-w /workspace/models/hypergcn \
     && python3 -m compileall -q --invalidation-mode checked-hash /workspace/models/hypergcn
 USER 10001:10001
 WORKDIR /workspace/models/hypergcn

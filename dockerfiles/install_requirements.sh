@@ -19,4 +19,4 @@ if grep -q '==' "$here/requirements.txt"; then
     rm -rf "${target:?}/bin"
     python3 -m compileall -q --invalidation-mode unchecked-hash "$target"
 fi
-chmod -R a+rX "$target"
+chmod -R a+rX,go-w "$target"

@@ -16,7 +16,7 @@ LABEL org.opencontainers.image.description="MS-G3D of Skeleton Action Lab" \
 USER 0:0
 COPY --from=packages /opt/skeleton-lab/model /opt/skeleton-lab/model
 COPY models/msg3d /workspace/models/msg3d
-RUN chmod -R a+rX /workspace/models/msg3d \
+RUN chmod -R a+rX,go-w /workspace/models/msg3d \
     && python3 -m compileall -q --invalidation-mode checked-hash /workspace/models/msg3d
 USER 10001:10001
 WORKDIR /workspace/models/msg3d

@@ -16,7 +16,7 @@ LABEL org.opencontainers.image.description="SkateFormer of Skeleton Action Lab" 
 USER 0:0
 COPY --from=packages /opt/skeleton-lab/model /opt/skeleton-lab/model
 COPY models/skateformer /workspace/models/skateformer
-RUN chmod -R a+rX /workspace/models/skateformer \
+RUN chmod -R a+rX,go-w /workspace/models/skateformer \
     && python3 -m compileall -q --invalidation-mode checked-hash /workspace/models/skateformer
 USER 10001:10001
 WORKDIR /workspace/models/skateformer

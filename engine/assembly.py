@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine import graphs, models
+from engine import environment, graphs, models
 from engine.config import DEBUG_CLIPS, RunConfig, parse
 from engine.errors import ConfigError
 from engine.losses import LossName, build_loss
@@ -284,15 +284,12 @@ def model_arguments(config: RunConfig, num_classes: int, skeleton: Skeleton, peo
 
 
 def work_dir(config: RunConfig) -> Path:
-    """The run folder: as named, or work_dir/MODEL/RECIPE_STREAM, with _test behind it for scores of given weights.
-
-    SAL_WORK_DIR stands for that first work_dir where it is set, as it is in the images.
-    """
+    """The run folder: as named, or MODEL/RECIPE_STREAM where runs go, with _test behind it for scores of given weights."""
     if config.work_dir:
         return Path(config.work_dir)
     ending = "_test" if config.phase == "test" else ""
     name = f"{config.recipe or 'custom'}_{config.stream}{ending}"
-    return Path(os.environ.get("SAL_WORK_DIR") or "work_dir") / config.model / name
+    return environment.work_dir() / config.model / name
 
 
 def fingerprint(data: DataSet) -> int:

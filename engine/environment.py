@@ -53,6 +53,11 @@ def describe(path: str | Path = ".", *, argv: Sequence[str] | None = None) -> di
     }
 
 
+def work_dir() -> Path:
+    """Where runs are written unless told otherwise: $SAL_WORK_DIR, which the images set, else ./work_dir."""
+    return Path(os.environ.get("SAL_WORK_DIR") or "work_dir")
+
+
 def machine_line(machine: dict[str, Any] | None = None) -> str:
     """One sentence: where this runs."""
     about = describe() if machine is None else machine

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from orchestrator import run_command, smoke_command
-from orchestrator.errors import guarded
+from orchestrator.needed import refuse_without_packages
 
 _USAGE = """usage: python -m orchestrator VERB …   (VERB --help)
 
@@ -16,6 +15,10 @@ _USAGE = """usage: python -m orchestrator VERB …   (VERB --help)
 
 def main(argv: Sequence[str]) -> int:
     """Run a verb; returns its exit code."""
+    refuse_without_packages()
+    from orchestrator import run_command, smoke_command
+    from orchestrator.errors import guarded
+
     verb, *rest = argv or ["--help"]
     if verb == "smoke":
         return smoke_command.main(rest, "python -m orchestrator smoke")

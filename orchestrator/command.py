@@ -10,9 +10,10 @@ from pathlib import Path
 from orchestrator.cage import WORK_DIR, WORKSPACE, Bind
 from orchestrator.discovery import ROOT
 from orchestrator.errors import EXIT_NO_INPUT, EXIT_USAGE, OrchestratorError
+from orchestrator.paths import exists
 
-_MAIN = ("train", "test")
 _READ = {"--data": "data", "--weights": "weights", "--config": "config"}
+_OTHERS = "data"  # where else than below a flag's own folder
 
 
 @dataclass(frozen=True)
@@ -21,39 +22,61 @@ class Command:
 
     work_dir   the folder of this machine that it writes to
     binds      what it reads of this machine
-    is_main    whether it is the model's main.py
+    writes     whether it is known to write runs there
     """
 
     words: tuple[str, ...]
     work_dir: Path
     binds: tuple[Bind, ...] = ()
-    is_main: bool = False
+    writes: bool = False
 
 
 def read_command(words: Sequence[str], model: str, work_dir: Path, root: Path = ROOT) -> Command:
     """The command with paths of the container for those of this machine.
 
-    train and test become the model's main.py; anything else stays as it is. Raises `OrchestratorError` (exit 66) for a file to
-    read that is neither here nor in the image.
+    train and test become the model's main.py. In main.py's arguments the values of --data, --weights, --config and --work-dir are
+    paths of this machine; so is, after another `sal` verb, every word that names a file or folder here or in the work folder.
+    Any other command stays as it is. Raises `OrchestratorError` (exit 66) for a file that is neither here nor in the image.
     """
-    if not words or words[0] not in _MAIN:
-        return Command(tuple(words), work_dir)
-    given = _separate(words[1:])
-    folders = [Path(value) for flag, value in itertools.pairwise(given) if flag == "--work-dir"]
-    if folders:
-        work_dir = folders[-1]
+    match list(words):
+        case [("train" | "test") as phase, *given]:
+            return _of_main(["python3", "main.py", "--phase", phase], given, model, work_dir, root)
+        case ["sal", ("train" | "test") as phase, str(named), *given] if not named.startswith("-"):
+            return _of_main(["sal", phase, named], given, model, work_dir, root)
+        case [("python3" | "python") as program, "main.py", *given]:
+            return _of_main([program, "main.py"], given, model, work_dir, root)
+        case ["sal", verb, *given]:
+            return _of_sal(["sal", verb], given, work_dir)
+    return Command(tuple(words), work_dir)
+
+
+def _of_main(before: list[str], words: Sequence[str], model: str, work_dir: Path, root: Path) -> Command:
+    given = _separate(words)
+    folders = [Path(value).expanduser() for flag, value in itertools.pairwise(given) if flag == "--work-dir"]
+    work_dir = folders[-1] if folders else work_dir
     binds: dict[str, Bind] = {}
-    result = ["python3", "main.py", "--phase", words[0]]
-    flag = ""
+    result, flag = before, ""
     for word in given:
         if flag == "--work-dir":
             result.append(WORK_DIR)
         elif flag in _READ:
-            result.append(_seen(word, flag, work_dir, root / "models" / model, binds))
+            result.append(_read(word, flag, work_dir, root / "models" / model, binds))
         else:
             result.append(word)
         flag = word if word.startswith("--") else ""
-    return Command(tuple(result), work_dir, tuple(binds.values()), is_main=True)
+    return Command(tuple(result), work_dir, tuple(binds.values()), writes=True)
+
+
+def _of_sal(before: list[str], words: Sequence[str], work_dir: Path) -> Command:
+    binds: dict[str, Bind] = {}
+    result = before
+    for word in words:
+        flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        here = Path(value).expanduser()
+        if value and ("/" in value or exists(here, "the command")) and (exists(here, "the command") or _is_below(here, work_dir)):
+            value = _seen(here, _OTHERS, "the command", work_dir, binds)
+        result.append(f"{flag}{equals}{value}")
+    return Command(tuple(result), work_dir, tuple(binds.values()))
 
 
 def _separate(words: Sequence[str]) -> list[str]:
@@ -65,19 +88,29 @@ def _separate(words: Sequence[str]) -> list[str]:
     return result
 
 
-def _seen(text: str, flag: str, work_dir: Path, folder: Path, binds: dict[str, Bind]) -> str:
-    """Where the container sees a path of this machine; `binds` gets what must be mounted for it."""
+def _read(text: str, flag: str, work_dir: Path, folder: Path, binds: dict[str, Bind]) -> str:
+    """Where the container sees what a flag reads; `folder` is the model's, whose files are in the image."""
     here = Path(text).expanduser()
-    if text.startswith(f"{WORKSPACE}/") or (not here.exists() and (folder / text).exists()):
-        return text  # a path of the image: a mount of its own, or a recipe beside main.py
-    if not here.exists():
-        raise OrchestratorError(
-            f"{flag}: no {text} on this machine", "give the path of an existing file", exit_code=EXIT_NO_INPUT
-        )
-    name, here, written = here.absolute().name, here.resolve(), work_dir.resolve()
-    if here.is_relative_to(written):
-        return f"{WORK_DIR}/{here.relative_to(written)}"
-    there = f"{WORKSPACE}/{_READ[flag]}/{name}"
+    if exists(here, flag):
+        return _seen(here, _READ[flag], flag, work_dir, binds)
+    if text.startswith(f"{WORKSPACE}/") or exists(folder / text, flag):
+        return text  # of the image, or of a mount: a recipe beside main.py
+    raise OrchestratorError(f"{flag}: no {text} on this machine", "give the path of an existing file", exit_code=EXIT_NO_INPUT)
+
+
+def _seen(here: Path, kind: str, flag: str, work_dir: Path, binds: dict[str, Bind]) -> str:
+    """Where the container sees a path of this machine; `binds` gets what must be mounted for it."""
+    if _is_below(here, work_dir):
+        return f"{WORK_DIR}/{here.resolve().relative_to(work_dir.resolve())}"
+    name, here = here.absolute().name, here.resolve()
+    name = here.name if name in ("", ".", "..") else name
+    if not name:
+        raise OrchestratorError(f"{flag}: / as a whole is not mounted", "name what is needed of it", exit_code=EXIT_USAGE)
+    there = f"{WORKSPACE}/{kind}/{name}"
     if binds.setdefault(there, Bind(here, there)).here != here:
         raise OrchestratorError(f"{flag}: two different files are called {name}", "rename one of them", exit_code=EXIT_USAGE)
     return there
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())

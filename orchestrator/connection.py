@@ -15,6 +15,7 @@ from requests import exceptions as http_errors
 from orchestrator.errors import EXIT_NO_ENGINE, OrchestratorError, explain
 
 _CLIENT_SECONDS = 60
+_SOCKET = "http+docker://localhost"  # what the SDK calls a socket of this machine
 
 
 def connect() -> Any:
@@ -22,14 +23,20 @@ def connect() -> Any:
     try:
         client = _client()
         client.ping()
+    except OrchestratorError:
+        raise
     except (docker_errors.DockerException, http_errors.RequestException) as error:
         raise explain(error) from error
+    except Exception as error:  # the SDK raises anything for settings that it cannot read
+        what = f"Docker's settings name no engine: {type(error).__name__}: {error}"
+        next_step = "check DOCKER_HOST, `docker context ls`, and config.json in $DOCKER_CONFIG or ~/.docker"
+        raise OrchestratorError(what, next_step, exit_code=EXIT_NO_ENGINE) from error
     return client
 
 
 def _client() -> Any:
     host = os.environ.get("DOCKER_HOST", "")
-    name = "" if host else os.environ.get("DOCKER_CONTEXT") or get_current_context_name()
+    name = "" if host else os.environ.get("DOCKER_CONTEXT") or get_current_context_name() or "default"
     if name in ("", "default"):
         return docker.from_env(timeout=_CLIENT_SECONDS, use_ssh_client=_by_ssh(host))
     context = ContextAPI.get_context(name)
@@ -56,11 +63,11 @@ def is_rootless(client: Any) -> bool:
 
 
 def gives_gpus(client: Any) -> bool:
-    """Whether the engine can give containers NVIDIA GPUs: a registered runtime, CDI devices, or a hook that it finds on PATH."""
+    """Whether the engine can give containers NVIDIA GPUs: by a registered runtime, CDI devices, or a hook on its own PATH."""
     about = client.info()
     found = [str(device.get("ID", "")) for device in about.get("DiscoveredDevices") or ()]
     return (
         "nvidia" in (about.get("Runtimes") or {})
         or any(name.startswith("nvidia.com/gpu") for name in found)
-        or shutil.which("nvidia-container-runtime-hook") is not None
+        or (client.api.base_url == _SOCKET and shutil.which("nvidia-container-runtime-hook") is not None)
     )

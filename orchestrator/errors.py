@@ -5,8 +5,12 @@ The texts matched here are those of Docker engines 20.10 to 28 and of the docker
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
 
 from docker import errors as docker_errors
 from requests import exceptions as http_errors
@@ -37,8 +41,9 @@ _KNOWN: tuple[tuple[str, str, str, int], ...] = (
     ("permission denied while trying to connect", "this user may not talk to the Docker engine",
      "join the docker group (`sudo usermod -aG docker $USER`) and log in again, or use rootless Docker",
      EXIT_NO_PERMISSION),
-    ("Invalid bind address protocol", "DOCKER_HOST is not an address of a Docker engine",
+    ("Invalid bind address", "DOCKER_HOST is not an address of a Docker engine",
      "unset DOCKER_HOST, or write unix:///path/to/docker.sock, tcp://host:2376 or ssh://user@host", EXIT_NO_ENGINE),
+    ("Install paramiko", "an engine behind ssh:// needs the paramiko package", "pip install 'docker[ssh]'", EXIT_NO_ENGINE),
     ("Failed to resolve", "the machine named in DOCKER_HOST is not known", "check DOCKER_HOST, or unset it",
      EXIT_NO_ENGINE),
     ("FileNotFoundError(2", "no Docker engine runs here: its socket does not exist",
@@ -47,17 +52,18 @@ _KNOWN: tuple[tuple[str, str, str, int], ...] = (
      "start Docker, or run tools/ensure_engine.sh", EXIT_NO_ENGINE),
     ("could not select device driver", "the engine has no GPU runtime",
      "install the NVIDIA Container Toolkit (`nvidia-ctk runtime configure --runtime=docker`, then restart Docker), "
-     "or run without --use-gpus", EXIT_FAILED),
+     "or do without a GPU: no --use-gpus, or --gpus none", EXIT_FAILED),
     ("Unknown runtime specified nvidia", "the engine has no GPU runtime",
-     "install the NVIDIA Container Toolkit and restart Docker, or run without --use-gpus", EXIT_FAILED),
+     "install the NVIDIA Container Toolkit and restart Docker, or do without a GPU: no --use-gpus, or --gpus none", EXIT_FAILED),
     ("nvidia-container-cli", "the GPU runtime could not give the container a GPU",
-     "check that `nvidia-smi` works on this machine and that the GPU named with --gpu exists", EXIT_FAILED),
+     "check that `nvidia-smi` works on the engine's machine and that the GPU that was named exists", EXIT_FAILED),
     ("no space left on device", "the disk of the Docker engine is full",
      "free space with `docker system prune` and `docker builder prune`, then repeat", EXIT_FAILED),
     ("bind source path does not exist", "the engine does not see the file to mount",
      "give a path of the machine where the engine runs (with DOCKER_HOST that is not this one)", EXIT_FAILED),
     ("No such image", "the image is not on this engine", "bash build_all_images.sh NAME", EXIT_FAILED),
     ("no such host", "the engine cannot reach an image registry", "bash build_all_images.sh NAME", EXIT_FAILED),
+    ("No such container", "somebody else removed the container while it ran", "repeat", EXIT_FAILED),
     ("executable file not found", "the image lacks the program to run",
      "rebuild it: bash build_all_images.sh NAME", EXIT_FAILED),
     ("Minimum memory limit", "the memory limit is too small for any container", "give more with --memory", EXIT_FAILED),
@@ -80,11 +86,12 @@ def lost() -> OrchestratorError:
 
 
 def _about(image: str, what: str, next_step: str, code: int) -> OrchestratorError:
-    """A known error, with the name of the image put in where there is one."""
+    """A known error, with the names of the image and of its model put in where there are such."""
     if image:
         what = what.replace("the image", f"the image {image}", 1)
-    if image.startswith("skeleton-lab:"):
-        next_step = next_step.replace("NAME", image.rpartition(":")[2])
+        repository, _, model = image.rpartition(":")
+        own = f"SAL_IMAGE={repository} " if os.environ.get("SAL_IMAGE") == repository else ""
+        next_step = next_step.replace("bash build_all_images.sh NAME", f"{own}bash build_all_images.sh {model}")
     return OrchestratorError(what, next_step, exit_code=code)
 
 
@@ -113,15 +120,36 @@ def explain(error: BaseException, *, image: str = "") -> OrchestratorError:
 
 def guarded(work: Callable[[], int]) -> int:
     """Run a command; an error that a user can act on becomes its message on stderr and its exit code."""
+    sys.stdout, sys.stderr = sys.stdout or _nobody(), sys.stderr or _nobody()  # None where they were closed
     try:
+        if sys.platform == "win32":
+            raise OrchestratorError(
+                "this is not for Windows itself", "work in a WSL2 shell: docs/docker.md", exit_code=EXIT_USAGE
+            )
         return work()
     except KeyboardInterrupt:
-        print("error: interrupted; no container is left", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except OrchestratorError as error:
+        error = OrchestratorError("interrupted; no container is left", exit_code=EXIT_INTERRUPTED)
+    except OrchestratorError as known:
+        error = known
+    except (docker_errors.DockerException, http_errors.RequestException) as unknown:
+        error = explain(unknown)
+    except OSError as unknown:
+        error = _of_the_system(unknown)
+    with contextlib.suppress(OSError):  # nobody reads it
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except (docker_errors.DockerException, OSError) as error:
-        known = explain(error)
-        print(f"error: {known}", file=sys.stderr)
-        return known.exit_code
+    return error.exit_code
+
+
+def _nobody() -> TextIO:
+    return Path(os.devnull).open("w")
+
+
+def _of_the_system(error: OSError) -> OrchestratorError:
+    """Files are opened by their names, so what fails without one is the standard output: a full disk, or nobody reads."""
+    if error.filename is not None:
+        what = f"{error.strerror or type(error).__name__}: {error.filename}"
+        return OrchestratorError(what, "check the path and who may use it")
+    with contextlib.suppress(OSError, ValueError):  # what waits to be printed would fail once more at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    what = f"could not write to the standard output: {error.strerror or error}"
+    return OrchestratorError(what, "free some space, or send it elsewhere, then repeat", exit_code=EXIT_UNWRITTEN)

@@ -1,4 +1,4 @@
-"""Every container made here carries labels that name its run and its owner, so that none outlives both.
+"""Every container made here carries a label of its run, and of its owner unless it was detached, so that none outlives both.
 
 A run removes its own containers whatever ends it; what a killed run could not remove, the next start does. A container
 belongs to a dead run when its owner was a process of this machine that is gone. Process numbers are used again, so the
@@ -11,8 +11,10 @@ is removed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ from docker import errors as docker_errors
 
 RUN = "org.skeleton-lab.run"
 OWNER = "org.skeleton-lab.owner"
-MODEL = "org.skeleton-lab.container-of"
+DETACHED = "org.skeleton-lab.detached"
+"""On a container that was left to run on purpose: when it has ended, its user removes it."""
 DEADLINE = "org.skeleton-lab.deadline"
 """Seconds since 1970 after which no run can still want a container; absent where that is never."""
 _AT_WORK = ("running", "paused", "restarting")
@@ -35,9 +38,7 @@ def _started(pid: int) -> str:
         return "gone" if state[0] in "ZX" else state[19]
     except OSError:
         pass
-    if Path("/proc/self/stat").exists():
-        return "gone"
-    try:
+    try:  # it may be hidden from us
         os.kill(pid, 0)
     except ProcessLookupError:
         return "gone"
@@ -47,11 +48,15 @@ def _started(pid: int) -> str:
 
 
 def this_machine() -> str:
-    """Name of the machine, and of its numbering of processes: containers with one host name each have their own."""
-    try:
-        return f"{socket.gethostname()}:{Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return socket.gethostname()
+    """Name of the machine and of its numbering of processes: neither hosts nor containers that share a host name are one."""
+    parts = [socket.gethostname()]
+    for file in (Path("/etc/machine-id"), Path("/proc/sys/kernel/random/boot_id")):
+        with contextlib.suppress(OSError):
+            parts.append(file.read_text().strip())
+            break
+    with contextlib.suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return ":".join(parts)
 
 
 def this_owner() -> str:
@@ -59,9 +64,9 @@ def this_owner() -> str:
     return f"{this_machine()}/{os.getpid()}/{_started(os.getpid())}"
 
 
-def labels(run: str, model: str, seconds: float | None = None) -> dict[str, str]:
+def labels(run: str, seconds: float | None = None) -> dict[str, str]:
     """Of a container of this process that `run` made, and that ends within `seconds` of its start; None: ends when it ends."""
-    result = {RUN: run, OWNER: this_owner(), MODEL: model}
+    result = {RUN: run, OWNER: this_owner()}
     return result if seconds is None else {**result, DEADLINE: f"{time.time() + seconds + _GRACE:.0f}"}
 
 
@@ -72,7 +77,16 @@ def is_dead(owner: str) -> bool:
     if machine != this_machine() or not pid.isdigit():
         return False
     now = _started(int(pid))
-    return now == "gone" or now != started
+    return now == "gone" or (now != "" and started not in ("", now))
+
+
+def send(container: Any, name: str) -> None:
+    """Send a signal (SIGTERM); one that runs no more needs none."""
+    try:
+        container.kill(signal=name)
+    except docker_errors.APIError as error:
+        if "is not running" not in str(error):
+            raise
 
 
 def remove(container: Any) -> None:
@@ -89,28 +103,39 @@ def remove(container: Any) -> None:
 def remove_run(client: Any, run: str) -> int:
     """Remove every container of a run; returns how many there were."""
     found = client.containers.list(all=True, filters={"label": f"{RUN}={run}"}, ignore_removed=True)
-    for container in found:
-        remove(container)
-    return len(found)
+    return sum(_removed(container) for container in found)
 
 
 def sweep(client: Any) -> list[str]:
     """Remove the containers of dead runs, but no training that still runs; returns their names."""
-    swept = []
-    for container in client.containers.list(all=True, filters={"label": OWNER}, ignore_removed=True):
-        deadline = container.labels.get(DEADLINE)
-        if deadline is None and container.status in _AT_WORK:
-            continue
-        if is_dead(container.labels.get(OWNER, "")) or _is_past(deadline):
-            remove(container)
-            swept.append(container.name)
-    return swept
+    found = client.containers.list(all=True, filters={"label": OWNER}, ignore_removed=True)
+    return [container.name for container in found if _is_left(container) and _removed(container)]
+
+
+def _is_left(container: Any) -> bool:
+    labels, deadline = container.labels, container.labels.get(DEADLINE)
+    if deadline is None and container.status in _AT_WORK:
+        return False
+    if DETACHED in labels and container.status != "created":
+        return False
+    return is_dead(labels.get(OWNER, "")) or _is_past(deadline)
+
+
+def _removed(container: Any) -> bool:
+    """Remove it; one that the engine cannot remove is told and left, for it must not stop everything else."""
+    try:
+        remove(container)
+    except docker_errors.APIError as error:
+        what = " ".join(str(error.explanation or error).split())
+        print(f"warning: the engine cannot remove container {container.name}: {what}", file=sys.stderr)
+        return False
+    return True
 
 
 def orphans(client: Any) -> list[str]:
     """Names of the trainings that go on without the process that began them."""
     found = client.containers.list(filters={"label": OWNER}, ignore_removed=True)
-    return [one.name for one in found if DEADLINE not in one.labels and is_dead(one.labels.get(OWNER, ""))]
+    return [one.name for one in found if not {DEADLINE, DETACHED} & one.labels.keys() and is_dead(one.labels.get(OWNER, ""))]
 
 
 def _is_past(deadline: str | None) -> bool:

@@ -14,14 +14,19 @@ from typing import Any
 RESULT_KIND = "smoke_result"
 LIMIT = 64 * 2**20
 """Bytes: a container that writes more is stopped."""
-_LONGEST = 1 << 20  # bytes kept of one line
+_LONGEST = 1 << 16  # bytes looked at together where a line has no end; a result line is shorter
 _SHOWN = 400  # characters of a line that is shown
 _TAIL = 15
+_END = re.compile(r"[\r\n]+")  # a progress bar's \r ends a line, too
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 UNCLEAN, READ_ONLY, NETWORK, DISK_FULL, OLD_IMAGE = "unclean", "read-only", "network", "disk full", "old image"
 _SIGNS = {
     UNCLEAN: re.compile(
-        r"\b(?:WARN|WARNING|ERROR|CRITICAL|FATAL)\b|\b\w*(?:Warning|Error):|Traceback \(most recent call last\)|\[W\d"
+        r"\b(?:WARN|WARNING|ERROR|CRITICAL|FATAL)\b|\b\w*(?:Warning|Error):|\b(?:warning|error|fatal):"
+        r"|Traceback \(most recent call last\)|Fatal Python error|Segmentation fault|core dumped"
+        r"|\[[WEF](?:\d| )|^[WEF]\d{4} \d\d:",  # PyTorch's own log, by version
+        re.MULTILINE,
     ),
     READ_ONLY: re.compile("Read-only file system", re.IGNORECASE),
     NETWORK: re.compile(
@@ -29,23 +34,27 @@ _SIGNS = {
     ),
     DISK_FULL: re.compile("No space left on device", re.IGNORECASE),
     OLD_IMAGE: re.compile("unrecognized arguments: --vram-limit"),
-}  # fmt: skip
+}
 
 
 class Log:
     """What is kept of a log.
 
-    size     bytes so far
-    result   the last JSON line of kind "smoke_result"; it is never a sign of anything else
-    signs    name of a sign -> the first line that bears it
+    size      bytes so far
+    result    the last JSON line of kind "smoke_result"; it is never a sign of anything else
+    results   how many of those there were
+    signs     name of a sign -> the first line that bears it
+    broken    why it was not read to its end, "" where it was
     """
 
     def __init__(self) -> None:
         self.size = 0
         self.result: dict[str, Any] | None = None
+        self.results = 0
         self.signs: dict[str, str] = {}
+        self.broken = ""
         self._last: deque[str] = deque(maxlen=_TAIL)
-        self._begun = [b"", b""]
+        self._begun = (bytearray(), bytearray())
 
     @classmethod
     def of(cls, text: str) -> Log:
@@ -57,42 +66,59 @@ class Log:
 
     @property
     def tail(self) -> tuple[str, ...]:
-        """The last lines."""
+        """The last lines, without results."""
         return tuple(self._last)
 
     def take(self, out: bytes | None, err: bytes | None) -> None:
         """The next piece of stdout and of stderr."""
-        for stream, piece in enumerate((out, err)):
+        for begun, piece in zip(self._begun, (out, err), strict=True):
             if not piece:
                 continue
             self.size += len(piece)
-            *lines, rest = (self._begun[stream] + piece).split(b"\n")
-            for line in lines:
-                self._line(line)
-            self._begun[stream] = rest[:_LONGEST]
+            begun.extend(piece)
+            cut = max(begun.rfind(b"\n"), begun.rfind(b"\r")) + 1
+            if cut:
+                self._lines(bytes(begun[:cut]))
+                del begun[:cut]
+            if len(begun) > _LONGEST:
+                self._lines(bytes(begun))
+                del begun[:-_SHOWN]  # what stands across the cut is seen whole the next time
 
     def end(self) -> None:
         """There is no more: a last line may lack its end."""
-        for rest in self._begun:
-            if rest:
-                self._line(rest)
-        self._begun = [b"", b""]
+        for begun in self._begun:
+            if begun:
+                self._lines(bytes(begun))
+            begun.clear()
 
-    def _line(self, raw: bytes) -> None:
-        line = raw.decode(errors="replace").rstrip()
-        self._last.append(line[:_SHOWN])
+    def _lines(self, raw: bytes) -> None:
+        """Whole lines. Nearly all are only counted and forgotten, so they are first looked at together."""
+        text = _COLOUR.sub("", raw.decode(errors="replace"))
+        lines = _END.split(text.rstrip("\r\n"))
+        if RESULT_KIND in text or any(sign.search(text) for sign in _SIGNS.values()):
+            for line in lines:
+                self._line(line.rstrip())
+        else:
+            self._last.extend(line.rstrip()[:_SHOWN] for line in lines[-_TAIL:])
+
+    def _line(self, line: str) -> None:
         if line.startswith("{") and RESULT_KIND in line and (result := _result(line)) is not None:
-            self.result = result
+            self.result, self.results = result, self.results + 1
             return
+        self._last.append(line[:_SHOWN])
         for name, sign in _SIGNS.items():
-            if name not in self.signs and sign.search(line):
-                self.signs[name] = line[:_SHOWN]
+            if name not in self.signs and (found := sign.search(line)):
+                self.signs[name] = line if len(line) <= _SHOWN else line[max(found.start() - 40, 0) :][:_SHOWN]
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
 
 
 def _result(line: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
-    except ValueError:
+        value = json.loads(line, parse_constant=_no_number)
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and value.get("kind") == RESULT_KIND else None
 
@@ -111,6 +137,8 @@ class Reader:
         try:
             for out, err in self._stream:
                 self.log.take(out, err)
+        except Exception as error:
+            self.log.broken = f"{type(error).__name__}: {error}"
         finally:
             self.log.end()
 

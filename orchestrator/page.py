@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
 
-from orchestrator.report import FAILED, NONE, PASSED, Grid, plain, summary, verdict_grid, versions, vram_grid, vram_remarks
+from orchestrator.figures import FAILED, NONE, PASSED, Grid, plain, summary, verdict_grid, versions, vram_grid, vram_remarks
 from orchestrator.verdict import Verdict
 
 CSS = """

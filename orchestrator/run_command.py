@@ -11,35 +11,33 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, BinaryIO
+from typing import Any
 
 from docker import errors as docker_errors
-from requests import exceptions as http_errors
 
 from orchestrator import leftovers
 from orchestrator.arguments import Parser, amount
-from orchestrator.cage import ALL_GPUS, USER, WORK_DIR, Bind, Cage, docker_run, sdk_arguments
+from orchestrator.cage import ALL_GPUS, USER, WORK_DIR, Bind, Cage, docker_run
 from orchestrator.command import Command, read_command
 from orchestrator.connection import connect, gives_gpus, is_rootless
 from orchestrator.discovery import choose, image_of
-from orchestrator.errors import EXIT_NO_ENGINE, EXIT_NO_INPUT, EXIT_UNWRITABLE, OrchestratorError, explain, lost
+from orchestrator.errors import EXIT_NO_INPUT, EXIT_UNWRITABLE, EXIT_USAGE, OrchestratorError, explain
+from orchestrator.foreground import attached, detached, say
+from orchestrator.paths import exists
 
-_EPILOG = """COMMAND is train or test with the arguments of the model's main.py, or any command of the image: sal plan, bash -c ….
-Values of --data, --weights and --config are paths of this machine; without a command the image says what it can do.
+_EPILOG = """COMMAND is train or test with the arguments of the model's main.py, a sal verb (sal data check FILE, sal plan), or
+any other command of the image. Paths in the first two are those of this machine; for the others, and for what else is needed,
+there is --mount. Without a command the image says what it can do.
 
   python -m orchestrator run ctrgcn -- train --recipe ntu60_xsub --data NTU60_CS.npz
 
-exit codes: those of the command (docs/exit-codes.md); also 1 the image is missing, 2 wrong arguments, 66 a path does not exist,
-69 no Docker engine answers, 73 the work folder cannot be made, 77 no permission to use the engine"""
+exit codes: those of the command (docs/exit-codes.md); also 1 the image is missing or the engine refused, 2 wrong arguments,
+66 a path does not exist, 69 no Docker engine answers, 73 the work folder cannot be made, 77 no permission to use the engine"""
 _COMPILER = "org.skeleton-lab.compiler"
-_SECONDS_TO_END = 60
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,13 +54,14 @@ def parser() -> argparse.ArgumentParser:
     add("model", metavar="MODEL", help="a model with a Dockerfile")
     add(
         "--gpus",
+        type=_gpus,
         default="auto",
         metavar="WHICH",
         help="all, none, or numbers and UUIDs: 0,1 (default: all there are)",
     )
-    add("--work-dir", type=Path, default=Path("work_dir"), metavar="DIR", help="where runs are written (default work_dir)")
+    add("--work-dir", type=_folder, default=Path("work_dir"), metavar="DIR", help="where runs are written (default work_dir)")
     add("--mount", type=_mount, action="append", default=[], metavar="HERE:THERE[:rw]", help="also mount this, read-only or not")
-    add("--user", type=_user, metavar="UID:GID", help="who the command is (default: you)")
+    add("--user", type=_user, metavar="UID:GID", help="who the command is (default: you; for root the work folder's owner)")
     add("--shm", type=amount, default="1g", metavar="SIZE", help="shared memory, for loader workers (default 1g)")
     add("--memory", type=amount, metavar="SIZE", help="memory limit (default: none)")
     add("--network", default="none", choices=("none", "bridge", "host"), help="default none")
@@ -74,16 +73,26 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _mount(text: str) -> Bind:
-    here, _, rest = text.partition(":")
-    there, _, mode = rest.partition(":")
-    if not here or not there.startswith("/") or mode not in ("", "ro", "rw"):
+    found = re.fullmatch(r"(.+?):(/[^:]*)(?::(ro|rw))?", text)
+    if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is not HERE:THERE, HERE:THERE:ro or HERE:THERE:rw, with THERE from /")
-    return Bind(Path(here), there, mode == "rw")
+    return Bind(_folder(found[1]), found[2].rstrip("/") or "/", found[3] == "rw")
+
+
+def _folder(text: str) -> Path:
+    return Path(text).expanduser()
 
 
 def _user(text: str) -> str:
-    if not re.fullmatch(r"\d+:\d+", text):
+    numbers = text.split(":")
+    if len(numbers) != 2 or not all(number.isdigit() and int(number) < 2**31 for number in numbers):
         raise argparse.ArgumentTypeError(f"{text!r} is not UID:GID in numbers")
+    return text
+
+
+def _gpus(text: str) -> str:
+    if not re.fullmatch(r"[\w-]+(?:,[\w-]+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not all, none, or numbers and UUIDs with commas between them")
     return text
 
 
@@ -96,6 +105,15 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return words[:cut], words[cut + 1 :]
 
 
+def _given(argv: Sequence[str], words: Sequence[str]) -> argparse.Namespace:
+    given, more = parser().parse_known_args(argv)
+    if more and not words and not more[0].startswith("-"):
+        raise OrchestratorError(
+            f"{more[0]!r} stands where the options do", "write -- in front of the command", exit_code=EXIT_USAGE
+        )
+    return parser().parse_args(argv) if more else given
+
+
 def _owner(folder: Path) -> str:
     """Whose the work folder is: yours; for root its owner's, and a new one is who called sudo's, else the images' own user's."""
     if os.getuid() != 0:
@@ -106,36 +124,54 @@ def _owner(folder: Path) -> str:
 
 
 def _make(folder: Path, owner: str) -> None:
-    if folder.is_dir():
-        return
+    """Make the work folder where it is not there, with the folders above it, for that user."""
     try:
-        folder.mkdir(parents=True)
+        missing = [one for one in (folder, *folder.absolute().parents) if not one.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         what = f"the work folder {folder} cannot be made: {error.strerror}"
         raise OrchestratorError(what, "give another --work-dir", exit_code=EXIT_UNWRITABLE) from error
     if os.getuid() == 0:
-        os.chown(folder, *map(int, owner.split(":")))
+        for one in missing:
+            os.chown(one, *map(int, owner.split(":")))
+
+
+def _checked(binds: Sequence[Bind]) -> tuple[Bind, ...]:
+    """`binds`; refuses those that cover each other, or what every container needs."""
+    for i, bind in enumerate(binds):
+        if any(ord(sign) < ord(" ") for sign in str(bind.here)):
+            raise _refused(f"{str(bind.here)!r} has a control character in its name", "rename it, or give it a link")
+        for other in ("/tmp", *(one.there for one in binds[:i])):
+            if f"{other}/".startswith(f"{bind.there.rstrip('/')}/") or f"{bind.there}/".startswith(f"{other}/"):
+                raise _refused(f"{bind.there} and {other} would be mounted over each other", "give --mount another place")
+    if Path(binds[-1].here).parent == Path(binds[-1].here):
+        raise _refused("the work folder is / itself", "give another --work-dir")
+    return tuple(binds)
+
+
+def _refused(what: str, next_step: str) -> OrchestratorError:
+    return OrchestratorError(what, next_step, exit_code=EXIT_USAGE)
 
 
 def cage_of(given: argparse.Namespace, command: Command, client: Any) -> Cage:
-    """The container of a command line; `client` None where no engine is asked."""
+    """The container of a command line; `client` None where no engine answers, and none is needed."""
     for bind in given.mount:
-        if not bind.here.exists():
+        if not exists(bind.here, "--mount"):
             raise OrchestratorError(f"--mount: no {bind.here} on this machine", "give an existing path", exit_code=EXIT_NO_INPUT)
     image = image_of(given.model)
     owner = "0:0" if client is not None and is_rootless(client) else _owner(command.work_dir)
     programs = client is not None and client.images.get(image).labels.get(_COMPILER) == "1"
     mounts = [Bind(bind.here.resolve(), bind.there, bind.writable) for bind in given.mount]
     return Cage(
-        image=image, command=command.words, gpus=_gpus(given.gpus, client), network=given.network, memory=given.memory or "",
+        image=image, command=command.words, gpus=_chosen(given.gpus, client), network=given.network, memory=given.memory or "",
         shm=given.shm, user=given.user or owner,
-        binds=(*command.binds, *mounts, Bind(command.work_dir.resolve(), WORK_DIR, writable=True)),
+        binds=_checked((*command.binds, *mounts, Bind(command.work_dir.resolve(), WORK_DIR, writable=True))),
         scratch={"/tmp": "2g"}, programs=programs, pids=4096, tty=sys.stdout.isatty(),
         name=f"skeleton-lab-{given.model}-{uuid.uuid4().hex[:8]}",
     )  # fmt: skip
 
 
-def _gpus(wish: str, client: Any) -> str:
+def _chosen(wish: str, client: Any) -> str:
     if wish == "auto":
         there = shutil.which("nvidia-smi") is not None if client is None else gives_gpus(client)
         return ALL_GPUS if there else ""
@@ -145,35 +181,61 @@ def _gpus(wish: str, client: Any) -> str:
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     before, words = split(argv)
-    given = parser().parse_args(before)
+    given = _given(before, words)
     [given.model] = choose([given.model])
     command = read_command(words, given.model, given.work_dir)
-    client = None if given.dry_run else connect()
+    client = _engine(needed=not given.dry_run)
     try:
         try:
             cage = cage_of(given, command, client)
         except docker_errors.ImageNotFound as error:
-            raise explain(error, image=image_of(given.model)) from error
-        shown = docker_run(cage)
-        if given.interactive:
-            shown[2:2] = ["--interactive", *([] if cage.tty else ["--tty"])]
-        print(shlex.join(shown), flush=True)
+            if not given.dry_run:
+                raise explain(error, image=image_of(given.model)) from error
+            cage = cage_of(given, command, None)
+        if not given.dry_run:
+            _make(command.work_dir, cage.user)
+        print(shlex.join(_shown(given, cage)), flush=True)
         if given.dry_run:
             return 0
-        _make(command.work_dir, cage.user)
         if given.interactive:
-            return _become(shown)
-        for name in leftovers.sweep(client):
-            print(f"removed {name}, which an ended run had left", file=sys.stderr)
-        for name in leftovers.orphans(client):
-            print(f"still at work, its terminal is gone: docker logs -f {name}; docker stop {name}", file=sys.stderr)
-        code = _detached(client, cage) if given.detach else _attached(client, cage)
-        if command.is_main:
-            print(f"{WORK_DIR} is {command.work_dir} here", file=sys.stderr)
-        return code
+            return _become(_shown(given, cage))
+        return _run(given, command, cage, client)
     finally:
         if client is not None:
             client.close()
+
+
+def _engine(*, needed: bool) -> Any:
+    try:
+        return connect()
+    except OrchestratorError:
+        if needed:
+            raise
+        return None
+
+
+def _shown(given: argparse.Namespace, cage: Cage) -> list[str]:
+    """The `docker run` line."""
+    if given.detach:
+        _, _, _, *rest = docker_run(cage)  # docker run --rm
+        return ["docker", "run", "--detach", "--name", cage.name, *rest]
+    words = docker_run(cage)
+    if given.interactive:
+        words[2:2] = ["--interactive", *([] if cage.tty or not sys.stdin.isatty() else ["--tty"])]
+    return words
+
+
+def _run(given: argparse.Namespace, command: Command, cage: Cage, client: Any) -> int:
+    for name in leftovers.sweep(client):
+        say(f"removed {name}, which an ended run had left")
+    for name in leftovers.orphans(client):
+        say(f"still at work, its terminal is gone: docker logs -f {name}; docker stop -t 60 {name}")
+    if given.detach:
+        return detached(client, cage)
+    code = attached(client, cage)
+    if command.writes:
+        say(f"{WORK_DIR} is {command.work_dir.resolve()} here")
+    return code
 
 
 def _become(words: Sequence[str]) -> int:
@@ -181,90 +243,3 @@ def _become(words: Sequence[str]) -> int:
         raise OrchestratorError("--interactive needs the docker command, which is not on PATH", "install Docker's command line")
     sys.stdout.flush()
     os.execvp(words[0], list(words))  # noqa: S606 - the docker command takes this process over
-
-
-def _detached(client: Any, cage: Cage) -> int:
-    """Start and leave: nobody owns it, so nobody removes it but the user."""
-    labels = {leftovers.MODEL: cage.image}
-    container = client.containers.create(**sdk_arguments(cage) | {"labels": labels})
-    try:
-        container.start()
-    except BaseException:
-        leftovers.remove(container)
-        raise
-    print(f"{cage.name} runs: docker logs -f {cage.name}; docker stop {cage.name} saves its state; then docker rm {cage.name}")
-    return 0
-
-
-def _attached(client: Any, cage: Cage) -> int:
-    """Run to the end with its output here and our signals there; returns its exit code. What has ended is removed."""
-    labels = leftovers.labels(uuid.uuid4().hex, cage.image)
-    container = client.containers.create(**sdk_arguments(cage) | {"labels": labels})
-    try:
-        stream = container.attach(stream=True, demux=True)  # before the start: nothing is missed
-        with _signals_to(container):
-            container.start()
-            if cage.tty:
-                columns, rows = shutil.get_terminal_size()
-                container.resize(height=rows, width=columns)
-            _copy(stream, container)
-            code = int(container.wait(timeout=_SECONDS_TO_END)["StatusCode"])
-        container.reload()
-        if container.attrs["State"]["OOMKilled"]:
-            limit = f"its limit of {cage.memory}" if cage.memory else "this machine's memory"
-            print(f"killed for memory at {limit}: lower --num-worker or --test-batch-size, or give more", file=sys.stderr)
-        return code
-    except http_errors.RequestException as error:
-        next_step = f"when it answers again: docker logs -f {cage.name} shows whether the command still runs"
-        raise OrchestratorError(lost().what, next_step, exit_code=EXIT_NO_ENGINE) from error
-    finally:
-        _remove_ended(container)
-
-
-def _remove_ended(container: Any) -> None:
-    try:
-        container.reload()
-        if container.status != "running":
-            leftovers.remove(container)
-    except (docker_errors.DockerException, http_errors.RequestException):
-        pass  # the engine is gone; the next start removes it
-
-
-def _copy(stream: Any, container: Any) -> None:
-    """The container's output to ours, until it ends. Where nobody reads ours any more, the command is asked to end."""
-    readers: list[BinaryIO] = [sys.stdout.buffer, sys.stderr.buffer]
-    for pieces in stream:
-        for out, piece in zip(readers, pieces, strict=True):
-            if not piece:
-                continue
-            try:
-                out.write(piece)
-                out.flush()
-            except OSError:
-                _pass_on(container, signal.SIGTERM)
-
-
-@contextmanager
-def _signals_to(container: Any) -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP (as SIGTERM) go to the command, which then saves its state; a third one kills it."""
-    heard: list[int] = []
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        heard.append(number)
-        asked = signal.SIGKILL if len(heard) > 2 else signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number)
-        _pass_on(container, asked)
-
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _pass_on(container: Any, number: signal.Signals) -> None:
-    try:
-        container.kill(signal=number.name)
-    except docker_errors.APIError as error:
-        if "is not running" not in str(error):
-            raise

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,9 +22,10 @@ from orchestrator import leftovers
 from orchestrator.cage import WORKSPACE, docker_run, memory_bytes
 from orchestrator.discovery import image_of
 from orchestrator.errors import explain, lost
-from orchestrator.smoke_container import Job, Limits, Session, Stopped, cage_of, run
+from orchestrator.smoke_container import Job, Limits, Session, cage_of, run
 from orchestrator.verdict import Verdict, judge
 
+_POLL_SECONDS = 0.2
 SCRIPT = f"{WORKSPACE}/smoke_tests/smoke.py"
 
 
@@ -61,40 +61,33 @@ def job_of(plan: Plan, model: str) -> Job:
 
 
 def side_by_side(plan: Plan, engine_memory: int) -> int:
-    """How many containers at once: half the cores up to 4 unless asked otherwise, and never more than memory allows."""
-    wanted = plan.jobs or max(min((os.cpu_count() or 2) // 2, 4), 1)
+    """How many containers at once: half the cores up to 4 unless asked otherwise, and never more than memory allows.
+
+    One on a GPU unless asked otherwise: they would share its memory, which is measured.
+    """
+    usual = 1 if plan.gpu is not None else max(min((os.cpu_count() or 2) // 2, 4), 1)
+    wanted = plan.jobs or usual
     fitting = max(engine_memory // memory_bytes(plan.limits.memory), 1)
     return min(wanted, fitting, max(len(plan.models), 1))
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt here, also where a shell has set SIGINT to be ignored."""
+def _hearing() -> Iterator[list[signal.Signals]]:
+    """SIGINT, SIGTERM and SIGHUP are only noted here, also where a shell has set SIGINT to be ignored; yields what was heard.
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
+    Raised from a handler, an exception may come in the middle of the clean-up, or where nobody sees it.
+    """
+    heard: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield heard
         return
-    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if sys.platform != "win32" else [])]
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(signal.Signals(number))
 
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C does not stop the clean-up of the first."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield
+        yield heard
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -105,7 +98,10 @@ def smoke_one(session: Session, plan: Plan, model: str, told: Callable[[str], No
     job = job_of(plan, model)
     command = shlex.join(docker_run(cage_of(job, plan.limits, session.run)))
     try:
-        image_bytes = int(session.client.images.get(job.image).attrs["Size"])
+        image = session.client.images.get(job.image).attrs
+        if holes := sorted((image.get("Config") or {}).get("Volumes") or ()):
+            what = f"the image declares volumes, which could be written: {', '.join(holes)}"
+            return Verdict(model, False, what, "take VOLUME out of its Dockerfile", command=command)
         finished = run(session, job, plan.limits, told)
     except (docker_errors.DockerException, http_errors.RequestException) as error:
         if not isinstance(error, docker_errors.APIError):
@@ -113,7 +109,7 @@ def smoke_one(session: Session, plan: Plan, model: str, told: Callable[[str], No
         told_error = explain(error, image=job.image)
         return Verdict(model, False, told_error.what, told_error.next_step, command=command)
     verdict = judge(model, finished, timeout=plan.limits.timeout, memory=plan.limits.memory, vram=plan.vram_limit is not None)
-    return replace(verdict, image_bytes=image_bytes, command=command)
+    return replace(verdict, image_bytes=int(image["Size"]), command=command)
 
 
 def smoke(client: Any, plan: Plan, told: Callable[[str, str], None] = lambda *_: None) -> list[Verdict]:
@@ -128,22 +124,21 @@ def smoke(client: Any, plan: Plan, told: Callable[[str, str], None] = lambda *_:
     def one(model: str) -> Verdict:
         return smoke_one(session, plan, model, lambda stage: told(model, stage))
 
-    with _interruptible():
+    with _hearing() as heard:
         pool = ThreadPoolExecutor(side_by_side(plan, int(client.info()["MemTotal"])), thread_name_prefix="smoke")
         try:
-            futures: dict[Future[Verdict], str] = {pool.submit(one, model): model for model in plan.models}
-            for future in as_completed(futures):
-                try:
-                    verdict = future.result()
-                except Stopped:
-                    continue
-                verdicts[verdict.model] = verdict
-                told(verdict.model, "passed" if verdict.passed else "failed")
-                if plan.fail_fast and not verdict.passed:
+            running = {pool.submit(one, model) for model in plan.models}
+            while running and not heard:
+                done, running = wait(running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+                for verdict in (future.result() for future in done):
+                    verdicts[verdict.model] = verdict
+                    told(verdict.model, "passed" if verdict.passed else "failed")
+                if plan.fail_fast and not all(verdict.passed for verdict in verdicts.values()):
                     break
         finally:
-            with _undisturbed():
-                _end(session, pool)
+            _end(session, pool)
+    if heard:
+        raise KeyboardInterrupt(heard[0].name)
     return [verdicts[model] for model in plan.models if model in verdicts]
 
 

@@ -63,7 +63,7 @@ class Stopped(Exception):
 def cage_of(job: Job, limits: Limits, run: str) -> Cage:
     """The container of a smoke test: only /tmp and the work folder can be written, both in memory."""
     return Cage(
-        image=job.image, command=tuple(job.command), labels=leftovers.labels(run, job.model, limits.timeout),
+        image=job.image, command=tuple(job.command), labels=leftovers.labels(run, limits.timeout),
         binds=tuple(Bind(here, there) for here, there in job.files.items()), gpus=job.gpu or "",
         scratch={"/tmp": limits.tmp, WORK_DIR: limits.tmp},
         memory=limits.memory, shm=limits.shm, pids=limits.pids, log="1m",
@@ -111,9 +111,5 @@ def _wait(container: Any, deadline: float, stop: threading.Event, written: log.L
         late = time.monotonic() > deadline
         if not killed and (late or written.size > log.LIMIT):
             timed_out, killed = late, True
-            try:
-                container.kill()
-            except docker_errors.APIError as error:
-                if "is not running" not in str(error):
-                    raise
+            leftovers.send(container, "SIGKILL")
         stop.wait(_POLL_SECONDS)

@@ -6,12 +6,18 @@ A smoke test passes only if all of these hold: exit code 0, not killed for memor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.log import DISK_FULL, LIMIT, NETWORK, OLD_IMAGE, READ_ONLY, UNCLEAN, Log
 
+REQUIRED = frozenset({
+    "parameter_count", "forward", "loss_fingerprint", "backward", "optimizer_step", "same_logits_after_reload", "trains",
+})  # fmt: skip
+"""Assertions that every smoke test makes (`smoke_tests/smoke.py`)."""
 VRAM_ASSERTIONS = {"fits_vram_limit", "measured_within_vram_limit"}
+_NO_FIGURE = 1e18  # nothing that is counted or measured here comes near it
 VRAM_KEYS = {
     "limit_gib", "recipe", "batch", "word", "reason", "predicted_mib", "interval", "usable_mib", "measured_allocated_mib",
     "measured_reserved_mib", "measured_note",
@@ -77,17 +83,40 @@ class Verdict:
 
 
 def failed_assertions(result: dict[str, Any]) -> list[str]:
-    """Names of the assertions that do not hold; ["none made"] for a result that asserts nothing."""
+    """Names of the assertions that do not hold, or were not made."""
     assertions = result.get("assertions")
-    if not isinstance(assertions, dict) or not assertions:
-        return ["none made"]
-    return [str(name) for name, holds in assertions.items() if holds is not True]
+    if not isinstance(assertions, dict):
+        assertions = {}
+    wrong = [str(name) for name, holds in assertions.items() if holds is not True]
+    return wrong + [f"{name} (not made)" for name in sorted(REQUIRED - assertions.keys())]
 
 
 def vram_of(result: dict[str, Any]) -> dict[str, Any] | None:
-    """What a container says about GPU memory, None where it says nothing or not all of it."""
+    """What a container says about GPU memory, None where it says nothing, not all of it, or what cannot be."""
     vram = result.get("vram")
-    return vram if isinstance(vram, dict) and vram.keys() >= VRAM_KEYS else None
+    return vram if isinstance(vram, dict) and vram.keys() >= VRAM_KEYS and _is_vram(vram) else None
+
+
+def _is_vram(vram: Mapping[str, Any]) -> bool:
+    """Whether all values are of the kinds that `smoke_tests/vram.py` writes."""
+    predicted, interval = vram["predicted_mib"], vram["interval"]
+    measured = [vram["measured_allocated_mib"], vram["measured_reserved_mib"]]
+    return (
+        all(isinstance(vram[name], str) for name in ("recipe", "word", "reason", "measured_note"))
+        and all(is_figure(vram[name]) for name in ("limit_gib", "batch", "usable_mib"))
+        and (measured == [None, None] or all(map(is_figure, measured)))
+        and all(isinstance(phases, dict) and phases.keys() >= {"train", "eval"} for phases in (predicted, interval))
+        and all(is_figure(predicted[phase]) and _are_bounds(interval[phase]) for phase in ("train", "eval"))
+    )
+
+
+def _are_bounds(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_figure, value))
+
+
+def is_figure(value: Any) -> bool:
+    """A number that can be written as one; JSON also has 1e999, which is infinite, and integers without end."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _NO_FIGURE
 
 
 def _vram_reason(vram: dict[str, Any]) -> tuple[str, str]:
@@ -106,18 +135,20 @@ def _vram_reason(vram: dict[str, Any]) -> tuple[str, str]:
 def judge(model: str, finished: Finished, *, timeout: float, memory: str, vram: bool = False) -> Verdict:
     """The verdict on one container; `vram` says that it was asked about GPU memory."""
     result = finished.log.result
-    reason, next_step = _reason(finished, result, timeout=timeout, memory=memory, vram=vram)
+    reason, next_step = _reason(model, finished, result, timeout=timeout, memory=memory, vram=vram)
     return Verdict(
         model, not reason, reason or "passed", next_step, finished.seconds, result or {}, () if not reason else finished.log.tail
     )
 
 
-def _reason(finished: Finished, result: dict[str, Any] | None, *, timeout: float, memory: str, vram: bool) -> tuple[str, str]:
+def _reason(
+    model: str, finished: Finished, result: dict[str, Any] | None, *, timeout: float, memory: str, vram: bool
+) -> tuple[str, str]:
     """Why it failed and what to do next; two empty strings when it passed."""
     return (
         _stopped(finished, timeout, memory)
         or _misbehaved(finished)
-        or (_ended_with(finished, result, vram) if finished.exit_code else _said(finished, result, vram))
+        or (_ended_with(finished, result, vram) if finished.exit_code else _said(model, finished, result, vram))
         or ("", "")
     )
 
@@ -154,17 +185,20 @@ def _ended_with(finished: Finished, result: dict[str, Any] | None, vram: bool) -
     return f"exit code {finished.exit_code}", "see the log"
 
 
-def _said(finished: Finished, result: dict[str, Any] | None, vram: bool) -> tuple[str, str] | None:
+def _said(model: str, finished: Finished, result: dict[str, Any] | None, vram: bool) -> tuple[str, str] | None:
     """Exit code 0: then the log must be clean, and its result say that all held."""
-    if UNCLEAN in finished.log.signs:
-        return f"the log is not clean: {_brief(finished.log.signs[UNCLEAN])}", "mend the cause: a clean model logs no warnings"
+    log = finished.log
+    if log.broken:
+        return f"the log could not be read to its end: {log.broken}", "repeat"
+    if UNCLEAN in log.signs:
+        return f"the log is not clean: {_brief(log.signs[UNCLEAN])}", "mend the cause: a clean model logs no warnings"
     if result is None:
         return "no result line in the log", _REBUILD
+    if log.results > 1 or result.get("model") != model:
+        return f"{log.results} result lines in the log, the last of model {result.get('model')!r}, where one is due", _REBUILD
     if failed := failed_assertions(result):
         return _failed(result, failed)
-    if vram and vram_of(result) is None:
-        return "the result says nothing of GPU memory", _REBUILD
-    return None
+    return ("the result says nothing of GPU memory", _REBUILD) if vram and vram_of(result) is None else None
 
 
 def _brief(line: str) -> str:

@@ -29,21 +29,21 @@ FULL_DISK = 0.5
 """GiB below which not even a short run can write its checkpoints."""
 USED_MIB = 300.0
 """GPU memory that the plan does not miss: about what it leaves to the driver."""
-WORK_DIR = Path("work_dir")
 DATA_VARIABLE = "NTU60"  # of the Makefile
 _ORDER = ("error", "warning", "info")
 _STYLE = {"error": "bold red", "warning": "yellow", "info": "dim"}
 
 
-def doctor(data: Path | None = None, work_dir: Path = WORK_DIR, json: bool = False) -> int:
+def doctor(data: Path | None = None, work_dir: Path | None = None, json: bool = False) -> int:
     """Say what this machine is and what would keep a run from working; exit 1 if anything would.
 
     Args:
         data: a data file to be looked at as well, without reading all of it (default: $NTU60, if set).
-        work_dir: where runs are to be written.
+        work_dir: where runs are to be written (default: where they go unless told otherwise, $SAL_WORK_DIR or work_dir).
         json: print one JSON object.
     """
     file = data or _named_data()
+    work_dir = work_dir or environment.work_dir()
     machine, driver = environment.describe(work_dir), gpus.ask_driver()
     seen, about_data = look_at(file) if file else (None, [])
     found = sorted([*findings(work_dir, machine, driver), *about_data], key=lambda finding: _ORDER.index(finding.severity))
@@ -104,7 +104,7 @@ def _room(machine: dict[str, Any], work_dir: Path) -> Iterator[Finding]:
     shm, disk, ram = machine["shm_gib"], machine["disk_free_gib"], machine["ram_gib"]
     if shm is not None and shm < LITTLE_SHM:
         yield Finding("little-shm", "warning", f"shared memory ({SHM}) has {shm:.2f} GiB",
-                      "in a container: docker run --shm-size=2g (or --ipc=host)")  # fmt: skip
+                      "in a container: docker run --shm-size=1g (or --ipc=host)")  # fmt: skip
     if disk is not None and disk < FULL_DISK:
         yield Finding("disk-full", "error", f"{disk:.2f} GiB free where {work_dir} lies: no run can save itself",
                       "free some space, or give another --work-dir")  # fmt: skip
@@ -125,10 +125,11 @@ def _permissions(work_dir: Path) -> Iterator[Finding]:
         yield Finding("work-dir-unwritable", "error", f"runs cannot be written to {work_dir}: {why}",
                       f'give another --work-dir, or sudo chown -R "$(id -u)" {work_dir}; in a container mount a folder of yours '
                       'and add --user "$(id -u):$(id -g)"')  # fmt: skip
-    if work_dir != WORK_DIR and WORK_DIR.exists() and (why := _unwritable(WORK_DIR)):
+    usual = environment.work_dir()
+    if work_dir != usual and usual.exists() and (why := _unwritable(usual)):
         yield Finding("default-work-dir-unwritable", "warning",
-                      f"./{WORK_DIR}, where runs go unless told otherwise, cannot be written: {why}",
-                      f'sudo chown -R "$(id -u)" {WORK_DIR} (did a container make it?), or always give --work-dir')  # fmt: skip
+                      f"{usual}, where runs go unless told otherwise, cannot be written: {why}",
+                      f'sudo chown -R "$(id -u)" {usual} (did a container make it?), or always give --work-dir')  # fmt: skip
     if os.geteuid() == 0:
         yield Finding("running-as-root", "info", "this is root: what runs write belongs to root, in a mounted folder too",
                       'in a container: docker run --user "$(id -u):$(id -g)"; natively: an account of your own')  # fmt: skip

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 WORK_DIR = Path("/workspace/work_dir")
 _STEPS = 3
+_UNSUITABLE = {2: "it is not of the kind that the recipe is set for", 65: "it cannot be used"}
+"""Exit codes with which main.py refuses a data file."""
 
 
 @dataclass(frozen=True)
@@ -152,20 +154,20 @@ def check_network(card: ModelCard, spec: Smoke, device: str, folder: Path) -> tu
     return holds, {"parameters": count, "loss": loss, "step_losses": losses}
 
 
-def trains(card: ModelCard, recipe: str, device: str, data: Path, work_dir: Path) -> bool:
-    """One epoch through the model's own main.py on at most 100 clips of each split.
-
-    True when it ends well and leaves finite losses, metrics and weights.
-    """
+def train(card: ModelCard, recipe: str, device: str, data: Path, work_dir: Path) -> int:
+    """One epoch through the model's own main.py on at most 100 clips of each split; returns its exit code."""
     command = [
-        sys.executable, "main.py", "--recipe",
- recipe, "--data", str(data), "--work-dir", str(work_dir), "--device", device,
+        sys.executable, "main.py", "--recipe", recipe, "--data", str(data), "--work-dir", str(work_dir), "--device", device,
         "--num-epoch", "1", "--batch-size", "4", "--test-batch-size", "4", "--num-worker", "0", "--debug",
     ]  # fmt: skip
     sys.stdout.flush()
     if code := subprocess.run(command, cwd=card.folder, check=False).returncode:
         print(f"main.py ended with exit code {code}: {' '.join(command)}", flush=True)
-        return False
+    return code
+
+
+def trained(card: ModelCard, work_dir: Path) -> bool:
+    """Whether a run left finite losses, metrics and weights."""
     events = [json.loads(line) for line in (work_dir / "log.jsonl").read_text().splitlines()]
     losses = [event["loss"] for event in events if event["event"] in ("step", "epoch", "eval")]
     metrics = json.loads((work_dir / "metrics.json").read_text())
@@ -178,9 +180,15 @@ def check_training(card: ModelCard, spec: Smoke, device: str, data: Path | None,
     from shared_data.synthetic import write_synthetic
 
     small = write_synthetic(folder / "synthetic.npz", classes=4, train_per_class=4, test_per_class=2, frames=64, seed=0)
-    holds = {"trains": trains(card, spec.recipe, device, small, folder / "run")}
+    run = folder / "run"
+    holds = {"trains": train(card, spec.recipe, device, small, run) == 0 and trained(card, run)}
     if data is not None:
-        holds["trains_on_data"] = trains(card, spec.recipe, device, data, folder / "run_on_data")
+        run = folder / "run_on_data"
+        code = train(card, spec.recipe, device, data, run)
+        holds["trains_on_data"] = code == 0 and trained(card, run)
+        if holds["trains"] and code in _UNSUITABLE:  # the same command did on the synthetic file
+            print(f"{data} does not suit {card.name}'s recipe {spec.recipe!r}: {_UNSUITABLE[code]}; main.py says above why",
+                  flush=True)  # fmt: skip
     return holds
 
 

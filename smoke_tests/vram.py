@@ -80,11 +80,17 @@ def judged(card: ModelCard, budget: Budget, device: str) -> dict[str, Any]:
 
 
 def assertions(vram: Mapping[str, Any]) -> dict[str, bool]:
-    """What a `vram` object must hold: an answer other than "no", and no measurement that gives the lie to one that all fits."""
+    """What a `vram` object must hold: an answer other than "no", and no measurement that gives the lie to one that all fits.
+
+    Nothing is asserted of a measurement that says nothing: none was made, or it ran out of memory on a smaller card.
+    """
     reserved, full, usable = vram["measured_reserved_mib"], vram["out_of_memory_mib"], vram["usable_mib"]
-    wrong = (reserved is not None and reserved > usable) or (full is not None and full >= usable)
-    optimistic = vram["word"] in ALL_FITS and wrong
-    return {"fits_vram_limit": vram["word"] != "no", "measured_within_vram_limit": not optimistic}
+    holds = {"fits_vram_limit": vram["word"] != "no"}
+    ran_out = full is not None and full >= usable
+    if reserved is None and not ran_out:
+        return holds
+    optimistic = vram["word"] in ALL_FITS and (ran_out or reserved > usable)
+    return {**holds, "measured_within_vram_limit": not optimistic}
 
 
 def own_peaks(device: str) -> dict[str, int | None]:

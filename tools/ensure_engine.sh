@@ -14,7 +14,8 @@ run_dir=${SAL_ENGINE_DIR:-${TMPDIR:-/tmp}/skeleton-lab-engine}
 
 log() { printf 'ensure_engine: %s\n' "$*" >&2; }
 give_up() { log "$*"; exit 3; }
-answers() { command -v docker >/dev/null && timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
+within() { if command -v timeout >/dev/null; then timeout "$@"; else shift; "$@"; fi; } # seconds, command…; macOS has no timeout
+answers() { command -v docker >/dev/null && within 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
 install_engine() {
     command -v apt-get >/dev/null || give_up "no dockerd and no apt-get: install Docker, see docs/docker.md"

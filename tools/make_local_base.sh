@@ -26,7 +26,11 @@ python_version=3.11 # of Debian bookworm
 variant='' tag='' force=''
 while [ $# -gt 0 ]; do
     case "$1" in
-        cpu | cu121) variant=$1 ;;
+        cpu | cu121)
+            if [ -n "$variant" ]; then log "one base at a time: $variant or $1"; usage; fi
+            variant=$1
+            ;;
+        -h | --help) sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         --tag) [ $# -ge 2 ] || usage; tag=$2; shift ;;
         --force) force=1 ;;
         *) log "unknown argument: $1"; usage ;;
@@ -43,7 +47,11 @@ if ! "$DOCKER" version --format '{{.Server.Version}}' >/dev/null 2>&1; then
     "$root/tools/ensure_engine.sh" || exit 3
     choose_builder # it may have brought the client too
 fi
-if [ -z "$force" ] && "$DOCKER" image inspect "$tag" >/dev/null 2>&1; then log "$tag exists (--force makes it anew)"; exit 0; fi
+if [ -z "$force" ] && there=$("$DOCKER" image inspect --format '{{index .Config.Labels "org.skeleton-lab.base"}}' "$tag" 2>/dev/null); then
+    if [ -n "$there" ] && [ "$there" != "$variant" ]; then log "$tag exists and is no $variant base: give another --tag, or --force"; exit 1; fi
+    log "$tag exists (--force makes it anew)"
+    exit 0
+fi
 
 add_security_updates() { # folder: from beside the archive's main suite, whatever mirror debootstrap took that from
     local sources=$1/etc/apt/sources.list

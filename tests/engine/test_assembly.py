@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine import assembly, models
+from engine import assembly, environment, models
 from engine.config import parse
 from engine.errors import ConfigError
 from engine.parity import fixture
@@ -215,6 +215,7 @@ def test_where_runs_go(monkeypatch):
     monkeypatch.delenv("SAL_WORK_DIR", raising=False)
     assert assembly.work_dir(asked) == Path("work_dir/ctrgcn/ntu60_xsub_b")
     monkeypatch.setenv("SAL_WORK_DIR", "/workspace/work_dir")
+    assert environment.work_dir() == Path("/workspace/work_dir")
     assert assembly.work_dir(asked) == Path("/workspace/work_dir/ctrgcn/ntu60_xsub_b")
     tested = dataclasses.replace(asked, phase="test")
     assert assembly.work_dir(tested).name == "ntu60_xsub_b_test"

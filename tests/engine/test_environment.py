@@ -35,6 +35,14 @@ def test_a_folder_that_does_not_exist_yet_is_measured_at_its_parent(tmp_path: Pa
     assert describe(tmp_path / "not" / "yet")["disk_free_gib"] == pytest.approx(describe(tmp_path)["disk_free_gib"], abs=1.0)
 
 
+@pytest.mark.parametrize(("variable", "folder"), [(None, "work_dir"), ("", "work_dir"), ("/scratch/runs", "/scratch/runs")])
+def test_where_runs_go(monkeypatch: pytest.MonkeyPatch, variable: str | None, folder: str) -> None:
+    monkeypatch.delenv("SAL_WORK_DIR", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("SAL_WORK_DIR", variable)
+    assert environment.work_dir() == Path(folder)
+
+
 def importing_torch_raises(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     real = builtins.__import__
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
-from docker import errors as docker_errors
-from requests import exceptions as http_errors
 
 from orchestrator import leftovers
+from orchestrator.connection import connect
+from orchestrator.errors import OrchestratorError
+from orchestrator.verdict import REQUIRED
 
 ROOT = Path(__file__).resolve().parents[2]
 TEST_IMAGE = "skeleton-lab-test:busybox"
+
+
+def good(model: str, **more: Any) -> str:
+    """The result line of a smoke test in which all holds."""
+    return json.dumps({"kind": "smoke_result", "model": model, "assertions": dict.fromkeys(sorted(REQUIRED), True), **more})
 
 
 def absent(reason: str) -> None:
@@ -30,9 +36,8 @@ def absent(reason: str) -> None:
 def client() -> Iterator[Any]:
     """A client of a real engine."""
     try:
-        found = docker.from_env(timeout=60)
-        found.ping()
-    except (docker_errors.DockerException, http_errors.RequestException) as error:
+        found = connect()
+    except OrchestratorError as error:
         absent(f"no Docker engine: {error}")
     with_ours = {"label": leftovers.RUN}
     before = {container.id for container in found.containers.list(all=True, filters=with_ours, ignore_removed=True)}

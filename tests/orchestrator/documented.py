@@ -17,6 +17,7 @@ from orchestrator.discovery import discover
 from tests.orchestrator.conftest import ROOT
 
 PAGE = ROOT / "docs/docker.md"
+CODES = ROOT / "docs/exit-codes.md"
 JOB = ROOT / "docs/cluster/kubernetes-job.yaml"
 SBATCH = ROOT / "docs/cluster/slurm-apptainer.sbatch"
 DATA = "/workspace/data/"

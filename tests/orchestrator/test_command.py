@@ -33,7 +33,7 @@ def test_training(here):
         *("--data", "/workspace/data/clips.npz", "--num-epoch", "3"),
     )
     assert found.binds == (Bind(here / "data/clips.npz", "/workspace/data/clips.npz"),)
-    assert found.is_main and found.work_dir == Path("work_dir")
+    assert found.writes and found.work_dir == Path("work_dir")
 
 
 def test_what_lies_in_the_work_folder_is_not_mounted_twice(here):
@@ -64,9 +64,42 @@ def test_paths_of_the_image_stay(here):
 
 
 def test_another_command_stays_as_it_is(here):
-    found = read("sal", "plan", "--data", "nowhere")
-    assert found.words == ("sal", "plan", "--data", "nowhere") and not found.is_main
+    found = read("sh", "-c", "ls data/clips.npz", "data/clips.npz")
+    assert found.words == ("sh", "-c", "ls data/clips.npz", "data/clips.npz") and not found.writes and found.binds == ()
     assert read().words == ()
+
+
+@pytest.mark.parametrize("before", [("python3", "main.py"), ("sal", "train", "ctrgcn"), ("sal", "test", "ctrgcn")])
+def test_other_ways_to_say_it(here, before):
+    found = read(*before, "--recipe", "ntu60_xsub", "--data=data/clips.npz")
+    assert found.words == (*before, "--recipe", "ntu60_xsub", "--data", "/workspace/data/clips.npz") and found.writes
+
+
+def test_other_verbs_of_sal(here):
+    found = read("sal", "data", "convert", "data/clips.npz", "--to", "store", "--out=work_dir/new.h5", "ctrgcn", "no/such.npz")
+    assert found.words == (
+        *("sal", "data", "convert", "/workspace/data/clips.npz", "--to", "store", "--out=/workspace/work_dir/new.h5"),
+        *("ctrgcn", "no/such.npz"),
+    )
+    assert found.binds == (Bind(here / "data/clips.npz", "/workspace/data/clips.npz"),) and not found.writes
+
+
+def test_a_folder_is_mounted_by_its_name_wherever_one_stands(here, monkeypatch):
+    monkeypatch.chdir(here / "data")
+    assert read("train", "--data", ".").binds == (Bind(here / "data", "/workspace/data/data"),)
+    with pytest.raises(OrchestratorError, match="/ as a whole") as raised:
+        read("train", "--data", "/")
+    assert raised.value.exit_code == 2
+
+
+def test_a_folder_that_may_not_be_looked_into(here, monkeypatch):
+    def shut(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", shut)
+    with pytest.raises(OrchestratorError, match="cannot be looked at: Permission denied") as raised:
+        read("train", "--data", "shut/clips.npz")
+    assert raised.value.exit_code == 66
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -29,9 +30,15 @@ def settings(tmp_path, monkeypatch):
         made.append(options)
         return SimpleNamespace(ping=lambda: True)
 
+    def from_env_fails(error):
+        def fail(**_):
+            raise error
+
+        monkeypatch.setattr(connection.docker, "from_env", fail)
+
     monkeypatch.setattr(connection.docker, "DockerClient", client)
     monkeypatch.setattr(connection.docker, "from_env", lambda **options: client(from_env=True, **options))
-    return SimpleNamespace(folder=tmp_path, made=made)
+    return SimpleNamespace(folder=tmp_path, made=made, from_env_fails=from_env_fails)
 
 
 def test_the_default_is_that_of_the_environment(settings):
@@ -78,11 +85,50 @@ def test_a_context_that_is_not_there(settings, monkeypatch):
 )
 def test_what_an_engine_says_of_itself(monkeypatch, about, rootless, gpus):
     monkeypatch.setattr(connection.shutil, "which", lambda _: None)
-    client = SimpleNamespace(info=lambda: about)
+    client = SimpleNamespace(info=lambda: about, api=SimpleNamespace(base_url="http+docker://localhost"))
     assert connection.is_rootless(client) is rootless
     assert connection.gives_gpus(client) is gpus
 
 
-def test_a_hook_that_the_engine_finds_by_itself(monkeypatch):
+@pytest.mark.parametrize(
+    ("address", "there"), [("http+docker://localhost", True), ("http+docker://ssh", False), ("http://h:2375", False)]
+)
+def test_a_hook_on_this_machine_is_one_of_its_own_engine(monkeypatch, address, there):
     monkeypatch.setattr(connection.shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert connection.gives_gpus(SimpleNamespace(info=dict))
+    client = SimpleNamespace(info=dict, api=SimpleNamespace(base_url=address))
+    assert connection.gives_gpus(client) is there
+
+
+@pytest.mark.parametrize("config", ["[]", '{"currentContext": 5}', '{"currentContext": "broken"}', '{"currentContext": "empty"}'])
+def test_settings_that_name_no_engine(settings, config):
+    for name, text in (("broken", "{"), ("empty", "{}")):
+        folder = settings.folder / "contexts/meta" / hashlib.sha256(name.encode()).hexdigest()
+        folder.mkdir(parents=True)
+        (folder / "meta.json").write_text(text)
+    (settings.folder / "config.json").write_text(config)
+    if config == "[]":
+        settings.from_env_fails(AttributeError("'list' object has no attribute 'get'"))
+    with pytest.raises(OrchestratorError) as raised:
+        connection.connect()
+    assert raised.value.exit_code == 69 and raised.value.next_step
+
+
+def test_a_context_that_is_null_is_the_default(settings):
+    (settings.folder / "config.json").write_text('{"currentContext": null}')
+    connection.connect()
+    assert settings.made[0]["from_env"]
+
+
+@pytest.mark.docker
+def test_an_engine_behind_ssh(client, tmp_path, monkeypatch):
+    """Through the ssh command of this machine: here one that goes nowhere."""
+    stand_in = tmp_path / "ssh"
+    stand_in.write_text("#!/bin/sh\nunset DOCKER_HOST\nexec docker system dial-stdio\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_HOST", "ssh://someone@gpu-box")
+    far = connection.connect()
+    try:
+        assert far.api.base_url == "http+docker://ssh" and far.info()["ID"] == client.info()["ID"]
+    finally:
+        far.close()

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orchestrator import leftovers
+from orchestrator import smoke as smoke_tests
 from orchestrator.cage import sdk_arguments
 from orchestrator.smoke import Plan, smoke
 from orchestrator.smoke_container import Job, Limits, Session, cage_of
+from orchestrator.verdict import REQUIRED
+from tests.orchestrator.conftest import good
 
 pytestmark = pytest.mark.docker
 
-GOOD = json.dumps({"kind": "smoke_result", "assertions": {"forward": True}})
-QUICK = Limits(memory="64m", tmp="32m", timeout=60)
+GOOD = good("m")
+QUICK = Limits(memory="96m", tmp="32m", timeout=60)
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def verdict_of(client, busybox, as_image):
 def test_a_good_container_passes(verdict_of):
     result = verdict_of(f"echo '{GOOD}'")
     assert result.passed, result.reason
-    assert result.result["assertions"] == {"forward": True}
+    assert set(result.result["assertions"]) == REQUIRED
     assert result.image_bytes > 0
 
 
@@ -46,6 +49,8 @@ def test_a_good_container_passes(verdict_of):
         (f"echo 'WARNING: old'; echo '{GOOD}'", "WARNING: old"),
         (f"echo 'ValueError: on stderr' >&2; echo '{GOOD}'", "on stderr"),
         ("echo nothing", "no result line"),
+        (f"echo '{good('other')}'", "of model 'other'"),
+        (f"echo '{GOOD}'; echo '{GOOD}'", "2 result lines"),
         ("not-a-program", "exit code 127"),
         ("dd if=/dev/zero of=/tmp/fill bs=1M count=40", "full"),
     ],
@@ -63,7 +68,7 @@ def test_a_hanging_container_is_stopped(verdict_of):
 
 def test_a_container_killed_for_memory(verdict_of):
     result = verdict_of("tail /dev/zero")
-    assert not result.passed and "limit of 64m" in result.reason
+    assert not result.passed and "limit of 96m" in result.reason
 
 
 def test_a_huge_log_keeps_its_end(verdict_of):
@@ -115,12 +120,15 @@ def test_a_gpu_where_there_is_none(client, verdict_of):
     assert not result.passed and "GPU runtime" in result.reason
 
 
-def test_one_failure_does_not_touch_the_others(client, busybox, as_image):
+def test_one_failure_does_not_touch_the_others(client, busybox, as_image, monkeypatch):
     as_image(busybox)
-    script = f"case \"$HOSTNAME\" in *) [ ! -e /nothing ] && echo '{GOOD}' ;; esac"
-    results = smoke(client, Plan(["a", "b", "c"], command=["sh", "-c", script], limits=QUICK, jobs=3))
-    assert [r.model for r in results] == ["a", "b", "c"]
-    assert all(r.passed for r in results)
+    scripts = {"a": f"echo '{good('a')}'", "b": "exit 3", "c": f"echo '{good('c')}'"}
+    usual = smoke_tests.job_of
+    monkeypatch.setattr(
+        smoke_tests, "job_of", lambda plan, model: usual(replace(plan, command=["sh", "-c", scripts[model]]), model)
+    )
+    results = smoke(client, Plan(["a", "b", "c"], limits=QUICK, jobs=3))
+    assert [(r.model, r.passed) for r in results] == [("a", True), ("b", False), ("c", True)]
 
 
 def test_fail_fast_stops_the_rest(client, busybox, as_image):
@@ -132,7 +140,7 @@ def test_fail_fast_stops_the_rest(client, busybox, as_image):
 def test_a_thread_may_run_it_too(client, busybox, as_image):
     as_image(busybox)
     results = []
-    plan = Plan(["a"], command=["sh", "-c", f"echo '{GOOD}'"], limits=QUICK)
+    plan = Plan(["m"], command=["sh", "-c", f"echo '{GOOD}'"], limits=QUICK)
     worker = threading.Thread(target=lambda: results.extend(smoke(client, plan)))
     worker.start()
     worker.join(60)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import leftovers
+from tests.orchestrator.conftest import absent
 from tests.orchestrator.hanging import command, owned_by, started
 
 pytestmark = pytest.mark.docker
@@ -30,6 +31,20 @@ def test_an_interrupt_leaves_nothing(client, busybox, number):
     assert process.returncode == 130
     assert "interrupted" in err
     assert owned_by(client, process.pid) == []
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_two_signals_at_once_leave_nothing(client, busybox, first):
+    for _ in range(4):
+        process = started(client)
+        for number in (first, signal.SIGHUP, signal.SIGINT):
+            os.kill(process.pid, number)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert process.returncode == 130 and "interrupted" in err, err
+        assert owned_by(client, process.pid) == []
 
 
 def test_the_next_start_removes_what_a_killed_run_left(client, busybox):
@@ -112,7 +127,7 @@ def between(tmp_path) -> Iterator[Between]:
 
 def test_an_engine_that_dies_in_the_middle_of_a_run(client, busybox, between):
     if not Path("/var/run/docker.sock").exists():
-        pytest.skip("the engine is not at /var/run/docker.sock")
+        absent("the engine is not at /var/run/docker.sock")
     process = started(client, DOCKER_HOST=f"unix://{between.path}")
     between.cut()
     _, err = process.communicate(timeout=90)

@@ -83,9 +83,9 @@ def test_what_is_far_older_than_it_could_be_goes_whoever_owns_it():
 
 
 def test_the_labels_of_a_smoke_test_end_and_those_of_a_training_do_not():
-    labels = leftovers.labels("r", "ctrgcn", 600)
+    labels = leftovers.labels("r", 600)
     assert time.time() + 600 < int(labels[leftovers.DEADLINE]) < time.time() + 600 + 2 * 3600
-    assert leftovers.DEADLINE not in leftovers.labels("r", "ctrgcn")
+    assert leftovers.DEADLINE not in leftovers.labels("r")
 
 
 def test_a_training_that_lost_its_owner_goes_on_until_it_ends():
@@ -95,6 +95,42 @@ def test_a_training_that_lost_its_owner_goes_on_until_it_ends():
     assert leftovers.orphans(FakeClient(at_work, ended, kept)) == ["c"]
     leftovers.sweep(FakeClient(at_work, ended, kept))
     assert [c.removed for c in (at_work, ended, kept)] == [False, True, False]
+
+
+def test_what_was_detached_is_its_users_once_it_has_started():
+    made = [FakeContainer(ended_owner(), deadline=None, status=status) for status in ("created", "running", "exited")]
+    for one in made:
+        one.labels[leftovers.DETACHED] = "1"
+    assert leftovers.orphans(FakeClient(*made)) == []
+    leftovers.sweep(FakeClient(*made))
+    assert [one.removed for one in made] == [True, False, False]
+
+
+def test_one_that_cannot_be_removed_does_not_keep_the_others(capsys):
+    stuck = FakeContainer(ended_owner(), errors.APIError("driver failed to remove root filesystem"))
+    other = FakeContainer(ended_owner())
+    assert leftovers.sweep(FakeClient(stuck, other)) == ["c"]
+    assert other.removed and "driver failed" in capsys.readouterr().err
+
+
+def test_a_process_that_is_hidden_from_us_is_alive(monkeypatch):
+    def hidden(*_: object) -> str:
+        raise FileNotFoundError
+
+    owner = leftovers.this_owner()
+    monkeypatch.setattr(leftovers.Path, "read_text", hidden)
+    monkeypatch.setattr(leftovers, "this_machine", lambda: owner.partition("/")[0])
+    assert not leftovers.is_dead(owner)
+    assert leftovers.is_dead(f"{owner.partition('/')[0]}/{ended_owner().split('/')[1]}/1")
+
+
+def test_machines_that_share_a_name_are_two(monkeypatch, tmp_path):
+    ours = leftovers.this_machine()
+    usual = leftovers.Path.read_text
+    monkeypatch.setattr(
+        leftovers.Path, "read_text", lambda self: "another\n" if "-id" in self.name or "boot_id" in self.name else usual(self)
+    )
+    assert leftovers.this_machine() != ours
 
 
 def test_removing_what_is_gone_or_going_is_fine():

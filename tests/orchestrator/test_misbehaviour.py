@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from orchestrator import leftovers, smoke, smoke_command
+from tests.orchestrator.conftest import good
 
 pytestmark = pytest.mark.docker
 
-GOOD = "echo '" + json.dumps({"kind": "smoke_result", "assertions": {"forward": True}}) + "'"
+RESULT = good("MODEL").replace('"MODEL"', "\"'$3'\"")  # $0 is python3, $1 the script, $2 --model
+GOOD = f"echo '{RESULT}'"
 # name -> (what the image's python3 does, a part of the verdict's reason)
 IMAGES = {
     "good": (GOOD, "passed"),
@@ -29,6 +31,14 @@ IMAGES = {
     "writes_outside": (f"touch /opt; {GOOD}", "write outside /tmp and its work folder"),
     "tries_the_network": (f"busybox wget http://192.0.2.1/weights.pt; {GOOD}", "reach the network"),
     "asks_for_a_name": (f"busybox wget http://weights.invalid/w.pt; {GOOD}", "reach the network"),
+    "says_it_twice": (f"{GOOD}; {GOOD}", "2 result lines"),
+    "is_another_model": (f"echo '{good('ctrgcn')}'", "of model 'ctrgcn'"),
+    "asserts_little": (
+        """echo '{"kind": "smoke_result", "model": "'$3'", "assertions": {"forward": true}}'""",
+        "backward (not made)",
+    ),
+    "warns_in_colour": (f"printf '\\033[33mWARNING\\033[0m old'; echo; {GOOD}", "not clean: WARNING old"),
+    "warns_without_a_newline": (f"dd if=/dev/zero bs=1M count=3; printf '[W NNPACK.cpp:64] no'; {GOOD} >&2", "not clean"),
     "good_too": (GOOD, "passed"),
 }
 
@@ -66,6 +76,6 @@ def test_every_misbehaviour_gets_its_verdict_and_the_others_are_not_touched(clie
     for name, (_, word) in IMAGES.items():
         assert word in verdicts[name]["reason"], (name, verdicts[name]["reason"], verdicts[name]["log_tail"])
         assert verdicts[name]["passed"] == (word == "passed"), name
-    assert code == 1 and "3 of 13 passed" in capsys.readouterr().out
+    assert code == 1 and "3 of 18 passed" in capsys.readouterr().out
     ours = client.containers.list(all=True, filters={"label": leftovers.OWNER}, ignore_removed=True)
     assert not [c.name for c in ours if c.labels[leftovers.OWNER] == leftovers.this_owner()]

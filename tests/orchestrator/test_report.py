@@ -1,4 +1,4 @@
-"""What a terminal and a log show: a status that counts, tables that keep their words whole, nothing that drives the terminal."""
+"""What a terminal and a log show in the end: tables that keep their words whole, nothing that drives the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from orchestrator import report
+from orchestrator import figures, report
 from orchestrator.verdict import Verdict
 
 RESULT = {
@@ -41,84 +41,6 @@ def shown(verdicts, width: int = 160) -> str:
     return where.file.getvalue()
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def drawn(status: report.Status) -> list[str]:
-    where = console(80)
-    where.print(status)
-    return where.file.getvalue().splitlines()
-
-
-def row(status: report.Status, model: str) -> list[str]:
-    [line] = [line for line in drawn(status) if line.startswith(model)]
-    return line.split()
-
-
-def test_the_seconds_of_a_stage_count_until_the_next():
-    clock = Clock()
-    status = report.Status(["ctrgcn", "hypergcn"], clock)
-    clock.now = 103.0
-    assert row(status, "ctrgcn") == ["ctrgcn", "waiting"]
-    status.told("ctrgcn", "running")
-    assert row(status, "ctrgcn") == ["ctrgcn", "running", "0"]
-    clock.now = 110.4
-    assert row(status, "ctrgcn") == ["ctrgcn", "running", "7"]
-    status.told("ctrgcn", "removing")
-    assert row(status, "ctrgcn") == ["ctrgcn", "removing", "0"]
-    assert drawn(status)[-1].strip() == "0 of 2 done"
-
-
-def test_a_verdict_is_shown_at_once_and_stops_the_clock():
-    clock = Clock()
-    status = report.Status(["ctrgcn", "hypergcn"], clock)
-    for now, stage in ((101.0, "starting"), (102.0, "running"), (116.2, "removing"), (116.5, "passed")):
-        clock.now = now
-        status.told("ctrgcn", stage)
-    status.told("hypergcn", "failed")
-    clock.now = 500.0
-    assert row(status, "ctrgcn") == ["ctrgcn", "done", "14", "passed"]
-    assert row(status, "hypergcn") == ["hypergcn", "done", "0", "FAILED"]
-    assert drawn(status)[-1].strip() == "2 of 2 done, 1 failed"
-    assert status.line("ctrgcn") == "ctrgcn    passed  14.2 s"
-    assert status.line("hypergcn") == "hypergcn  FAILED  0.0 s"
-
-
-def test_a_log_has_a_line_for_each_verdict_and_no_control_characters():
-    where = console()
-    with report.watched(["ctrgcn"], where) as told:
-        for stage in ("starting", "running", "removing", "passed"):
-            told("ctrgcn", stage)
-    report.report([verdict("ctrgcn")], where)
-    out = where.file.getvalue()
-    assert re.fullmatch(r"ctrgcn  passed  \d+\.\d s", out.splitlines()[0])
-    assert out.count("ctrgcn") == 2  # the line and the row: no stages
-    assert all(sign.isprintable() or sign == "\n" for sign in out)
-
-
-def test_a_terminal_has_a_table_that_is_drawn_over():
-    where = console(80, force_terminal=True)
-    with report.watched(["ctrgcn", "hypergcn"], where) as told:
-        told("ctrgcn", "running")
-    out = where.file.getvalue()
-    assert "running" in out and "waiting" in out and "0 of 2 done" in out
-    assert "\x1b[2K" in out.rpartition("0 of 2 done")[2]  # erased again: the tables come in its place
-
-
-def test_the_standard_output_of_a_log_stays_plain_though_colour_is_forced(monkeypatch, capsys):
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    where = report.console_of_stdout()
-    with report.watched(["ctrgcn"], where) as told:
-        told("ctrgcn", "failed")
-    report.report([verdict("ctrgcn", False)], where)
-    out = capsys.readouterr().out
-    assert "FAILED" in out and "\x1b" not in out
-
-
 def test_all_columns_at_160():
     out = shown([verdict("ctrgcn")], 160)
     for words in (
@@ -133,7 +55,7 @@ def test_all_columns_at_160():
 def test_words_stay_whole_and_lines_within_the_width(width):
     verdicts = [verdict("ctrgcn", vram=VRAM), verdict("freqmixformer", False, vram={**VRAM, "word": "comfortable"})]
     out = shown(verdicts, width)
-    for grid in (report.verdict_grid(verdicts), report.vram_grid(verdicts)):
+    for grid in (figures.verdict_grid(verdicts), figures.vram_grid(verdicts)):
         narrowed = report.narrowed(grid, width)
         titles = [column.title for column in narrowed.columns]
         assert {"model", "verdict"} <= set(titles)
@@ -183,14 +105,3 @@ def test_a_failure_is_told_with_its_log_as_it_is_but_for_control_characters():
 )  # fmt: skip
 def test_a_result_with_less_than_expected_is_shown_too(result):
     assert "ctrgcn" in shown([Verdict("ctrgcn", False, "no result line", result=result)])
-
-
-def test_text_that_no_terminal_can_print_is_written_out():
-    assert report.plain("a\x00b\u202ec\ud800d\r\n") == r"a\x00b\u202ec\ud800d\r\n"
-    assert report.plain("a\tb — é 骨") == "a   b — é 骨"
-
-
-def test_the_summary_names_what_was_not_run():
-    verdicts = [verdict("ctrgcn"), verdict("hypergcn", False)]
-    assert report.summary(verdicts, ["ctrgcn", "hypergcn"]) == "1 of 2 passed"
-    assert report.summary(verdicts, ["ctrgcn", "hypergcn", "msg3d"]) == "1 of 3 passed; not run: msg3d"

@@ -17,6 +17,7 @@ from orchestrator import __main__ as verbs
 from orchestrator import leftovers, run_command
 from orchestrator.discovery import discover
 from tests.orchestrator.conftest import ROOT, TEST_IMAGE
+from tests.orchestrator.hanging import owned_by
 
 MODEL = "ctrgcn"
 CODE = f"""
@@ -54,7 +55,14 @@ def folder(tmp_path) -> Path:
         ([MODEL, "--user", "me"], 2, "UID:GID"),
         ([MODEL, "--memory", "lots"], 2, "amount of memory"),
         ([MODEL, "--detach", "--interactive"], 2, "not allowed with"),
-        ([MODEL, "train", "--recipe", "x"], 2, "--"),
+        ([MODEL, "train", "--recipe", "x"], 2, "write -- in front"),
+        ([MODEL, "--gpus", "0 1"], 2, "numbers and UUIDs"),
+        ([MODEL, "--gpus", ""], 2, "numbers and UUIDs"),
+        ([MODEL, "--user", "99999999999:0"], 2, "UID:GID"),
+        ([MODEL, "--mount", "/etc:/workspace"], 2, "mounted over each other"),
+        ([MODEL, "--mount", "/etc:/tmp"], 2, "mounted over each other"),
+        ([MODEL, "--mount", "/etc:/x", "--mount", "/usr:/x/y"], 2, "mounted over each other"),
+        ([MODEL, "--work-dir", "/"], 2, "the work folder is / itself"),
         ([MODEL, "--", "train", "--data", "nowhere.npz"], 66, "no nowhere.npz"),
     ],
 )
@@ -74,7 +82,7 @@ def test_verbs(argv, code, capsys):
 
 def test_a_dry_run_prints_a_line_and_makes_nothing(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(run_command, "connect", lambda: pytest.fail("an engine was asked"))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")  # no engine is needed
     monkeypatch.setattr(run_command.shutil, "which", lambda _: None)
     assert verbs.main(["run", MODEL, "--dry-run", "--", "train", "--recipe", "ntu60_xsub", "--data", "data/clips.npz"]) == 0
     words = capsys.readouterr().out
@@ -136,6 +144,43 @@ def test_a_missing_image_and_a_missing_program(client, busybox, folder):
 
 
 @pytest.mark.docker
+@pytest.mark.parametrize("way", [[], ["--detach"]])
+def test_what_the_engine_refuses_at_the_start(client, busybox, folder, way):
+    if "nvidia" in client.info().get("Runtimes", {}):
+        pytest.skip("this engine has a GPU runtime")
+    before = {one.id for one in client.containers.list(all=True)}
+    done = run(folder, MODEL, "--gpus", "0", *way, "--", "true")
+    assert done.returncode == 1 and "the engine has no GPU runtime" in done.stderr, done.stderr
+    made = [one for one in client.containers.list(all=True, ignore_removed=True) if one.id not in before]
+    assert not [one.name for one in made if one.name.startswith(f"skeleton-lab-{MODEL}")]
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("where", ["/dev/full", "closed"])
+def test_output_that_cannot_be_written(client, busybox, folder, where):
+    code = "import os; os.close(1)\n" + CODE if where == "closed" else CODE
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code, MODEL, "--", "true"], cwd=folder, stdout=full, stderr=subprocess.PIPE, text=True,
+            check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60,
+        )  # fmt: skip
+    assert "Traceback" not in done.stderr and "docker system prune" not in done.stderr, done.stderr
+    assert done.returncode == (0 if where == "closed" else 74), done.stderr
+
+
+@pytest.mark.docker
+def test_a_signal_while_the_container_starts_is_not_forgotten(client, busybox, folder):
+    """Sent from inside the call that starts it."""
+    code = CODE.replace(
+        "sys.exit", "import os, signal\nfrom docker.models.containers import Container\nusual = Container.start\n"
+        "def start(self):\n    os.kill(os.getpid(), signal.SIGTERM)\n    usual(self)\nContainer.start = start\nsys.exit",
+    )  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, MODEL, "--", "sleep", "30"], cwd=folder, capture_output=True, text=True,
+                          check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=25)  # fmt: skip
+    assert done.returncode == 143, done.stderr
+
+
+@pytest.mark.docker
 def test_killed_for_memory(client, busybox, folder):
     done = run(folder, MODEL, "--memory", "32m", "--", "tail", "/dev/zero")
     assert done.returncode == 137 and "killed for memory at its limit of 32m" in done.stderr
@@ -154,11 +199,6 @@ def begun(client, folder: Path, script: str, *argv: str) -> subprocess.Popen[str
     raise AssertionError(process.communicate())
 
 
-def of(client, process) -> list:
-    found = client.containers.list(all=True, filters={"label": leftovers.OWNER}, ignore_removed=True)
-    return [c for c in found if c.labels[leftovers.OWNER].split("/")[1] == str(process.pid)]
-
-
 @pytest.mark.docker
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
 def test_a_signal_goes_to_the_command_which_saves_its_state(client, busybox, folder, number, code):
@@ -172,7 +212,7 @@ def test_a_signal_goes_to_the_command_which_saves_its_state(client, busybox, fol
     process.communicate(timeout=60)
     assert process.returncode == code
     assert (folder / "work_dir/state").read_text() == "saved\n"
-    assert of(client, process) == []
+    assert owned_by(client, process.pid) == []
 
 
 @pytest.mark.docker
@@ -183,7 +223,7 @@ def test_the_third_signal_kills_what_does_not_listen(client, busybox, folder):
         time.sleep(0.5)
     process.communicate(timeout=60)
     assert process.returncode == 137
-    assert of(client, process) == []
+    assert owned_by(client, process.pid) == []
 
 
 @pytest.mark.docker
@@ -192,7 +232,7 @@ def test_nobody_reads_any_more(client, busybox, folder):
     process.stdout.close()
     assert process.wait(timeout=60) == 143
     process.stderr.close()
-    assert of(client, process) == []
+    assert owned_by(client, process.pid) == []
 
 
 @pytest.mark.docker
@@ -200,15 +240,15 @@ def test_a_training_goes_on_when_its_terminal_is_killed_and_is_swept_when_it_has
     process = begun(client, folder, "echo ready; while [ ! -e /workspace/work_dir/end ]; do sleep 0.1; done")
     process.kill()
     process.communicate(timeout=60)
-    [container] = of(client, process)
+    [container] = owned_by(client, process.pid)
     try:
         assert leftovers.sweep(client) == [] and container.name in leftovers.orphans(client)
         again = run(folder, MODEL, "--", "true")
-        assert again.returncode == 0 and f"docker stop {container.name}" in again.stderr
+        assert again.returncode == 0 and f"docker stop -t 60 {container.name}" in again.stderr
         (folder / "work_dir/end").touch()
         container.wait(timeout=30)
         assert f"removed {container.name}" in run(folder, MODEL, "--", "true").stderr
-        assert of(client, process) == []
+        assert owned_by(client, process.pid) == []
     finally:
         leftovers.remove(container)
 
@@ -265,3 +305,4 @@ def test_a_new_work_folder_is_the_users(folder):
     run_command._make(folder / "a/b", "10001:10001")
     made = (folder / "a/b").stat()
     assert stat.S_ISDIR(made.st_mode) and made.st_uid == (os.getuid() or 10001)
+    assert (folder / "a").stat().st_uid == made.st_uid, "the folders above it, too"

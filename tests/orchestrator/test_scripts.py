@@ -24,6 +24,8 @@ case "$1" in
     case "$*" in
       *Size*) echo 1500000 ;;
       *RepoDigests*) echo "$FAKE_DIGESTS" ;;
+      *Labels*.base-image*) echo "$FAKE_BASE" ;;
+      *Labels*.compiler*) echo "$FAKE_COMPILER" ;;
       *) for tag in $FAKE_IMAGES; do case "$*" in *"$tag"*) exit 0 ;; esac; done; exit 1 ;;
     esac ;;
   run)
@@ -60,13 +62,16 @@ def environment(checkout: Path, **variables: str) -> dict[str, str]:
     """A fake engine that has the image x, no registry, and reaches pip's index in builds; `variables` make it another one."""
     return {**os.environ, "PATH": f"{checkout / 'bin'}{os.pathsep}{os.environ['PATH']}", "FAKE_LOG": str(checkout / "calls"),
             "SAL_BUILDER": "legacy", "SAL_IMAGE": "", "FAKE_IMAGES": "x", "FAKE_DOWN": "", "FAKE_BROKEN": "", "FAKE_REGISTRY": "",
-            "FAKE_DIGESTS": "", "FAKE_OFFLINE": "", "FAKE_HANG": "", **variables}  # fmt: skip
+            "FAKE_DIGESTS": "", "FAKE_OFFLINE": "", "FAKE_HANG": "", "FAKE_BASE": "", "FAKE_COMPILER": "",
+            **variables}  # fmt: skip
 
 
-def build(checkout: Path, *argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def build(checkout: Path, *argv: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Called in the checkout, or in `cwd`."""
     return subprocess.run(
-        command(checkout, *argv), env=environment(checkout, **variables), capture_output=True, text=True, check=False, timeout=60
-    )
+        command(checkout, *argv), env=environment(checkout, **variables), cwd=cwd or checkout,
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
 
 
 def builds(checkout: Path) -> list[str]:
@@ -84,7 +89,8 @@ def label(call: str, name: str) -> str:
 @pytest.mark.parametrize(
     ("argv", "word"),
     [
-        (["ctrgc"], "did you mean ctrgcn?"),
+        (["ctrgc"], "'ctrgc'; did you mean ctrgcn? Models: bare ctrgcn msg3d"),
+        (["zzzzzzzz"], "'zzzzzzzz'. Models: bare ctrgcn msg3d"),
         (["bare"], "no dockerfiles/bare.Dockerfile"),
         ([], "no dockerfiles/bare.Dockerfile"),
         (["--no-cach"], "did you mean --no-cache?"),
@@ -127,6 +133,44 @@ def test_it_falls_back_to_a_local_base_and_says_so(checkout):
     assert "BASE_IMAGE=skeleton-lab-base:cpu" in (checkout / "calls").read_text()
 
 
+BUILT = {"FAKE_IMAGES": "skeleton-lab:base near:2 skeleton-lab-base:cpu", "FAKE_BASE": "near:2", "FAKE_COMPILER": "1"}
+"""Images that were built on near:2 with a compiler, where there is a local base too."""
+
+
+@pytest.mark.parametrize(
+    ("argv", "variables", "built", "said"),
+    [
+        (["ctrgcn"], {}, ("near:2", "1"), ["on near:2, as skeleton-lab:base is", "with a compiler, as skeleton-lab:base has"]),
+        (["ctrgcn"], {"FAKE_COMPILER": ""}, ("near:2", ""), ["on near:2, as skeleton-lab:base is"]),
+        (["ctrgcn", "--base-image", "skeleton-lab-base:cpu"], {}, ("skeleton-lab-base:cpu", "1"), ["with a compiler, as"]),
+        (["ctrgcn", "--with-compiler"], {}, ("near:2", "1"), ["on near:2, as skeleton-lab:base is"]),
+    ],
+    ids=["both", "no compiler", "another base", "asked for a compiler"],
+)
+def test_named_images_are_built_as_those_beside_them(checkout, argv, variables, built, said):
+    done = build(checkout, *argv, **{**BUILT, **variables})
+    assert done.returncode == 0, done.stderr
+    base, model = build_calls(checkout)
+    assert f"BASE_IMAGE={built[0]} --build-arg WITH_COMPILER={built[1]} " in base
+    assert label(base, "org.skeleton-lab.base-image") == label(model, "org.skeleton-lab.base-image") == built[0]
+    lines = [line for line in done.stdout.splitlines() if ", as skeleton-lab:base" in line]
+    assert len(lines) == len(said) and all(line.startswith(start) for line, start in zip(lines, said, strict=True))
+    assert "pulling" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "variables"),
+    [([], {}), (["ctrgcn"], {"SAL_IMAGE": "other"}), (["ctrgcn"], {"FAKE_BASE": "<no value>", "FAKE_COMPILER": "<no value>"})],
+    ids=["all", "no images of that name yet", "images without these labels"],
+)
+def test_without_names_or_neighbours_the_default_is_chosen(checkout, argv, variables):
+    (checkout / "dockerfiles/bare.Dockerfile").touch()
+    done = build(checkout, *argv, **{**BUILT, **variables})
+    assert done.returncode == 0, done.stderr
+    assert "BASE_IMAGE=skeleton-lab-base:cpu --build-arg WITH_COMPILER= " in build_calls(checkout)[0]
+    assert "falling back to the local base" in done.stdout and ", as skeleton" not in done.stdout
+
+
 def test_a_failure_does_not_stop_the_others(checkout):
     done = build(checkout, "ctrgcn", "msg3d", "ctrgcn", "--base-image", "x", "--jobs", "1", FAKE_BROKEN="ctrgcn")
     assert done.returncode == 1
@@ -152,6 +196,19 @@ def test_given_wheels_mean_no_network(checkout):
     [call] = build_calls(checkout)
     assert "--network none" in call and "--no-cache" in call
     assert not (checkout / ".build/image-wheels").exists(), "wheels must not stay in the context"
+
+
+def test_given_wheels_are_in_the_folder_of_the_caller(checkout, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("caller")
+    (checkout / "wheels").mkdir()
+    (checkout / "wheels/a-1-py3-none-any.whl").touch()
+    argv = ("base", "--base-image", "x", "--wheels", "wheels")
+    done = build(checkout, *argv, cwd=elsewhere)
+    assert done.returncode == 2 and f"{elsewhere}/wheels: no .whl files" in done.stderr
+    (checkout / "wheels").rename(elsewhere / "wheels")
+    done = build(checkout, *argv, cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert "--network none" in build_calls(checkout)[0]
 
 
 LOCK = "toy==1.0 \\\n    --hash=sha256:" + "0" * 64 + "\n"
@@ -272,6 +329,7 @@ def test_an_interrupted_build_ends_its_client_and_leaves_nothing(checkout, flock
     running = subprocess.Popen(
         command(checkout, *argv),
         env=environment(checkout, FAKE_HANG="1"),
+        cwd=checkout,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -314,6 +372,16 @@ def test_make_local_base_brings_up_an_engine_where_none_answers(checkout):
     done = subprocess.run(script, env=down, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0 and "ensured" in done.stdout
     assert "skeleton-lab-base:cpu exists" in done.stderr
+
+
+def test_an_engine_is_found_without_a_timeout_command(checkout):
+    """macOS has none."""
+    (checkout / "bin/sh").symlink_to("/bin/sh")
+    variables = {**environment(checkout), "PATH": str(checkout / "bin")}
+    assert shutil.which("timeout", path=variables["PATH"]) is None
+    script = [shutil.which("bash"), str(checkout / "tools/ensure_engine.sh")]
+    done = subprocess.run(script, env=variables, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0 and "already answers" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("argv", [["--upgrde"], ["a", "b"]])

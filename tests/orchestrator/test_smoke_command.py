@@ -80,6 +80,16 @@ def test_a_failure_and_a_missing_verdict_exit_1(checkout, engine, capsys):
     assert "exit code 3" in out and "[last] line" in out and "0 of 2 passed" in out
 
 
+def test_the_first_gpu_unless_another_is_named(checkout, engine):
+    smoke_command.main(["ctrgcn", "--use-gpus"])
+    assert engine.plan.device == "cuda:0" and engine.plan.gpu == "0"
+
+
+def test_amounts_of_memory_reach_the_engine_without_blanks(checkout, engine):
+    smoke_command.main(["ctrgcn", "--memory", " 512m "])
+    assert engine.plan.limits.memory == "512m"
+
+
 def test_gpus(checkout, engine):
     assert smoke_command.main(["ctrgcn", "--use-gpus", "--gpu", "2"]) == 1  # no verdict came
     assert engine.plan.device == "cuda:0" and engine.plan.gpu == "2"
@@ -132,11 +142,12 @@ def test_nothing_of_gpu_memory_unless_asked(checkout, engine, capsys):
         (["ctrgc"], "did you mean ctrgcn?", 2),
         (["bare"], "no dockerfiles/bare.Dockerfile", 2),
         (["--use-gpu"], "did you mean --use-gpus?", 2),
-        (["--jobs", "0"], "not 1 or more", 2),
-        (["--timeout", "-1"], "not above 0", 2),
-        (["--timeout", "nan"], "not above 0", 2),
-        (["--memory", "lots"], "amount of memory", 2),
+        (["--jobs", "0"], "argument --jobs: '0' is no whole number of 1 or more", 2),
+        (["--timeout", "-1"], "argument --timeout: '-1' is no number above 0", 2),
+        (["--memory", "0"], "argument --memory: '0' is not an amount of memory above 0", 2),
         (["--device", "cuda:0"], "--use-gpus", 2),
+        (["--gpu", "1"], "add --use-gpus", 2),
+        (["--gpu", "0", "--device", "cpu"], "add --use-gpus", 2),
         (["--data", "/nowhere.npz"], "no data file", 66),
     ],
 )
@@ -294,7 +305,14 @@ class Engine:
 smoke_command.choose = list
 smoke_command.connect = Engine
 smoke_command.sweep = lambda client: []
-smoke_command.smoke = lambda client, plan, told: [Verdict(model, True, "passed") for model in plan.models]
+
+def smoke(client, plan, told):
+    for model in plan.models:
+        if model != "silent":
+            told(model, "failed" if model == "bad" else "passed")
+    return [Verdict(model, model != "bad", "played") for model in plan.models]
+
+smoke_command.smoke = smoke
 sys.exit(smoke_command.main(sys.argv[1:]))
 """
 
@@ -308,11 +326,38 @@ def played(*argv: str, **options) -> subprocess.CompletedProcess[str]:
 def test_a_standard_output_that_cannot_be_written_costs_no_file(tmp_path):
     file = tmp_path / "out.json"
     with Path("/dev/full").open("w") as full:
-        done = played("ctrgcn", "--json", str(file), stdout=full)
+        done = played("silent", "--json", str(file), stdout=full)
     assert done.returncode == 74
     assert "could not write to the standard output" in done.stderr and "Traceback" not in done.stderr
     assert "Docker" not in done.stderr  # it is not the engine's disk that is full
     assert json.loads(file.read_text())[0]["passed"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [(["--help"], 0), (["ctrgcn", "bad"], 0)],  # as of `sal models | head`: the run ends with its reader
+)
+def test_a_reader_that_has_gone_ends_it_without_a_word(argv, code):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = played(*argv, stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+@pytest.mark.parametrize(("model", "code"), [("good", 0), ("bad", 1)])
+def test_verdicts_that_are_known_stand_when_the_reader_goes(model, code, tmp_path):
+    """The reader leaves after the line of the verdict, before the tables."""
+    file, go = tmp_path / "out.json", tmp_path / "go"
+    waiting = PLAYED.replace("    return [", f"    import pathlib, time\n    while not pathlib.Path({str(go)!r}).exists():\n"
+                             "        time.sleep(0.01)\n    return [")  # fmt: skip
+    command = [sys.executable, "-c", waiting, model, "--json", str(file)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith(model)
+        process.stdout.close()
+        go.touch()
+        assert process.wait(60) == code and process.stderr.read() == ""
+    assert json.loads(file.read_text())[0]["passed"] is (model == "good")
 
 
 def test_a_log_has_no_control_characters(tmp_path):

@@ -8,9 +8,10 @@ import pytest
 
 from orchestrator import log as logs
 from orchestrator.log import Log
-from orchestrator.verdict import Finished, failed_assertions, judge
+from orchestrator.verdict import REQUIRED, Finished, failed_assertions, judge
+from tests.orchestrator.conftest import good
 
-GOOD = json.dumps({"kind": "smoke_result", "assertions": {"forward": True, "loss_error": True}, "note": "ERROR: none"})
+GOOD = good("m", note="ERROR: none")
 
 
 def verdict(log: str = GOOD, *, exit_code: int = 0, oom_killed: bool = False, timed_out: bool = False, vram: bool = False):
@@ -20,7 +21,7 @@ def verdict(log: str = GOOD, *, exit_code: int = 0, oom_killed: bool = False, ti
 def test_all_conditions_hold():
     result = verdict(f"hello\n{GOOD}\n")
     assert result.passed and result.reason == "passed" and result.seconds == 1.5
-    assert result.result["assertions"] == {"forward": True, "loss_error": True}
+    assert set(result.result["assertions"]) == REQUIRED
     assert json.loads(json.dumps(result.as_dict()))["passed"] is True
 
 
@@ -33,8 +34,11 @@ def test_all_conditions_hold():
         ({"exit_code": 137, "oom_killed": True}, "limit of 1g"),
         ({"exit_code": 0, "oom_killed": True}, "child"),
         ({"log": ""}, "no result line"),
-        ({"log": GOOD.replace("true", "false", 1)}, "forward"),
-        ({"log": '{"kind": "smoke_result", "assertions": {}}'}, "none made"),
+        ({"log": GOOD.replace('"forward": true', '"forward": false')}, "do not hold: forward"),
+        ({"log": '{"kind": "smoke_result", "model": "m", "assertions": {}}'}, "backward (not made)"),
+        ({"log": '{"kind": "smoke_result", "model": "m", "assertions": [1]}'}, "backward (not made)"),
+        ({"log": good("other")}, "of model 'other'"),
+        ({"log": f"{GOOD}\n{GOOD}"}, "2 result lines"),
         ({"log": f"UserWarning: slow\n{GOOD}"}, "UserWarning"),
     ],
 )
@@ -71,7 +75,17 @@ def test_an_endless_log_fails():
 
 
 def test_only_true_holds():
-    assert failed_assertions({"assertions": {"a": 1, "b": "yes", "c": True}}) == ["a", "b"]
+    held = dict.fromkeys(REQUIRED, True)
+    assert failed_assertions({"assertions": {**held, "a": 1, "b": "yes", "c": True}}) == ["a", "b"]
+    del held["forward"]
+    assert failed_assertions({"assertions": held}) == ["forward (not made)"]
+
+
+def test_a_log_that_was_not_read_to_its_end_passes_nothing():
+    log = Log.of(GOOD)
+    log.broken = "ValueError: cut"
+    result = judge("m", Finished(0, False, False, 1.5, log), timeout=7, memory="1g")
+    assert not result.passed and "ValueError: cut" in result.reason
 
 
 def judged(word: str, reason: str, *, others: bool = True, **changed):
@@ -83,11 +97,12 @@ def judged(word: str, reason: str, *, others: bool = True, **changed):
     }  # fmt: skip
     reserved = vram["measured_reserved_mib"]
     holds = {
+        **dict.fromkeys(REQUIRED, True),
         "forward": others,
         "fits_vram_limit": word != "no",
         "measured_within_vram_limit": not ((reserved and reserved > 7424.0) or "out of memory" in vram["measured_note"]),
     }
-    return json.dumps({"kind": "smoke_result", "assertions": holds, "vram": vram})
+    return json.dumps({"kind": "smoke_result", "model": "m", "assertions": holds, "vram": vram})
 
 
 def test_a_recipe_that_does_not_fit_fails_with_the_planners_reason():

@@ -9,20 +9,22 @@ from typing import Any
 import pytest
 
 from orchestrator import smoke_command
+from orchestrator.verdict import REQUIRED
+from tests.orchestrator.conftest import good
 
 MEASURED = {"measured_allocated_mib": 2301.5, "measured_reserved_mib": 2480.0, "measured_note": ""}
 UNMEASURED = {"measured_allocated_mib": None, "measured_reserved_mib": None, "measured_note": "not measured (no GPU)"}
 
 
-def result(word: str, reason: str = "", *, measured: dict[str, Any]) -> str:
+def result(model: str, word: str, reason: str = "", *, measured: dict[str, Any]) -> str:
     """The last line of a smoke test."""
     vram = {
         "limit_gib": 8.0, "recipe": "ntu60_xsub", "batch": 64, "word": word, "reason": reason, "usable_mib": 7424.0,
         "predicted_mib": {"train": 2542.0, "eval": 925.6}, "interval": {"train": [2204.1, 3313.7], "eval": [721.2, 1504.5]},
         "predicted_allocated_mib": {"train": 2332.1, "eval": 849.2}, **measured,
     }  # fmt: skip
-    assertions = {"forward": True, "fits_vram_limit": word != "no", "measured_within_vram_limit": True}
-    return json.dumps({"kind": "smoke_result", "assertions": assertions, "vram": vram})
+    holds = {"fits_vram_limit": word != "no"} | ({"measured_within_vram_limit": True} if measured is MEASURED else {})
+    return good(model, assertions={**dict.fromkeys(REQUIRED, True), **holds}, vram=vram)
 
 
 class Stream(tuple[tuple[bytes | None, bytes | None], ...]):
@@ -79,8 +81,8 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 def test_on_a_gpu(engine, capsys, tmp_path):
     engine.answers = {
-        "a": (result("comfortable", measured=MEASURED), 0),
-        "b": (f"ntu60_xsub on 8 GiB: no\n{result('no', 'no lever is enough: a card of 21.3 GiB', measured=UNMEASURED)}", 1),
+        "a": (result("a", "comfortable", measured=MEASURED), 0),
+        "b": (f"ntu60_xsub on 8 GiB: no\n{result('b', 'no', 'no lever is enough: a card of 21.3 GiB', measured=UNMEASURED)}", 1),
     }
     file = tmp_path / "verdicts.json"
     assert smoke_command.main(["a", "b", "--use-gpus", "--vram-limit", "8", "--json", str(file)]) == 1
@@ -99,7 +101,7 @@ def test_on_a_gpu(engine, capsys, tmp_path):
 
 
 def test_without_a_gpu(engine, capsys):
-    engine.answers = {"a": (result("tight", "fits with --recompute blocks (no number changes)", measured=UNMEASURED), 0)}
+    engine.answers = {"a": (result("a", "tight", "fits with --recompute blocks (no number changes)", measured=UNMEASURED), 0)}
     assert smoke_command.main(["a", "--vram-limit", "8"]) == 0
     assert (
         engine.asked["a"]["command"][-4:] == ["--device", "cpu", "--vram-limit", "8"] and not engine.asked["a"]["device_requests"]

@@ -78,7 +78,7 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Machine:
     result = Machine(tmp_path, capsys)
-    for variable in ("DOCKER_HOST", "NTU60", "CUDA_VISIBLE_DEVICES"):
+    for variable in ("DOCKER_HOST", "NTU60", "CUDA_VISIBLE_DEVICES", "SAL_WORK_DIR"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", str(result.bin))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -354,6 +354,25 @@ def test_the_default_work_folder_is_looked_at_too(machine: Machine, tmp_path: Pa
     (tmp_path / "work_dir").touch()  # a file where the folder should be
     assert machine.found(work_dir=tmp_path / "runs")["default-work-dir-unwritable"]["severity"] == "warning"
     assert set(machine.found()) == {"work-dir-unwritable"}
+
+
+def test_in_an_image_runs_go_where_the_image_says(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work_dir").touch()  # below the model's folder, where nothing can be written and nothing is
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setenv("SAL_WORK_DIR", str(tmp_path / "runs"))
+    assert machine.found() == {} and machine.found(work_dir=tmp_path / "elsewhere") == {}
+    (tmp_path / "runs").rmdir()
+    (tmp_path / "runs").touch()
+    finding = machine.found()["work-dir-unwritable"]
+    assert str(tmp_path / "runs") in finding["message"]
+    finding = machine.found(work_dir=tmp_path / "elsewhere")["default-work-dir-unwritable"]
+    assert str(tmp_path / "runs") in finding["message"] and str(tmp_path / "runs") in finding["fix"]
+
+
+def test_the_shared_memory_advised_is_what_the_documentation_gives(machine: Machine) -> None:
+    machine.about.update(shm_gib=0.06)
+    assert "--shm-size=1g" in machine.found()["little-shm"]["fix"]
+    assert "--shm-size=1g" in (ROOT / "docs/docker.md").read_text()
 
 
 def test_root_and_a_home_that_cannot_be_written(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
