@@ -23,7 +23,7 @@ def load_weights(path: Path, model: nn.Module, model_name: str, *, trust_pickle:
     A safetensors file (ours, or an official checkpoint converted to safetensors) needs no trust; anything else is opened only
     with `trust_pickle`, and then for tensors alone. Raises `WeightsError` (exit 65) with the differences.
     """
-    state = _tensors(path, trust_pickle)
+    state = read_tensors(path, trust_pickle)
     if any(name.startswith("model/") for name in state):  # the full state of a run: take the network out of it
         state = {name.removeprefix("model/"): v for name, v in state.items() if name.startswith("model/")}
     own = model.state_dict()
@@ -52,7 +52,11 @@ def load_weights(path: Path, model: nn.Module, model_name: str, *, trust_pickle:
     return kind
 
 
-def _tensors(path: Path, trust_pickle: bool) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path, trust_pickle: bool) -> dict[str, torch.Tensor]:
+    """The named tensors of a checkpoint; anything but safetensors is opened only with `trust_pickle`, for tensors alone.
+
+    Raises `MissingInputError` (exit 66) and `WeightsError` (exit 65).
+    """
     if not path.exists():
         raise MissingInputError("no such checkpoint", where=str(path), expected="a .safetensors file, or an official .pt file")
     if path.suffix == ".safetensors":

@@ -61,3 +61,37 @@ def skeleton_batches(trajectory: Fixture) -> list[Drawn]:
     drawn = {f"{step} {i}": value for step, batch in enumerate(batches) for i, value in enumerate(batch) if value is not None}
     require_checksum(trajectory, drawn, trajectory.meta.get("batches_crc32"))
     return batches
+
+
+class Features(NamedTuple):
+    """The batch of one step of a zero-shot system: skeleton (N, D) and text (N, Dt) features, noise (N, 1), pairing (N,)."""
+
+    skeleton: NDArray[np.float32]
+    text: NDArray[np.float32]
+    skeleton_noise: NDArray[np.float32]
+    text_noise: NDArray[np.float32]
+    pairing: NDArray[np.int64]
+
+
+def feature_batches(trajectory: Fixture) -> list[Features]:
+    """The batch of every step; raises `FixtureError` for batches of another kind or another checksum."""
+    spec = trajectory.need("batch")
+    if spec.get("kind") != "features" or set(spec) != {"kind", "N", "visual", "text"}:
+        raise FixtureError(
+            "this trajectory has batches that the judge does not know",
+            where=f"{trajectory.path}: {spec}",
+            expected="skeleton and text features",
+        )
+    batches = []
+    for step in range(trajectory.need("steps")):
+        rng = np.random.default_rng([trajectory.need("seed"), FIRST_STREAM + step])
+        n = spec["N"]
+        skeleton = np.abs(rng.normal(0.0, 0.5, (n, spec["visual"])))
+        text = rng.normal(0.0, 1.0, (n, spec["text"]))
+        text /= np.sqrt((text**2).sum(1, keepdims=True))
+        short = [value.astype(np.float16).astype(np.float32) for value in (skeleton, text)]
+        noise = [rng.normal(0.0, 1.0, (n, 1)).astype(np.float32) for _ in range(2)]
+        batches.append(Features(short[0], short[1], noise[0], noise[1], rng.permutation(n)))
+    drawn = {f"{step} {i}": value for step, batch in enumerate(batches) for i, value in enumerate(batch)}
+    require_checksum(trajectory, drawn, trajectory.meta.get("batches_crc32"))
+    return batches

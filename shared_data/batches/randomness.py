@@ -12,6 +12,13 @@ import numpy as np
 # Purposes keep the numbers of different uses apart. They never change their meaning: runs must stay repeatable.
 PERMUTATION = 0
 AUGMENTATION = 1
+ZERO_SHOT_ROWS = 2
+ZERO_SHOT_SKELETON_NOISE = 3
+ZERO_SHOT_TEXT_NOISE = 4
+ZERO_SHOT_PAIRING = 5
+ZERO_SHOT_LATENTS = 6
+ZERO_SHOT_WEIGHTS = 7
+ZERO_SHOT_GATE = 8
 
 _MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85

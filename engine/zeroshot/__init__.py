@@ -1,0 +1,6 @@
+"""Zero-shot recognition: what the systems under `models/` that learn from text share, each thing once.
+
+Two affine variational autoencoders, one for skeleton features and one for text features of the class names, are aligned on seen
+classes; a classifier of unseen classes is trained on latents of their text; a gate decides between seen and unseen.
+Source: the zero-shot specification, sections 1 to 5.
+"""
