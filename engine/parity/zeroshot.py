@@ -1,7 +1,7 @@
 """Judging a zero-shot system: one forward and backward pass, and twelve training steps, against the official numbers.
 
 The four networks and the classifier of latents stand under the prefixes se, sd, te, td and cls. All numbers that were random
-officially (noise, pairing) are recorded. Loss terms, factors and optimizer are those of `engine.zeroshot.training`.
+officially (noise, pairing) are recorded. Loss terms, factors and optimizer are those of `engine.zeroshot`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from engine.parity.fixture import Fixture, FixtureError, start_weights, weights
 from engine.parity.limits import FLOAT32, FLOAT64, Limits
 from engine.parity.lines import NORM_FLOOR, Line, norm_error, relative_error, value_error
 from engine.parity.network import norm
-from engine.parity.trajectory import ADAM, EARLY, EXACT, SINGLE, SPREAD
+from engine.parity.trajectory import ADAM, EARLY, EXACT, FLOAT32_FLOOR, SINGLE, SPREAD
 from engine.parity.trajectory import FLOAT32 as FLOAT32_TIMES
-from engine.parity.trajectory import FLOAT32_FLOOR
 from engine.zeroshot import official
 from engine.zeroshot.draws import Draw
 from engine.zeroshot.losses import terms
 from engine.zeroshot.network import AlignedVAE, LatentClassifier, reparameterised
+from engine.zeroshot.optimizer import adam
 from engine.zeroshot.schedule import Factors, factors
 from engine.zeroshot.system import System, find
-from engine.zeroshot.training import optimizer_of
 from shared_data.errors import LabError
 
 NUMBER = r"([0-9.]+(?:e-?[0-9]+)?)"
@@ -175,9 +174,9 @@ def _pass(fixture: Fixture, networks: _Networks, precision: str, limits: Limits)
 
 def _recorded(fixture: Fixture, dtype: torch.dtype) -> Draw:
     """The recorded noise and pairing of a forward fixture; all its rows are the batch."""
-    noise = [torch.from_numpy(fixture[f"input_{which}_eps"]).to(dtype) for which in "st"]
+    skeleton, text = (torch.from_numpy(fixture[f"input_{which}_eps"]).to(dtype) for which in "st")
     pairing = torch.from_numpy(fixture["input_t_perm"]) if "input_t_perm" in fixture.arrays else None
-    return Draw(torch.arange(len(noise[0])), *noise, pairing)
+    return Draw(torch.arange(len(skeleton)), skeleton, text, pairing)
 
 
 def _fixed_factors(fixture: Fixture) -> tuple[Factors, float]:
@@ -252,7 +251,7 @@ def _train(fixture: Fixture, hyper: dict[str, Any], networks: _Networks, dtype: 
     """The first `steps` of the recorded steps: step i has the factors of step ``epochs_visited[i]`` of the official schedule."""
     vae, cycle_length = networks.vae.to(dtype).train(), int(hyper["cycle_length"])
     weight = float(hyper.get("alpha", 1.0)) * float(hyper.get("lmd", 1.0))
-    optimizer = optimizer_of(vae, lr=float(hyper["lr"]))
+    optimizer = adam(vae, float(hyper["lr"]))
     start, run = networks.named("state"), _Run()
     for epoch, (skeleton, text, draw) in zip(hyper["epochs_visited"][:steps], _batches(fixture, dtype), strict=False):
         factor = factors(*divmod(epoch, cycle_length), steps=cycle_length)

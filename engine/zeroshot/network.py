@@ -56,7 +56,7 @@ class Decoder(nn.Module):
         self.affine = nn.Linear(latent, features)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.affine(z)
+        x: Tensor = self.affine(z)
         return x.relu() if self.relu else x
 
 
@@ -69,7 +69,7 @@ class LatentClassifier(nn.Module):
         self.affine = nn.Linear(latent, unseen)
 
     def forward(self, z: Tensor) -> Tensor:
-        scores = self.affine(z)
+        scores: Tensor = self.affine(z)
         return scores.relu() if self.relu else scores
 
 

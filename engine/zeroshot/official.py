@@ -107,7 +107,7 @@ def read(folder: Path, epoch: int, *, trust_pickle: bool = False) -> dict[str, T
     """The state of the four files ``se_{epoch}.pth.tar`` ... in `folder`, prefixed, for `from_official`.
 
     They are pickles: opened only with `trust_pickle`, and then for tensors alone. A file ``se_{epoch}.safetensors`` beside
-    them needs no trust and is taken first. Raises `MissingInputError` with the name of a file that is not there, and `WeightsError`.
+    them needs no trust and is taken first. Raises `MissingInputError` for a file that is not there, and `WeightsError`.
     """
     state = {}
     for prefix in PARTS:

@@ -21,7 +21,7 @@ class Factors:
 
 
 def alignment_start(steps: int) -> int:
-    """The last step of a cycle of `steps` without alignment: 1400 of 1700, and 1500 of the 1900 of NTU-120 or of any longer one."""
+    """The last step of a cycle of `steps` without alignment: 1400 of 1700, 1500 of the 1900 of NTU-120 and of longer ones."""
     return 1500 if steps > SHORTEST else 1400 * steps // SHORTEST
 
 

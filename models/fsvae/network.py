@@ -100,7 +100,7 @@ def band_slopes(edges: list[int]) -> list[float]:
 
 
 def cosine_transform(features: int) -> np.ndarray:
-    """(D, D) float64: the orthonormal cosine transform of type II as a matrix, one frequency per row; its inverse is its transpose."""
+    """(D, D) float64: the orthonormal cosine transform of type II, one frequency per row; its transpose is its inverse."""
     frequency, place = np.mgrid[:features, :features]
     turns = frequency * (2 * place + 1) % (4 * features)  # whole numbers: large angles would lose digits
     table = np.cos(np.pi * turns / (2 * features)) * math.sqrt(2 / features)
