@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,6 @@ def feature_batches(trajectory: Fixture) -> list[Features]:
         short = [value.astype(np.float16).astype(np.float32) for value in (skeleton, text)]
         noise = [rng.normal(0.0, 1.0, (n, 1)).astype(np.float32) for _ in range(2)]
         batches.append(Features(short[0], short[1], noise[0], noise[1], rng.permutation(n)))
-    drawn: dict[str, NDArray[Any]] = {f"{step} {i}": value for step, batch in enumerate(batches) for i, value in enumerate(batch)}
+    drawn = {f"{step} {name}": getattr(batch, name) for step, batch in enumerate(batches) for name in Features._fields}
     require_checksum(trajectory, drawn, trajectory.meta.get("batches_crc32"))
     return batches

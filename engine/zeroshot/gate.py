@@ -65,22 +65,22 @@ def train_gate(
     """
     _require_sound(unseen)
     _require_sound(seen)
-    is_seen = np.repeat([False, True], [len(unseen.unseen), len(seen.unseen)])
+    truth = np.repeat([False, True], [len(unseen.unseen), len(seen.unseen)])
     if unseen.unseen.shape[1] != seen.unseen.shape[1] or unseen.logits.shape[1] != seen.logits.shape[1]:
         raise DataError("evidence of different widths", where=f"{unseen.unseen.shape} and {seen.unseen.shape}")
     both = Evidence(np.concatenate([unseen.unseen, seen.unseen]), np.concatenate([unseen.logits, seen.logits]))
-    drawn = uniforms(seed, 0, sample_keys(np.arange(len(is_seen))), ZERO_SHOT_GATE, 1)[:, 0]
-    held = np.argsort(drawn, kind="stable")[: max(round(HELD_OUT * len(is_seen)), 1)]
-    fitted = np.setdiff1d(np.arange(len(is_seen)), held)
-    if len(np.unique(is_seen[fitted])) < 2:
-        raise DataError("too few clips to train the gate", where=f"{len(is_seen)} rows", expected="clips of both kinds")
+    drawn = uniforms(seed, 0, sample_keys(np.arange(len(truth))), ZERO_SHOT_GATE, 1)[:, 0]
+    held = np.argsort(drawn, kind="stable")[: max(round(HELD_OUT * len(truth)), 1)]
+    fitted = np.setdiff1d(np.arange(len(truth)), held)
+    if len(np.unique(truth[fitted])) < 2:
+        raise DataError("too few clips to train the gate", where=f"{len(truth)} rows", expected="clips of both kinds")
     candidates = []
     for t in TEMPERATURES if temperature is None else (temperature,):
         x = confidences(both, t)
-        weights, bias = logistic.fit(x[fitted], is_seen[fitted], inverse_penalty=INVERSE_PENALTY)
+        weights, bias = logistic.fit(x[fitted], truth[fitted], inverse_penalty=INVERSE_PENALTY)
         for limit in THRESHOLDS if threshold is None else (threshold,):
             decided = logistic.probability(x[held] @ weights + bias) > limit
-            candidates.append(Gate(tuple(weights.tolist()), bias, t, limit, float((decided == is_seen[held]).mean())))
+            candidates.append(Gate(tuple(weights.tolist()), bias, t, limit, float((decided == truth[held]).mean())))
     return max(candidates, key=lambda gate: gate.accuracy)  # the first of equals
 
 
