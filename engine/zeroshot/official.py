@@ -109,14 +109,21 @@ def read(folder: Path, epoch: int, *, trust_pickle: bool = False) -> dict[str, T
     They are pickles: opened only with `trust_pickle`, and then for tensors alone. A file ``se_{epoch}.safetensors`` beside
     them needs no trust and is taken first. Raises `MissingInputError` for a file that is not there, and `WeightsError`.
     """
-    state = {}
-    for prefix in PARTS:
-        names = [f"{prefix}_{epoch}{suffix}" for suffix in (".safetensors", ".pth.tar")]
-        file = next((folder / name for name in names if (folder / name).exists()), None)
-        if file is None:
-            raise MissingInputError("a checkpoint is missing", where=str(folder / names[1]), expected=" or ".join(names))
-        state.update({f"{prefix}.{official.strip_prefix(key)}": value for key, value in read_tensors(file, trust_pickle).items()})
-    return state
+    read_parts = {prefix: _read_file(folder, f"{prefix}_{epoch}", trust_pickle) for prefix in PARTS}
+    return {f"{prefix}.{key}": value for prefix, part in read_parts.items() for key, value in part.items()}
+
+
+def read_classifier(folder: Path, *, trust_pickle: bool = False) -> dict[str, Tensor]:
+    """The state of ``classifier.pth.tar`` in `folder`, for `classifier_from_official`; otherwise as `read`."""
+    return _read_file(folder, "classifier", trust_pickle)
+
+
+def _read_file(folder: Path, stem: str, trust_pickle: bool) -> dict[str, Tensor]:
+    names = [f"{stem}{suffix}" for suffix in (".safetensors", ".pth.tar")]
+    file = next((folder / name for name in names if (folder / name).exists()), None)
+    if file is None:
+        raise MissingInputError("a checkpoint is missing", where=str(folder / names[1]), expected=" or ".join(names))
+    return {official.strip_prefix(key): value for key, value in read_tensors(file, trust_pickle).items()}
 
 
 def sizes_in(state: Mapping[str, Tensor]) -> Sizes:

@@ -101,10 +101,12 @@ def test_the_ablation_without_frequencies() -> None:
     refused("fsvae", theirs("fsvae"), "12 unexpected", enhance=False)
 
 
-def test_classifier_there_and_back() -> None:
+def test_classifier_there_and_back(tmp_path: Path) -> None:
     state = {"model.0.weight": torch.randn(5, 8), "model.0.bias": torch.randn(5)}
+    torch.save({"state_dict": state}, tmp_path / "classifier.pth.tar")
     classifier = LatentClassifier(8, 5)
-    classifier.load_state_dict(official.classifier_from_official(state, classifier))
+    found = official.read_classifier(tmp_path, trust_pickle=True)
+    classifier.load_state_dict(official.classifier_from_official(found, classifier))
     back = official.classifier_to_official(classifier.state_dict())
     assert list(back) == list(state) and all(torch.equal(back[k], state[k]) for k in state)
     with pytest.raises(WeightsError, match="5x8 in the file, 4x8 in the model"):
