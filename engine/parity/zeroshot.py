@@ -116,7 +116,7 @@ def _networks(system: System, fixture: Fixture, values: Mapping[str, Tensor]) ->
 def _forward(system: System, fixture: Fixture) -> list[Line]:
     values = weights(fixture)
     networks = _networks(system, fixture, values)
-    if networks.classifier is None or tuple(k for k in fixture.need("outputs") if k) != OUTPUTS:
+    if networks.classifier is None or set(fixture.need("outputs")) - {""} != set(OUTPUTS):
         raise FixtureError(
             "this fixture has outputs that the judge does not know", where=str(fixture.path), expected=str(OUTPUTS)
         )

@@ -17,7 +17,8 @@ class Settings:
     batch, lr         clips in a batch; learning rate of Adam
     noise             "per_sample": one number for all latent dimensions of a row, as officially; or one for each
     relu_output       the official ReLU behind the decoders
-    relu_logits       the official ReLU behind the classifier: classes with negative scores tie
+    relu_logits       the official ReLU behind the classifier: classes with negative scores tie, and one whose score is negative
+                      for all its own latents at the start is not raised by them, and is often never found in that cycle
     samples           latents of each unseen class that the classifier learns from
     classifier_steps, classifier_lr   full-batch steps of Adam, and its rate
     """

@@ -62,7 +62,7 @@ def test_unseen_classes_are_found_and_generalised(name: str) -> None:
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_the_official_classifier_finds_them_too_but_loses_some(name: str) -> None:
-    """A class whose score is negative for all its own latents at the start never gets a gradient (ReLU), so it is never found."""
+    """A class whose score is negative for all its own latents at the start is not raised by them (ReLU): some are never found."""
     found = []
     for seed in SEEDS:
         world = synthetic.world(classes=60, seed=seed)
