@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import signal
 import sys
@@ -11,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from queue import SimpleQueue
-from types import FrameType
 from typing import Any, BinaryIO
 
 from docker import errors as docker_errors
@@ -20,6 +20,7 @@ from requests import exceptions as http_errors
 from orchestrator import leftovers
 from orchestrator.cage import Cage, sdk_arguments
 from orchestrator.errors import EXIT_NO_ENGINE, OrchestratorError, explain, lost
+from orchestrator.signals import told_of_signals
 
 _PATIENCE = 2  # signals that are passed on as they are
 _SECONDS_TO_END = 60
@@ -52,10 +53,9 @@ def attached(client: Any, cage: Cage) -> int:
     container = client.containers.create(**sdk_arguments(replace(cage, labels=labels)))
     try:
         stream = container.attach(stream=True, demux=True)  # before the start: nothing is missed
-        with _signals_to(container) as heard:
+        with _signals_to(container) as running:
             container.start()
-            for number in tuple(heard):  # those that came too early
-                leftovers.send(container, number.name)
+            running.set()
             if cage.tty:
                 _fit_terminal(container)
             _copy(stream, container)
@@ -106,29 +106,28 @@ def _copy(stream: Any, container: Any) -> None:
 
 
 @contextmanager
-def _signals_to(container: Any) -> Iterator[list[signal.Signals]]:
-    """SIGINT, SIGTERM and SIGHUP (as SIGTERM) go to the command, which then saves its state; a third one kills it.
+def _signals_to(container: Any) -> Iterator[threading.Event]:
+    """What asks for an end goes to the command (SIGHUP as SIGTERM), which then saves its state; a third one kills it.
 
-    Yields what was heard so far. A thread of its own sends them: a handler may come while this one holds a lock of the client.
+    Yields the event that it runs: what was heard before is sent then. A thread of its own sends, for the client has locks.
     """
-    heard: list[signal.Signals] = []
-    to_send: SimpleQueue[str] = SimpleQueue()
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        asked = signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number)
-        heard.append(signal.SIGKILL if len(heard) >= _PATIENCE else asked)
-        to_send.put(heard[-1].name)
+    running = threading.Event()
+    heard: SimpleQueue[signal.Signals | None] = SimpleQueue()
 
     def deliver() -> None:
-        while name := to_send.get():
+        for count in itertools.count():
+            number = heard.get()
+            running.wait()
+            if number is None:
+                return
+            asked = signal.SIGTERM if number == signal.SIGHUP else number
             with suppress(docker_errors.DockerException, http_errors.RequestException):  # the reader of its output is told, too
-                leftovers.send(container, name)
+                leftovers.send(container, (asked if count < _PATIENCE else signal.SIGKILL).name)
 
     threading.Thread(target=deliver, name="signals", daemon=True).start()
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield heard
+        with told_of_signals(heard.put):
+            yield running
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        to_send.put("")
+        running.set()
+        heard.put(None)

@@ -7,12 +7,10 @@ import shlex
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from docker import errors as docker_errors
@@ -22,6 +20,7 @@ from orchestrator import leftovers
 from orchestrator.cage import WORKSPACE, docker_run, memory_bytes
 from orchestrator.discovery import image_of
 from orchestrator.errors import explain, lost
+from orchestrator.signals import told_of_signals
 from orchestrator.smoke_container import Job, Limits, Session, cage_of, run
 from orchestrator.verdict import Verdict, judge
 
@@ -71,28 +70,6 @@ def side_by_side(plan: Plan, engine_memory: int) -> int:
     return min(wanted, fitting, max(len(plan.models), 1))
 
 
-@contextmanager
-def _hearing() -> Iterator[list[signal.Signals]]:
-    """SIGINT, SIGTERM and SIGHUP are only noted here, also where a shell has set SIGINT to be ignored; yields what was heard.
-
-    Raised from a handler, an exception may come in the middle of the clean-up, or where nobody sees it.
-    """
-    heard: list[signal.Signals] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield heard
-        return
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        heard.append(signal.Signals(number))
-
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield heard
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def smoke_one(session: Session, plan: Plan, model: str, told: Callable[[str], None]) -> Verdict:
     """One model's verdict; an error of the engine becomes a failed verdict, a lost engine is raised."""
     job = job_of(plan, model)
@@ -124,7 +101,8 @@ def smoke(client: Any, plan: Plan, told: Callable[[str, str], None] = lambda *_:
     def one(model: str) -> Verdict:
         return smoke_one(session, plan, model, lambda stage: told(model, stage))
 
-    with _hearing() as heard:
+    heard: list[signal.Signals] = []
+    with told_of_signals(heard.append):
         pool = ThreadPoolExecutor(side_by_side(plan, int(client.info()["MemTotal"])), thread_name_prefix="smoke")
         try:
             running = {pool.submit(one, model) for model in plan.models}

@@ -31,14 +31,14 @@ from orchestrator.report import report
 from orchestrator.smoke import Plan, smoke
 from orchestrator.smoke_container import Limits
 from orchestrator.status import watched
-from orchestrator.terminal import console_of_stdout, piped, silence
+from orchestrator.terminal import console_of_stdout, piped
 from orchestrator.verdict import Verdict
 
 PROG = "smoke_test_all.py"
-_EPILOG = """exit codes: 0 all passed, or the reader of the output left before the end (`| head`),
-1 a smoke test failed or its image is missing, 2 wrong arguments, 66 a data file is missing, 69 no Docker engine answers,
-73 the file of --json or --html cannot be written there (nothing is run), 74 it, or the standard output, could not be written in
-the end, 77 no permission to use the engine, 130 interrupted (no container is left behind, no file is written)"""
+_EPILOG = """exit codes: 0 all passed, 1 a smoke test failed or its image is missing, 2 wrong arguments,
+66 a data file is missing, 69 no Docker engine answers, 73 the file of --json or --html cannot be written there (nothing is run),
+74 it, or the standard output, could not be written in the end, 77 no permission to use the engine,
+130 interrupted (no container is left behind, no file is written)"""
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,8 @@ def _run(argv: Sequence[str] | None, prog: str) -> int:
     console = console_of_stdout()
     verdicts = _verdicts(plan, files, console)
     failures = _written(files, verdicts, plan.models)  # first: a terminal that has gone away costs no file
-    try:
-        report(verdicts, console)
-        console.print(summary(verdicts, plan.models), markup=False, highlight=False, soft_wrap=True)
-    except BrokenPipeError:
-        silence()  # nobody reads on, but the verdicts stand
+    report(verdicts, console)
+    console.print(summary(verdicts, plan.models), markup=False, highlight=False, soft_wrap=True)
     if failures:
         raise OrchestratorError(
             "; ".join(failures),

@@ -17,10 +17,11 @@ STYLES = {PASSED: "green", FAILED: "red", "comfortable": "green", "fits": "cyan"
 
 
 class _PipedConsole(Console):
-    """Says a closed pipe as Python does; rich itself would leave with exit code 1."""
+    """Goes on without a reader, so that the exit code is still that of all tests; rich itself would leave with 1."""
 
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+        self.quiet = True
+        _silence()
 
 
 def console_of_stdout() -> Console:
@@ -28,18 +29,17 @@ def console_of_stdout() -> Console:
     return _PipedConsole() if sys.stdout.isatty() else _PipedConsole(width=LOG_WIDTH, force_terminal=False)
 
 
-def silence() -> None:
+def piped(work: Callable[[], int]) -> int:
+    """Run a command that prints; returns its exit code, also where its reader has gone before it was done (`--help | head`)."""
+    try:
+        return work()
+    finally:  # also where --help leaves by SystemExit
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _silence()
+
+
+def _silence() -> None:
     """Nothing is printed any more: what still waits would fail once more when the interpreter ends, with its own exit code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def piped(work: Callable[[], int]) -> int:
-    """Run a command that prints; returns its exit code, 0 where its reader has gone before it was done, as for `sal`."""
-    try:
-        try:
-            return work()
-        finally:  # also where --help leaves by SystemExit
-            sys.stdout.flush()
-    except BrokenPipeError:
-        silence()
-        return 0
