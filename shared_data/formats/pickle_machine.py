@@ -29,20 +29,15 @@ Operation = Callable[["Machine", list[Any], int], None]  # machine, its stack, t
 
 
 class Machine:
-    """The stack machine: `stack` holds values and marks, `memo` what was numbered for use again."""
+    """The stack machine: `stack` holds values and marks, `memo` what was numbered for use again.
 
-    def __init__(self, path: Path) -> None:
+    path     the pickle; messages name it
+    content  its bytes, where it is no file of its own but a part of one (`path` then says which part of which file)
+    """
+
+    def __init__(self, path: Path, content: bytes | None = None) -> None:
         self._path = path
-        try:
-            if not path.is_file():
-                raise MissingInputError("no such file, or not a plain file", where=str(path))
-            with path.open("rb") as file:
-                size = path.stat().st_size
-                if not size:
-                    raise DataError("the file is empty (0 bytes)", where=str(path), expected="a pickle")
-                self._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise MissingInputError(f"cannot read the file: {error.strerror or error}", where=str(path)) from None
+        self._file: bytes | mmap.mmap = _mapped(path) if content is None else content
         self._view = memoryview(self._file)
         self._at = 0
         self._copied = 0
@@ -177,6 +172,18 @@ class Machine:
     def build(self) -> None:
         state = self.pop()
         complete(self._top(), state)
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    try:
+        if not path.is_file():
+            raise MissingInputError("no such file, or not a plain file", where=str(path))
+        with path.open("rb") as file:
+            if not path.stat().st_size:
+                raise DataError("the file is empty (0 bytes)", where=str(path), expected="a pickle")
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise MissingInputError(f"cannot read the file: {error.strerror or error}", where=str(path)) from None
 
 
 def _refusal(code: int) -> str:
