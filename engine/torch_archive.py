@@ -31,8 +31,8 @@ LARGEST_PICKLE = 16 << 20  # bytes
 DEPTH, ENTRIES = 16, 20_000  # how deep and how many the named values may be: a hostile pickle can nest them without end
 DTYPES = {
     "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16, "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64, "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16, "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
+    "DoubleStorage": torch.float64, "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16,
+    "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
 }  # fmt: skip
 LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
 

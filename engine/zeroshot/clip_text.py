@@ -71,7 +71,8 @@ class Block(nn.Module):
         seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.gather(seen.transpose(1, 2).flatten(2))
         wide = self.widen(self.before_maps(x))
-        return x + self.narrow(wide * torch.sigmoid(1.702 * wide))  # CLIP's approximation of GELU
+        narrow: Tensor = self.narrow(wide * torch.sigmoid(1.702 * wide))  # CLIP's approximation of GELU
+        return x + narrow
 
 
 class TextTower(nn.Module):
@@ -89,17 +90,14 @@ class TextTower(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(N, places) int64, places at most the context -> (N, vector). The end is the first token of the highest number."""
         end = tokens.argmax(1)
-        x = self.last(self.blocks(self.tokens(tokens) + self.places[: tokens.shape[1]]))
+        x: Tensor = self.last(self.blocks(self.tokens(tokens) + self.places[: tokens.shape[1]]))
         return x[torch.arange(len(tokens), device=tokens.device), end] @ self.project
 
 
 def table(shape: Shape) -> list[Entry]:
     """Where each official entry of the text tower lives in ours."""
-    rows = [
-        Entry("positional_embedding", "places"),
-        Entry("text_projection", "project"),
-        Entry("token_embedding.weight", "tokens.weight"),
-    ]
+    tops = {"positional_embedding": "places", "text_projection": "project", "token_embedding.weight": "tokens.weight"}
+    rows = [Entry(theirs, ours) for theirs, ours in tops.items()]
     for n in range(shape.blocks):
         theirs, block = f"transformer.resblocks.{n}", f"blocks.{n}"
         rows += [Entry(f"{theirs}.attn.in_proj_{kind}", f"{block}.attend.{kind}") for kind in ("weight", "bias")]

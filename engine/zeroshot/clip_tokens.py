@@ -66,7 +66,8 @@ class Tokenizer:
         """The text of numbers; start, end and what comes after the first end are left out. Words end in one blank."""
         names = list(self.numbers)
         kept = itertools.takewhile(lambda token: token != self.end, (t for t in tokens if t != self.start))
-        joined = "".join(names[token] for token in kept).replace(END_OF_WORD, " ")
+        pieces = [names[token] for token in kept]
+        joined = "".join(p.removesuffix(END_OF_WORD) + " " if p.endswith(END_OF_WORD) else p for p in pieces)
         back = {letter: byte for byte, letter in _letters().items()}
         return bytes(back.get(letter, 32) for letter in joined).decode("utf-8", "replace").rstrip(" ")
 

@@ -62,7 +62,7 @@ def terms(text: str) -> list[str]:
     return found
 
 
-def _vector(term: str, width: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _vector(term: str, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The places of a term's vector and what it adds there, 1 or -1."""
     numbers = np.frombuffer(hashlib.blake2b(term.encode("utf-8"), digest_size=4 * PLACES).digest(), "<u4")
-    return (numbers >> 1).astype(np.int64) % width, 1.0 - 2.0 * (numbers & 1)
+    return (numbers >> 1).astype(np.int64) % width, 1 - 2 * (numbers & 1).astype(np.int64)
