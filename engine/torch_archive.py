@@ -34,6 +34,7 @@ DTYPES = {
     "DoubleStorage": torch.float64, "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16,
     "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
 }  # fmt: skip
+LARGEST = 1 << 40  # elements of a storage, and any size, step or offset in one
 LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
 
 
@@ -157,7 +158,7 @@ def _name(machine: Machine, stack: list[Any], step: int) -> None:
 
 def _persistent(machine: Machine, stack: list[Any], step: int) -> None:
     match machine.pop():
-        case ("storage", _Global("torch", name), str(key), str(), int(elements)) if name in DTYPES and elements >= 0:
+        case ("storage", _Global("torch", name), str(key), str(), int(elements)) if name in DTYPES and 0 <= elements < LARGEST:
             stack.append(_Storage(key, DTYPES[name], elements))
         case _:
             raise Refused("a reference to something other than a storage of numbers")
@@ -193,7 +194,8 @@ def _reduce(machine: Machine, stack: list[Any], step: int) -> None:
 
 
 def _place(storage: _Storage, offset: int, size: tuple[Any, ...], stride: tuple[Any, ...]) -> _Place:
-    if offset < 0 or len(size) != len(stride) or len(size) > 8 or any(type(n) is not int or n < 0 for n in (*size, *stride)):
+    numbers = (offset, *size, *stride)
+    if len(size) != len(stride) or len(size) > 8 or any(type(n) is not int or not 0 <= n < LARGEST for n in numbers):
         raise Refused("a tensor of no possible shape")
     return _Place(storage, offset, size, stride)
 

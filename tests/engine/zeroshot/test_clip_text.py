@@ -230,6 +230,7 @@ def test_a_pickle_by_hand(tmp_path: Path) -> None:
         (named(tensor(size=b"J\x00\x00\x00\x40\x85", stride=b"K\x00\x85")), "beyond its numbers"),  # 2^30 times one number
         (named(tensor(size=b"J\xff\xff\xff\xff\x85")), "no possible shape"),
         (named(tensor(offset=b"J\xff\xff\xff\xff")), "no possible shape"),
+        (named(tensor(size=b"\x8a\x06\x00\x00\x00\x00\x00\x01\x85")), "no possible shape"),  # 2^40
         (named(b"cos\nsystem\n(X\x01\x00\x00\x00xtR"), "a call of os.system"),
         (named(b"cos\nsystem\n)\x81"), "an object of os.system"),
         (named(b"c__torch__.x\nY\n(K\x01t\x81"), "an object of __torch__.x.Y"),
