@@ -2,8 +2,8 @@
 
 A transformer of 12 blocks, width 512, 8 heads, in which a token sees those before it; the vector is the last block's value at
 the end token, normalised and projected. Texts go in as they are, without a prompt, and vectors come out as they are, not of unit
-length. Official vectors were made with weights and arithmetic of half precision on a GPU; these are of single precision, and
-differ from them by rounding. Weights are a local file in OpenAI's format. Nothing of it is run.
+length. These are of single precision; vectors made in half precision on a GPU, as the published ones probably were, differ
+from them by rounding. Weights are a local file in OpenAI's format. Nothing of it is run.
 
 Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021, section 2.4; the
 zero-shot specification, section 2.1.
