@@ -46,26 +46,31 @@ def require_sound(task: Task) -> None:
         raise DataError("the text has not one row per class", where=f"shape {task.text.shape}", expected=f"({classes}, width)")
     if not np.isfinite(task.text).all():
         raise DataError("the text features hold numbers that are none", where=f"row {_first_bad(task.text)}")
-    for rows, allowed, kind in ((task.train, task.split.seen, "seen"), (task.test, task.split.unseen, "unseen")):
-        if rows.features.ndim != 2 or rows.labels.shape != rows.features.shape[:1] or not len(rows.labels):
-            raise DataError(
-                "features and labels do not belong together",
-                where=f"{rows.name}: {rows.features.shape} and {rows.labels.shape}",
-                expected="(N, D) and (N,), at least one clip",
-            )
-        if not np.isfinite(rows.features).all():
-            raise DataError("the features hold numbers that are none", where=f"{rows.name}: row {_first_bad(rows.features)}")
-        if len(wrong := np.setdiff1d(rows.labels, allowed)):
-            raise DataError(
-                f"clips of class {', '.join(map(str, wrong.tolist()))} where only {kind} classes may be",
-                where=f"{rows.name}: row {int(np.flatnonzero(np.isin(rows.labels, wrong))[0])}",
-                expected=f"labels among {', '.join(map(str, allowed))}",
-                next_step="check that the features are of this split",
-            )
+    require_rows(task.train, task.split.seen, "seen")
+    require_rows(task.test, task.split.unseen, "unseen")
     if task.train.features.shape[1] != task.test.features.shape[1]:
         raise DataError(
             "features of different widths",
             where=f"{task.train.name}: {task.train.features.shape[1]}, {task.test.name}: {task.test.features.shape[1]}",
+        )
+
+
+def require_rows(rows: Rows, allowed: Sequence[int], kind: str) -> None:
+    """The same for some rows, whose classes are all `allowed`; `kind` is the word for these classes."""
+    if rows.features.ndim != 2 or rows.labels.shape != rows.features.shape[:1] or not len(rows.labels):
+        raise DataError(
+            "features and labels do not belong together",
+            where=f"{rows.name}: {rows.features.shape} and {rows.labels.shape}",
+            expected="(N, D) and (N,), at least one clip",
+        )
+    if not np.isfinite(rows.features).all():
+        raise DataError("the features hold numbers that are none", where=f"{rows.name}: row {_first_bad(rows.features)}")
+    if len(wrong := np.setdiff1d(rows.labels, allowed)):
+        raise DataError(
+            f"clips of class {', '.join(map(str, wrong.tolist()))} where only {kind} classes may be",
+            where=f"{rows.name}: row {int(np.flatnonzero(np.isin(rows.labels, wrong))[0])}",
+            expected=f"labels among {', '.join(map(str, allowed))}",
+            next_step="check that the features are of this split; the official list of 120/10 in validation ends at class 99",
         )
 
 

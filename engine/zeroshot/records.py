@@ -1,0 +1,71 @@
+"""What a stage leaves beside its files: what they were made from, so that it is known later whether they still hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.storage import write_atomically
+from shared_data.errors import LabError
+from shared_data.store import sha256
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of a value that JSON can hold; the same for the same value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def array_fingerprint(*arrays: np.ndarray | None) -> str:
+    """SHA-256 of arrays of numbers: their types, shapes and values. None counts as an array of its own."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array is None:
+            digest.update(b"none;")
+            continue
+        digest.update(f"{array.dtype.str} {array.shape};".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Raises `SaveError`."""
+    write_atomically(file, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """The table in a file; None if there is no such file, or no table in it."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_record(file: Path, made_from: Mapping[str, Any], files: list[str], found: Mapping[str, Any]) -> None:
+    """Write the record of a stage in `file`, once its `files` lie beside it; `found` is what the stage has to say."""
+    hashes = {name: sha256(file.parent / name) for name in files}
+    write_json(file, {"made_from": dict(made_from), "files": hashes, "found": dict(found)})
+
+
+def read_record(file: Path, made_from: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the stage found, if it was made from the same and all its files are as it left them; else None: do it again."""
+    record = read_json(file)
+    if record is None or record.get("made_from") != json.loads(json.dumps(dict(made_from))):
+        return None
+    files, found = record.get("files"), record.get("found")
+    if not isinstance(files, dict) or not isinstance(found, dict):
+        return None
+    return found if all(is_as_left(file.parent / name, known) for name, known in files.items()) else None
+
+
+def is_as_left(file: Path, known: str) -> bool:
+    """Whether a file is there with the SHA-256 `known`."""
+    try:
+        return file.is_file() and sha256(file) == known
+    except (OSError, LabError):
+        return False
