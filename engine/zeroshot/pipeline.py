@@ -10,7 +10,6 @@ Of a work folder: ``plan.json``; ``checkpoints/seed-5/test`` and ``.../val`` as 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -183,7 +182,7 @@ def _claim(work: Work, inputs: Mapping[Phase, str]) -> None:
         "format": FORMAT,
         "model": work.name,
         "device": torch.device(work.device).type,
-        **json.loads(json.dumps(work.plan.as_json())),
+        **records.plain(work.plan.as_json()),
         "seeds": list(work.plan.seeds),
         "inputs": dict(inputs),
     }

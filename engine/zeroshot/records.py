@@ -32,6 +32,11 @@ def array_fingerprint(*arrays: np.ndarray | None) -> str:
     return digest.hexdigest()
 
 
+def plain(value: Any) -> Any:
+    """The same as a JSON file gives it back: lists for tuples, text for the keys of tables."""
+    return json.loads(json.dumps(value))
+
+
 def write_json(file: Path, value: Any) -> None:
     """Raises `SaveError`."""
     write_atomically(file, (json.dumps(value, indent=1) + "\n").encode())
@@ -55,7 +60,7 @@ def write_record(file: Path, made_from: Mapping[str, Any], files: list[str], fou
 def read_record(file: Path, made_from: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the stage found, if it was made from the same and all its files are as it left them; else None: do it again."""
     record = read_json(file)
-    if record is None or record.get("made_from") != json.loads(json.dumps(dict(made_from))):
+    if record is None or record.get("made_from") != plain(dict(made_from)):
         return None
     files, found = record.get("files"), record.get("found")
     if not isinstance(files, dict) or not isinstance(found, dict):

@@ -35,7 +35,7 @@ def summary(work: Work, outcomes: Sequence[Outcome], about: dict[str, Any] | Non
     rows = [accuracies(outcome) for outcome in outcomes]
     columns = {name: [row[name] for row in rows] for name in COLUMNS}
     plan = work.plan
-    return {
+    found = {
         "format": FORMAT,
         "model": work.name,
         "title": work.system.title,
@@ -57,6 +57,7 @@ def summary(work: Work, outcomes: Sequence[Outcome], about: dict[str, Any] | Non
         "mean": {name: statistics.fmean(values) for name, values in columns.items()},
         "spread": {name: statistics.stdev(values) if len(values) > 1 else None for name, values in columns.items()},
     }
+    return dict(records.plain(found))
 
 
 def table(summary: dict[str, Any]) -> str:
