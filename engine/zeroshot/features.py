@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.zeroshot.arrays import read_labels, read_table, require_files, write_array
 from engine.zeroshot.gate import Evidence
 from engine.zeroshot.new_folder import whole_folder
-from engine.zeroshot.splits import UNSEEN, Phase, Split, published
+from engine.zeroshot.splits import FIRST_LOST, TRUNCATED, UNSEEN, Phase, Split, published
 from engine.zeroshot.task import Rows, require_rows
 from shared_data.errors import DataError
 from shared_data.findings import WARNING, Finding, name_rows
@@ -118,10 +118,13 @@ def read(folder: Path, split: Split, phase: Phase) -> Features:
         parts.append(Judged(Rows(str(folder / files.features), values, labels), logits))
     train, unseen, rest = parts
     everything = tuple(sorted((*split.seen, *split.unseen)))
-    require_rows(train.rows, split.seen, "seen")
+    advice = "check that the features are of this split"
+    if split == published(*TRUNCATED, "val"):
+        advice += f"; its official list ends at class {FIRST_LOST - 1}: truncated=False takes all seen classes"
+    require_rows(train.rows, split.seen, "seen", next_step=advice)
     require_rows(unseen.rows, split.unseen, "unseen")
     if phase == "val":
-        require_rows(rest.rows, split.seen, "seen")
+        require_rows(rest.rows, split.seen, "seen", next_step=advice)
     else:
         require_rows(rest.rows, everything, "the task's")
         _require_both_kinds(rest.rows, split)

@@ -55,7 +55,9 @@ def require_sound(task: Task) -> None:
         )
 
 
-def require_rows(rows: Rows, allowed: Sequence[int], kind: str) -> None:
+def require_rows(
+    rows: Rows, allowed: Sequence[int], kind: str, *, next_step: str = "check that the features are of this split"
+) -> None:
     """The same for some rows, whose classes are all `allowed`; `kind` is the word for these classes."""
     if rows.features.ndim != 2 or rows.labels.shape != rows.features.shape[:1] or not len(rows.labels):
         raise DataError(
@@ -70,7 +72,7 @@ def require_rows(rows: Rows, allowed: Sequence[int], kind: str) -> None:
             f"clips of class {', '.join(map(str, wrong.tolist()))} where only {kind} classes may be",
             where=f"{rows.name}: row {int(np.flatnonzero(np.isin(rows.labels, wrong))[0])}",
             expected=f"labels among {', '.join(map(str, allowed))}",
-            next_step="check that the features are of this split; the official list of 120/10 in validation ends at class 99",
+            next_step=next_step,
         )
 
 

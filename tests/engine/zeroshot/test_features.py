@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from engine.zeroshot import features, splits, synthetic, synthetic_folder, text_rows
+from engine.zeroshot import plan as plans
 from shared_data.atomic import WriteError
 from shared_data.errors import DataError, LabError, MissingInputError, UsageError
 from tests.engine.zeroshot import folders
@@ -114,6 +115,16 @@ def test_no_class_leaks_into_validation(root: Path, file: str, value: int, messa
     change(file, label(value, 1))(folder)
     with pytest.raises(DataError, match=message):
         features.read(folder, VAL, "val")
+
+
+def test_the_list_that_is_cut_off_and_the_whole_one(tmp_path: Path) -> None:
+    world = synthetic.world(classes=120, seed=0)
+    whole = plans.published(120, 10, truncated=False)
+    features.write(tmp_path / "new", synthetic_folder.made_up(world, whole, "val", 2))
+    assert len(np.unique(features.read(tmp_path / "new", whole.val, "val").train.labels)) == 100
+    cut_off = splits.published(120, 10, "val")
+    with pytest.raises(DataError, match=r"class 100, 101(.|\n)*train\.npy(.|\n)*truncated=False"):
+        features.read(tmp_path / "new", cut_off, "val")
 
 
 def test_all_missing_files_are_named_at_once(root: Path) -> None:
