@@ -61,8 +61,8 @@ def test_end_to_end(name: str, tmp_path: Path) -> None:
         choices = folders.plan(QUICK, seeds=(seed, seed + 10), selection="last")
         found.append(run(tmp_path / f"run-{seed}", name, SYSTEMS[name], choices, source)["mean"])
     means = {column: np.mean([row[column] for row in found]) for column in results.COLUMNS}
-    assert means["ZSL"] > 0.7 and min(row["ZSL"] for row in found) > 2 * CHANCE
-    assert means["H"] > 0.5 and means["S"] > 0.5 and means["U"] > 0.5
+    assert means["ZSL"] > 3 * CHANCE and min(row["ZSL"] for row in found) > 2 * CHANCE
+    assert means["H"] > 0.6 and means["S"] > 0.6 and means["U"] > 2.5 * CHANCE
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -71,8 +71,8 @@ def test_shuffled_text_falls_to_chance(name: str, tmp_path: Path) -> None:
     for seed in range(5):
         source = folders.source(tmp_path / f"world-{seed}", seed=seed, shuffled=True, per_class=10)
         found.append(run(tmp_path / f"run-{seed}", name, SYSTEMS[name], folders.plan(QUICK, selection="last"), source)["mean"])
-    assert np.mean([row["ZSL"] for row in found]) < 1.6 * CHANCE
-    assert np.mean([row["U"] for row in found]) < 1.6 * CHANCE
+    assert np.mean([row["ZSL"] for row in found]) < 1.5 * CHANCE
+    assert np.mean([row["U"] for row in found]) < 1.5 * CHANCE
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
