@@ -17,11 +17,12 @@ import torch
 from safetensors.torch import save as to_bytes
 
 from engine import checkpoint
-from engine.errors import WorkDirError
+from engine.errors import WeightsError, WorkDirError
 from engine.storage import sweep_temporaries, write_atomically
 from engine.zeroshot import records
 from engine.zeroshot.network import AlignedVAE, LatentClassifier
 from engine.zeroshot.training import Cycle, Run, restored, train_cycle
+from shared_data.errors import MissingInputError
 from shared_data.store import sha256
 
 RECORD, STATE = "record.json", "state.safetensors"
@@ -98,9 +99,10 @@ def accuracies(cycles: Sequence[Kept]) -> list[float]:
 def _so_far(folder: Path, run: Run, made: str) -> list[Kept]:
     """The cycles that are done, with `run` as it was after them; none if the state is of another run or a file is damaged."""
     file = folder / STATE
-    if not file.exists():
+    try:
+        position = json.loads(checkpoint.read(file)[1].get("position", "{}"))
+    except (MissingInputError, WeightsError):
         return []
-    position = json.loads(checkpoint.read(file)[1].get("position", "{}"))
     if position.get("data") != made:
         return []
     done = [Kept(**cycle) for cycle in position["cycles"]]

@@ -101,7 +101,7 @@ class Work:
         if phase not in self._data:
             data = self.source(phase)
             known = data.fingerprint()
-            _claim(self, {phase: known})
+            _claim(self, {**{read: of for read, (_, of) in self._data.items()}, phase: known})
             self._data[phase] = data, known
         return self._data[phase]
 

@@ -18,7 +18,7 @@ import pytest
 
 from engine.errors import WorkDirError
 from engine.runfolder import RunFolder
-from engine.zeroshot import cycles, pipeline, plan, results, splits
+from engine.zeroshot import cycles, pipeline, plan, results, splits, synthetic, synthetic_folder
 from engine.zeroshot.pipeline import Work
 from engine.zeroshot.plan import Plan
 from engine.zeroshot.run import run
@@ -175,7 +175,8 @@ def test_a_killed_run_goes_on_with_the_same_bits(world: Source, tmp_path: Path, 
     assert contents(path) == contents(tmp_path / "whole")
 
 
-def test_a_state_whose_cycles_are_damaged_is_begun_anew(world: Source, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["cycle-0.safetensors", "state.safetensors"])
+def test_a_cut_off_run_with_a_damaged_file_is_begun_anew(world: Source, tmp_path: Path, file: str) -> None:
     class Stop(Exception):
         pass
 
@@ -187,7 +188,8 @@ def test_a_state_whose_cycles_are_damaged_is_begun_anew(world: Source, tmp_path:
     with pytest.raises(Stop):
         short(path, world, after=stop)
     assert (path / "checkpoints/seed-5/test/state.safetensors").exists()
-    (path / "checkpoints/seed-5/test/cycle-0.safetensors").unlink()
+    damaged = path / "checkpoints/seed-5/test" / file
+    damaged.write_bytes(damaged.read_bytes()[:-8])
     seen, after = watched()
     short(path, world, after=after)
     assert len(seen) == 6 and not list(path.rglob("state.safetensors"))
@@ -211,6 +213,7 @@ def test_a_folder_of_another_run_is_refused(world: Source, tmp_path: Path, choic
     assert contents(path) == whole
     fresh = short(tmp_path / "b", world, **choices)
     assert short(path, world, force=True, **choices) == fresh
+    assert contents(path) == contents(tmp_path / "b")
 
 
 def test_another_model_and_other_data_are_refused(world: Source, tmp_path: Path) -> None:
@@ -244,6 +247,26 @@ def test_bad_files_end_a_run_before_it_trains(world: Source, tmp_path: Path) -> 
     with pytest.raises(DataError, match="class 56 where only seen"):
         short(tmp_path / "b", source, after=after)
     assert not seen and not (tmp_path / "b").exists()
+
+
+PLANS = {
+    "120/10": plan.published(120, 10, settings=SHORT),
+    "120/10 with all seen classes": plan.published(120, 10, settings=SHORT, truncated=False),
+    "120/24": plan.published(120, 24, settings=SHORT),
+    "3 of 10": Plan(splits.split_of(10, [0, 4, 7]), splits.split_of(10, [1, 2, 3], without=[0, 4, 7]), SHORT),
+}
+
+
+@pytest.mark.parametrize("chosen", PLANS.values(), ids=PLANS)
+def test_other_tasks(chosen: Plan, tmp_path: Path) -> None:
+    source, classes = Source(tmp_path / "world"), chosen.test.classes
+    synthetic_folder.write(source, synthetic.world(classes=classes, seed=0), chosen, per_class=3)
+    found = run(tmp_path / "a", "fsvae", SYSTEMS["fsvae"], chosen, source)
+    assert found["classes"] == classes and found["unseen"] == list(chosen.test.unseen)
+    probabilities = np.load(tmp_path / "a/seed-5/gzsl_zs.npy")
+    assert probabilities.shape == (3 * classes, len(chosen.test.unseen)) and np.allclose(probabilities.sum(1), 1, atol=1e-5)
+    labels = np.load(source.features_folder(len(chosen.val.unseen), "val") / "train_label.npy")
+    assert set(labels.tolist()) == set(chosen.val.seen)
 
 
 def test_stage_1_needs_no_validation(world: Source, tmp_path: Path) -> None:
