@@ -8,9 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from engine.zeroshot import records
-from engine.zeroshot.pipeline import FORMAT, Outcome, Work
+from engine.zeroshot.pipeline import Outcome
 from engine.zeroshot.plan import deviations
 from engine.zeroshot.selection import Selection
+from engine.zeroshot.work import FORMAT, Work
 
 JSON, TABLE = "results.json", "results.txt"
 COLUMNS = ("ZSL", "S", "U", "H")

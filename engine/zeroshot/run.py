@@ -9,10 +9,10 @@ import torch
 
 from engine.runfolder import RunFolder
 from engine.zeroshot import pipeline, results
-from engine.zeroshot.pipeline import After, Work
 from engine.zeroshot.plan import Plan
 from engine.zeroshot.sources import Source
 from engine.zeroshot.system import System
+from engine.zeroshot.work import After, Work
 
 
 def run(

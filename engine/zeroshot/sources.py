@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.zeroshot import features, text_rows
-from engine.zeroshot.pipeline import Data
 from engine.zeroshot.plan import Plan
 from engine.zeroshot.splits import Phase
+from engine.zeroshot.work import Data
 
 
 @dataclass(frozen=True)

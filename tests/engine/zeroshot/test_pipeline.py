@@ -19,10 +19,10 @@ import pytest
 from engine.errors import WorkDirError
 from engine.runfolder import RunFolder
 from engine.zeroshot import cycles, pipeline, plan, results, splits, synthetic, synthetic_folder
-from engine.zeroshot.pipeline import Work
 from engine.zeroshot.plan import Plan
 from engine.zeroshot.run import run
 from engine.zeroshot.sources import Source
+from engine.zeroshot.work import Data, Work
 from shared_data.errors import DataError, MissingInputError, UsageError
 from tests.engine.zeroshot import folders
 from tests.engine.zeroshot.folders import QUICK, SHORT
@@ -273,7 +273,7 @@ def test_stage_1_needs_no_validation(world: Source, tmp_path: Path) -> None:
     """What the official command for training alone asks for."""
     asked: list[str] = []
 
-    def data(phase: splits.Phase) -> pipeline.Data:
+    def data(phase: splits.Phase) -> Data:
         asked.append(phase)
         return world.data(folders.plan(), phase)
 
