@@ -11,7 +11,7 @@
 #   --no-cache          build every layer anew
 #   --wheels DIR        install the requirements from the wheels in DIR and build without network; chosen by itself, with wheels
 #                       fetched on the host, where pip cannot reach its index from inside a build
-#   --with-compiler     a C and C++ compiler in every image (about 370 MB more): torch.compile and Triton kernels need one at run
+#   --with-compiler     a C and C++ compiler in every image: torch.compile and Triton kernels need one at run
 #                       time. Installed by apt, so the shared image is then built with network
 #
 # Makes skeleton-lab:base and skeleton-lab:NAME (SAL_IMAGE=other: other:base and other:NAME). Logs: .build/logs/NAME.log

@@ -6,12 +6,15 @@ A kind raises `argparse.ArgumentTypeError`, which argparse tells behind the name
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from orchestrator.cage import memory_bytes
 from orchestrator.errors import EXIT_USAGE, OrchestratorError
 
+T = TypeVar("T")
 LARGEST_GIB = 4096
 """GiB: no GPU that is asked about has more."""
 
@@ -27,37 +30,28 @@ class Parser(argparse.ArgumentParser):
         raise OrchestratorError(message + hint, f"see `{self.prog} --help`", exit_code=EXIT_USAGE)
 
 
+def _number(text: str, kind: Callable[[str], T], holds: Callable[[T], bool], expected: str) -> T:
+    with contextlib.suppress(ValueError):
+        value = kind(text)
+        if holds(value):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no {expected}")
+
+
 def positive(text: str) -> float:
     """A number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return value
+    return _number(text, float, lambda value: value > 0, "number above 0")
 
 
 def count(text: str) -> int:
     """A whole number, 1 or more."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
-    return value
+    return _number(text, int, lambda value: value >= 1, "whole number of 1 or more")
 
 
 def gib(text: str) -> float:
     """The size of a GPU's memory in GiB."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= LARGEST_GIB:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size of a GPU's memory in GiB, above 0 and at most {LARGEST_GIB}")
-    return value
+    expected = f"size of a GPU's memory in GiB, above 0 and at most {LARGEST_GIB}"
+    return _number(text, float, lambda value: 0 < value <= LARGEST_GIB, expected)
 
 
 def amount(text: str) -> str:

@@ -12,8 +12,11 @@ from orchestrator.discovery import ROOT
 from orchestrator.errors import EXIT_NO_INPUT, EXIT_USAGE, OrchestratorError
 from orchestrator.paths import exists
 
-_READ = {"--data": "data", "--weights": "weights", "--config": "config"}
-_OTHERS = "data"  # where else than below a flag's own folder
+_READ = {  # flag -> folder of the container in which its file is seen
+    "--data": "data",
+    "--weights": "weights",
+    "--config": "config",
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def _of_sal(before: list[str], words: Sequence[str], work_dir: Path) -> Command:
         flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
         here = Path(value).expanduser()
         if value and ("/" in value or exists(here, "the command")) and (exists(here, "the command") or _is_below(here, work_dir)):
-            value = _seen(here, _OTHERS, "the command", work_dir, binds)
+            value = _seen(here, _READ["--data"], "the command", work_dir, binds)
         result.append(f"{flag}{equals}{value}")
     return Command(tuple(result), work_dir, tuple(binds.values()))
 

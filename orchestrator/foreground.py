@@ -83,7 +83,7 @@ def _fit_terminal(container: Any) -> None:
 def _remove_ended(container: Any) -> None:
     try:
         container.reload()
-        if container.status != "running":
+        if container.status not in leftovers.AT_WORK:
             leftovers.remove(container)
     except (docker_errors.DockerException, http_errors.RequestException):
         pass  # the engine is gone; the next start removes it

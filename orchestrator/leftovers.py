@@ -1,4 +1,4 @@
-"""Every container made here carries a label of its run, and of its owner unless it was detached, so that none outlives both.
+"""Every container made here carries labels that name its run and its owner, so that none outlives both.
 
 A run removes its own containers whatever ends it; what a killed run could not remove, the next start does. A container
 belongs to a dead run when its owner was a process of this machine that is gone. Process numbers are used again, so the
@@ -6,7 +6,7 @@ start time of the process is part of its name where the system tells it (Linux).
 its containers are those of a dead run when they are far older than they could be.
 
 A training run (`python -m orchestrator run`) that lost its owner goes on, since hours of work are in it: only its ended container
-is removed.
+is removed, and one that was left to run on purpose not even then.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ DETACHED = "org.skeleton-lab.detached"
 """On a container that was left to run on purpose: when it has ended, its user removes it."""
 DEADLINE = "org.skeleton-lab.deadline"
 """Seconds since 1970 after which no run can still want a container; absent where that is never."""
-_AT_WORK = ("running", "paused", "restarting")
+AT_WORK = ("running", "paused", "restarting")
+"""States of a container that has begun and not ended."""
 _GRACE = 3600.0  # seconds that clocks of two machines may differ by
 
 
@@ -114,7 +115,7 @@ def sweep(client: Any) -> list[str]:
 
 def _is_left(container: Any) -> bool:
     labels, deadline = container.labels, container.labels.get(DEADLINE)
-    if deadline is None and container.status in _AT_WORK:
+    if deadline is None and container.status in AT_WORK:
         return False
     if DETACHED in labels and container.status != "created":
         return False

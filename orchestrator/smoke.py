@@ -44,14 +44,13 @@ class Plan:
     hyper_data: Path | None = None
     fail_fast: bool = False
     vram_limit: float | None = None
-    command: Sequence[str] | None = None
 
 
 def job_of(plan: Plan, model: str) -> Job:
     """The container of one model."""
     data = plan.hyper_data if model == "hypergcn" and plan.hyper_data else plan.data
     files = {} if data is None else {data.resolve(): f"{WORKSPACE}/data/{data.name}"}
-    command = list(plan.command or ["python3", SCRIPT, "--model", model, "--device", plan.device])
+    command = ["python3", SCRIPT, "--model", model, "--device", plan.device]
     for there in files.values():
         command += ["--data", there]
     if plan.vram_limit is not None:

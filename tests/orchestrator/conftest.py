@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator import leftovers
+from orchestrator import leftovers, smoke
 from orchestrator.connection import connect
 from orchestrator.errors import OrchestratorError
 from orchestrator.verdict import REQUIRED
@@ -60,3 +61,16 @@ def busybox(client: Any) -> str:
 def as_image(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Make every model's image the given one."""
     return lambda tag: monkeypatch.setattr("orchestrator.smoke.image_of", lambda _: tag)
+
+
+@pytest.fixture
+def playing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], str]], None]:
+    """Put a shell script, as a function of the model, in place of every smoke test."""
+    usual = smoke.job_of
+
+    def play(script_of: Callable[[str], str]) -> None:
+        monkeypatch.setattr(
+            smoke, "job_of", lambda plan, model: replace(usual(plan, model), command=["sh", "-c", script_of(model)])
+        )
+
+    return play

@@ -18,7 +18,7 @@ from orchestrator import smoke_command, smoke
 smoke.image_of = lambda _: {TEST_IMAGE!r}
 smoke_command.choose = lambda names: list(names)
 original = smoke.job_of
-smoke.job_of = lambda plan, model: original(smoke.replace(plan, command=["sh", "-c", "sleep 600"]), model)
+smoke.job_of = lambda plan, model: smoke.replace(original(plan, model), command=["sh", "-c", "sleep 600"])
 sys.exit(smoke_command.main(["a", "b", "--jobs", "2", "--memory", "64m"]))
 """
 

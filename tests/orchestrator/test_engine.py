@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import threading
 import uuid
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orchestrator import leftovers
-from orchestrator import smoke as smoke_tests
 from orchestrator.cage import sdk_arguments
 from orchestrator.smoke import Plan, smoke
 from orchestrator.smoke_container import Job, Limits, Session, cage_of
@@ -24,12 +22,13 @@ QUICK = Limits(memory="96m", tmp="32m", timeout=60)
 
 
 @pytest.fixture
-def verdict_of(client, busybox, as_image):
+def verdict_of(client, busybox, as_image, playing):
     """The verdict on a shell script that plays a model's smoke test."""
     as_image(busybox)
 
     def verdict(script: str, limits: Limits = QUICK, **options: Any):
-        [result] = smoke(client, Plan(["m"], command=["sh", "-c", script], limits=limits, **options))
+        playing(lambda _: script)
+        [result] = smoke(client, Plan(["m"], limits=limits, **options))
         return result
 
     return verdict
@@ -120,27 +119,26 @@ def test_a_gpu_where_there_is_none(client, verdict_of):
     assert not result.passed and "GPU runtime" in result.reason
 
 
-def test_one_failure_does_not_touch_the_others(client, busybox, as_image, monkeypatch):
+def test_one_failure_does_not_touch_the_others(client, busybox, as_image, playing):
     as_image(busybox)
     scripts = {"a": f"echo '{good('a')}'", "b": "exit 3", "c": f"echo '{good('c')}'"}
-    usual = smoke_tests.job_of
-    monkeypatch.setattr(
-        smoke_tests, "job_of", lambda plan, model: usual(replace(plan, command=["sh", "-c", scripts[model]]), model)
-    )
+    playing(scripts.__getitem__)
     results = smoke(client, Plan(["a", "b", "c"], limits=QUICK, jobs=3))
     assert [(r.model, r.passed) for r in results] == [("a", True), ("b", False), ("c", True)]
 
 
-def test_fail_fast_stops_the_rest(client, busybox, as_image):
+def test_fail_fast_stops_the_rest(client, busybox, as_image, playing):
     as_image(busybox)
-    results = smoke(client, Plan(["a", "b", "c"], command=["sh", "-c", "exit 1"], limits=QUICK, jobs=1, fail_fast=True))
+    playing(lambda _: "exit 1")
+    results = smoke(client, Plan(["a", "b", "c"], limits=QUICK, jobs=1, fail_fast=True))
     assert [r.model for r in results] == ["a"]
 
 
-def test_a_thread_may_run_it_too(client, busybox, as_image):
+def test_a_thread_may_run_it_too(client, busybox, as_image, playing):
     as_image(busybox)
+    playing(lambda _: f"echo '{GOOD}'")
     results = []
-    plan = Plan(["m"], command=["sh", "-c", f"echo '{GOOD}'"], limits=QUICK)
+    plan = Plan(["m"], limits=QUICK)
     worker = threading.Thread(target=lambda: results.extend(smoke(client, plan)))
     worker.start()
     worker.join(60)
