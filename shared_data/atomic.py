@@ -1,10 +1,11 @@
-"""Large files that are either the old one or the new one, never half of each."""
+"""Large files that are either the old one or the new one, never half of each; folders that are there whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -42,11 +43,49 @@ def whole_file(target: Path, *, kind: str, replaceable: Callable[[Path], bool]) 
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         if not isinstance(error, OSError) and "\0" not in str(target):
             raise
+        raise _failed(kind, target, error) from error
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path, *, kind: str) -> Iterator[Path]:
+    """An empty folder for files that becomes `target`, which must be new, when the block ends without an error.
+
+    Until then it is the hidden folder ``.<target>.partial``, held under a lock as in `whole_file`; what a killed run left there
+    is cleared by the next one. Raises `WriteError` (exit code 74).
+    """
+    _require_free(target, kind)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked_folder(partial):
+            for left in partial.iterdir():
+                left.unlink()
+            try:
+                yield partial
+                _require_free(target, kind)
+                partial.rename(target)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+            flush(target.parent)
+    except OSError as error:
+        raise _failed(kind, target, error) from error
+
+
+def _failed(kind: str, target: Path, error: OSError | ValueError) -> WriteError:
+    return WriteError(
+        f"could not write the {kind}: {getattr(error, 'strerror', None) or error}",
+        where=str(target),
+        next_step="free some space or choose another place, then run the same command again",
+    )
+
+
+def _require_free(target: Path, kind: str) -> None:
+    if target.is_symlink() or target.exists():
         raise WriteError(
-            f"could not write the {kind}: {getattr(error, 'strerror', None) or error}",
-            where=str(target),
-            next_step="free some space or choose another place, then run the same command again",
-        ) from error
+            "something is there already; it is left alone", where=str(target), expected=f"the name of a new {kind}",
+            next_step="choose another place, or remove it first",
+        )  # fmt: skip
 
 
 def _check_target(target: Path, kind: str, replaceable: Callable[[Path], bool]) -> None:
@@ -84,16 +123,34 @@ def _locked(path: Path) -> Iterator[IO[bytes]]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise WriteError("another command is writing this file", where=str(path)) from None
-            if _is_at(path, file):
+            if _is_at(path, file.fileno()):
                 file.truncate(0)
                 yield file
                 return
 
 
-def _is_at(path: Path, file: IO[bytes]) -> bool:
-    """Whether the open `file` is what has the name `path` now."""
+@contextlib.contextmanager
+def _locked_folder(path: Path) -> Iterator[None]:
+    """`path`, made if need be, for this process alone. One that another process finished meanwhile is not touched."""
+    path.mkdir(exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat(follow_symlinks=False))
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = _is_at(path, descriptor)
+        except BlockingIOError:
+            ours = False
+        if not ours:
+            raise WriteError("another command is writing this folder", where=str(path))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether what is open as `descriptor` is what has the name `path` now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
     except FileNotFoundError:
         return False
 
@@ -101,7 +158,7 @@ def _is_at(path: Path, file: IO[bytes]) -> bool:
 def _remove(path: Path, file: IO[bytes]) -> None:
     """Remove `path` if it is still this `file`: once ours has its final name, a file of that name is another run's."""
     with contextlib.suppress(OSError):
-        if _is_at(path, file):
+        if _is_at(path, file.fileno()):
             path.unlink()
 
 

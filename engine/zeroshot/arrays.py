@@ -68,8 +68,13 @@ def read_labels(path: Path, count: int, classes: int) -> NDArray[np.int64]:
     return np.asarray(labels, np.int64)
 
 
-def write_array(path: Path, values: NDArray[np.float32] | NDArray[np.int64]) -> None:
-    """Write one .npy file; raises `SaveError`."""
+def as_npy(values: NDArray[np.float32] | NDArray[np.int64]) -> bytes:
+    """The content of an .npy file."""
     buffer = BytesIO()
     np.save(buffer, values, allow_pickle=False)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def write_array(path: Path, values: NDArray[np.float32] | NDArray[np.int64]) -> None:
+    """Write one .npy file; raises `SaveError`."""
+    write_atomically(path, as_npy(values))

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from engine.zeroshot.arrays import read_labels, read_table, require_files, write_array
 from engine.zeroshot.gate import Evidence
-from engine.zeroshot.new_folder import whole_folder
 from engine.zeroshot.splits import FIRST_LOST, TRUNCATED, UNSEEN, Phase, Split, published
 from engine.zeroshot.task import Rows, require_rows
+from shared_data.atomic import whole_folder
 from shared_data.errors import DataError
 from shared_data.findings import WARNING, Finding, name_rows
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
 
-from engine.zeroshot import logistic
 from engine.zeroshot.splits import Split
 from shared_data.batches.randomness import ZERO_SHOT_GATE, sample_keys, uniforms
 from shared_data.errors import DataError
@@ -25,6 +26,7 @@ THRESHOLDS = tuple(t / 100 for t in range(25, 75))
 HELD_OUT = 0.2  # of the rows, to score candidates of the search
 # The official fit has C = 1 and two outputs for the two classes, which penalises the weights of their margin half as much.
 INVERSE_PENALTY = 2.0
+TOLERANCE, MOST_STEPS = 1e-9, 5000  # of its solver, L-BFGS
 
 
 class Evidence(NamedTuple):
@@ -77,11 +79,17 @@ def train_gate(
     candidates = []
     for t in TEMPERATURES if temperature is None else (temperature,):
         x = confidences(both, t)
-        weights, bias = logistic.fit(x[fitted], truth[fitted], inverse_penalty=INVERSE_PENALTY)
+        weights, bias = _fitted(x[fitted], truth[fitted])
         for limit in THRESHOLDS if threshold is None else (threshold,):
-            decided = logistic.probability(x[held] @ weights + bias) > limit
+            decided = expit(x[held] @ weights + bias) > limit
             candidates.append(Gate(tuple(weights.tolist()), bias, t, limit, float((decided == truth[held]).mean())))
     return max(candidates, key=lambda gate: gate.accuracy)  # the first of equals
+
+
+def _fitted(x: NDArray[np.float64], positive: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
+    """Weights (F,) and bias of a logistic regression of rows `x` (N, F), `positive` (N,) or not; there must be some of both."""
+    found = LogisticRegression(C=INVERSE_PENALTY, tol=TOLERANCE, max_iter=MOST_STEPS).fit(x, positive)
+    return found.coef_[0], float(found.intercept_[0])
 
 
 def confidences(evidence: Evidence, temperature: float) -> NDArray[np.float64]:
@@ -103,7 +111,7 @@ def is_seen(gate: Gate, evidence: Evidence) -> NDArray[np.bool_]:
             f"the gate is for {len(gate.weights) // 2} unseen classes, the evidence for {evidence.unseen.shape[1]}",
             next_step="train the gate on the validation split of the same task",
         )
-    return logistic.probability(x @ np.asarray(gate.weights) + gate.bias) > gate.threshold
+    return np.asarray(expit(x @ np.asarray(gate.weights) + gate.bias) > gate.threshold)
 
 
 def predicted(gate: Gate, evidence: Evidence, split: Split) -> NDArray[np.int64]:

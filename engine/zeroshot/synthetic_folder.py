@@ -9,12 +9,12 @@ import numpy as np
 from engine.zeroshot import features, text_rows
 from engine.zeroshot.arrays import write_array
 from engine.zeroshot.features import Features, Judged
-from engine.zeroshot.new_folder import whole_folder
 from engine.zeroshot.plan import Plan
 from engine.zeroshot.sources import Source
 from engine.zeroshot.splits import Phase
 from engine.zeroshot.synthetic import World
 from engine.zeroshot.task import Rows
+from shared_data.atomic import whole_folder
 
 LENGTH = 10.0  # of a text's row, about that of CLIP
 SEEN_TO_UNSEEN = 1.5  # clips in validation, about as officially: a gate that learns from few unseen ones lets few pass

@@ -6,8 +6,6 @@ Beside each lies a record of what made it, under the same name with ``.json``. S
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +15,9 @@ from numpy.typing import NDArray
 
 from engine.errors import WorkDirError
 from engine.storage import write_atomically
+from engine.zeroshot.arrays import as_npy
 from engine.zeroshot.descriptions import Descriptions
+from engine.zeroshot.records import is_as_left, read_json, write_json
 from shared_data.errors import DataError, UsageError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
@@ -50,26 +50,22 @@ def write(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WorkDirError(f"cannot make the folder: {error.strerror or error}", where=str(path.parent)) from None
-    array = io.BytesIO()
-    np.lib.format.write_array(array, np.ascontiguousarray(features), allow_pickle=False)
+    content = as_npy(np.ascontiguousarray(features))
     record = {
         "architecture": architecture,
         "kind": described.kind,
         "shape": list(features.shape),
-        "sha256": hashlib.sha256(array.getvalue()).hexdigest(),
+        "sha256": hashlib.sha256(content).hexdigest(),
         "texts": described.source.name,
         "texts_sha256": described.sha256,
         "made_by": dict(made_by),
     }
-    write_atomically(path, array.getvalue())
-    write_atomically(path.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
+    write_atomically(path, content)
+    write_json(path.with_suffix(".json"), record)
     return path
 
 
 def matches_record(path: Path) -> bool:
     """Whether the features at `path` are those that the record beside them tells of."""
-    try:
-        record = json.loads(path.with_suffix(".json").read_bytes())
-        return isinstance(record, dict) and record.get("sha256") == hashlib.sha256(path.read_bytes()).hexdigest()
-    except (OSError, ValueError):
-        return False
+    record = read_json(path.with_suffix(".json"))
+    return record is not None and is_as_left(path, str(record.get("sha256")))
