@@ -1,5 +1,7 @@
 """Finding models: a folder under `models/` with a `model.toml` is a model, and nothing else lists them.
 
+A model is of one kind: a classifier of clips, which this module also builds, or a zero-shot system (`engine.zeroshot`).
+
 Listing needs no torch; building imports the model's own modules.
 """
 
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from engine.errors import ConfigError
 from shared_data.errors import LabError, nearest, require
@@ -33,7 +35,13 @@ if TYPE_CHECKING:
     from shared_data.skeletons import Skeleton
 
 MODELS_VARIABLE = "SAL_MODELS"
-REQUIRED = ("title", "entry", "status")
+Kind = Literal["classifier", "zeroshot"]
+KINDS: dict[Kind, tuple[str, str]] = {
+    "classifier": ("a classifier of clips", "sal train {0} and sal test {0} are for it"),
+    "zeroshot": ("a zero-shot system", "sal zeroshot run --model {0} is for it"),
+}
+"""What a kind is called, and which verbs are for a model of it."""
+REQUIRED: dict[Kind, tuple[str, ...]] = {"classifier": ("title", "entry", "status"), "zeroshot": ("title", "status")}
 DATA_DECIDE = ("num_classes", "skeleton", "people")  # arguments that every model takes and no recipe sets
 COUNTS = ("num_classes", "people", "in_channels")  # arguments that are whole numbers from 1 in every model that takes them
 RATES = ("dropout",)
@@ -61,6 +69,11 @@ class ModelCard:
     @property
     def title(self) -> str:
         return str(self.toml["title"])
+
+    @property
+    def kind(self) -> Kind:
+        """What it is; a toml that says nothing is of a classifier."""
+        return cast(Kind, self.toml.get("kind", "classifier"))
 
     @property
     def status(self) -> str:
@@ -93,33 +106,46 @@ def models_folder() -> Path:
     return Path(os.environ.get(MODELS_VARIABLE) or Path(__file__).resolve().parent.parent / "models").resolve()
 
 
-def discover() -> dict[str, ModelCard]:
-    """All models by name, in alphabetical order; raises `ModelError` for a `model.toml` that cannot be used."""
-    return {path.parent.name: _read_card(path) for path in sorted(models_folder().glob("*/model.toml"))}
+def discover(kind: Kind | None = "classifier") -> dict[str, ModelCard]:
+    """All models of a `kind` by name, in alphabetical order; None: of every kind.
+
+    Raises `ModelError` for a `model.toml` that cannot be used.
+    """
+    cards = (_read_card(path) for path in sorted(models_folder().glob("*/model.toml")))
+    return {card.name: card for card in cards if kind in (None, card.kind)}
 
 
-def find(name: str) -> ModelCard:
-    """The model called `name`; raises `ConfigError` naming the nearest one."""
-    cards = discover()
+def find(name: str, kind: Kind | None = "classifier") -> ModelCard:
+    """The model called `name`, which must be of that `kind` unless it is None.
+
+    Raises `ConfigError`, naming the nearest model or the verbs that are for this one.
+    """
+    cards = discover(None)
+    offered = {other: card for other, card in cards.items() if kind in (None, card.kind)}
     if name not in cards:
         raise ConfigError(
             f"there is no model {name!r}{nearest(name, cards)}",
             where=str(models_folder()),
-            expected=", ".join(cards) or "a folder with a model.toml",
+            expected=", ".join(offered) or "a folder with a model.toml",
+        )
+    if name not in offered:
+        called, verbs = KINDS[cards[name].kind]
+        raise ConfigError(
+            f"{name} is {called}", where=str(cards[name].folder), expected=", ".join(offered), next_step=verbs.format(name)
         )
     return cards[name]
 
 
-def find_official(name: str) -> tuple[ModelCard, dict[str, Any]]:
-    """The model that official numbers under `name` are of, and the model arguments that stand for that official class.
+def find_official(name: str, kind: Kind | None = "classifier") -> tuple[ModelCard, dict[str, Any]]:
+    """The model of a `kind` that official numbers under `name` are of, and the arguments that stand for that official class.
 
     A model whose official code has several classes lists them in its toml: ``[official_variants] name = { size = "base" }``.
     """
-    for card in discover().values():
+    for card in discover(kind).values():
         variants = card.toml.get("official_variants", {})
         if name in variants:
             return card, dict(variants[name])
-    return find(name), {}
+    return find(name, kind), {}
 
 
 def build(card: ModelCard, *, num_classes: int, skeleton: str | Skeleton, people: int, **model_args: Any) -> nn.Module:
@@ -220,8 +246,12 @@ def _read_card(path: Path) -> ModelCard:
         toml = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ModelError(f"cannot read the model description: {error}", where=str(path), expected="TOML") from error
-    if absent := [key for key in REQUIRED if key not in toml]:
-        raise ModelError(f"{', '.join(absent)} missing", where=str(path), expected=", ".join(REQUIRED))
+    kind = toml.get("kind", "classifier")
+    if kind not in list(KINDS):
+        raise ModelError(f"kind = {kind!r}", where=str(path), expected=", ".join(KINDS))
+    required = REQUIRED[kind]
+    if absent := [key for key in required if key not in toml]:
+        raise ModelError(f"{', '.join(absent)} missing", where=str(path), expected=", ".join(required))
     return ModelCard(path.parent.name, path.parent, toml)
 
 

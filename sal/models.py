@@ -11,11 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from engine import models
-from engine.models import ModelCard
+from engine.models import Kind, ModelCard
+from engine.zeroshot.splits import UNSEEN
 from sal.printing import PipedConsole, print_json
 
 ABOUT = """Accuracies: top-1 in percent, one stream … most streams; ≈ not checked against the paper.
 Papers, sources, other data sets, sizes and recipes: sal models NAME"""
+ABOUT_SYSTEMS = """60/5: NTU-60 with 5 unseen classes, and so on. The most that is published, in
+percent: accuracy on clips of unseen classes among these (ZSL), and below it the
+harmonic mean of seen and unseen among all (GZSL). Only to be compared with on
+the authors' own features: docs/zero-shot.md"""
 
 
 def list_models(model: str | None = None, /, *, json: bool = False) -> int:
@@ -25,22 +30,25 @@ def list_models(model: str | None = None, /, *, json: bool = False) -> int:
         model: one model only, with its sizes, its recipes and every published accuracy.
         json: print one JSON object instead of tables.
     """
-    cards = models.discover() if model is None else {model: models.find(model)}
+    cards = models.discover(None) if model is None else {model: models.find(model, None)}
     if json:
-        print_json({name: {**card.toml, "recipes": sorted(card.recipes)} for name, card in cards.items()})
+        print_json({name: {**card.toml, "kind": card.kind, "recipes": sorted(card.recipes)} for name, card in cards.items()})
     elif model is None:
-        PipedConsole().print(_overview(cards), ABOUT, highlight=False)
+        parts = [_overview(_of(cards, "classifier")), ABOUT]
+        if systems := _of(cards, "zeroshot"):
+            parts += [Text("\nzero-shot systems", style="bold"), _systems(systems), ABOUT_SYSTEMS]
+        PipedConsole().print(*parts, highlight=False, sep="\n")
     else:
-        _detail(cards[model], PipedConsole())
+        {"classifier": _detail, "zeroshot": _system_detail}[cards[model].kind](cards[model], PipedConsole())
     return 0
 
 
+def _of(cards: Mapping[str, ModelCard], kind: Kind) -> dict[str, ModelCard]:
+    return {name: card for name, card in cards.items() if card.kind == kind}
+
+
 def _overview(cards: Mapping[str, ModelCard]) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    table.add_column("model", no_wrap=True)
-    table.add_column("paper", no_wrap=True)
-    for name in ("params\nin M", "GFLOPs"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _compact("params\nin M", "GFLOPs")
     table.add_column("streams", no_wrap=True)
     table.add_column("NTU-60 XSub,\npublished", no_wrap=True)
     table.add_column("parity", no_wrap=True)
@@ -55,6 +63,34 @@ def _overview(cards: Mapping[str, ModelCard]) -> Table:
     return table
 
 
+def _systems(cards: Mapping[str, ModelCard]) -> Table:
+    table = _compact(*("/".join(map(str, task)) for task in UNSEEN))
+    table.add_column("parity", no_wrap=True)
+    for card in cards.values():
+        paper = card.toml["paper"]
+        table.add_row(
+            Text(card.name, style="bold"), f"{paper['venue']} {paper['year']}",
+            *(_best(card.toml, *task) for task in UNSEEN), "proved" if card.status == "verified" else "",
+        )  # fmt: skip
+    return table
+
+
+def _best(toml: Mapping[str, Any], classes: int, unseen: int) -> str:
+    """The most that is published for a task: accuracy among unseen classes, and below it the harmonic mean."""
+    rows = [row for row in toml.get("published", []) if (row["dataset"], row["unseen"]) == (f"ntu{classes}", unseen)]
+    return f"{max(row['zsl'] for row in rows):.1f}\n{max(row['harmonic'] for row in rows):.1f}" if rows else ""
+
+
+def _compact(*numbers: str) -> Table:
+    """A table of models with columns of `numbers`; more columns may follow."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    for name in ("model", "paper"):
+        table.add_column(name, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
 def _headline(toml: Mapping[str, Any]) -> str:
     """The accuracies of the joint stream and of the most streams on NTU-60 X-Sub, as far as they are published."""
     rows = [row for row in toml.get("published", []) if (row["dataset"], row["protocol"]) == ("ntu60", "xsub")]
@@ -66,12 +102,31 @@ def _top1(row: Mapping[str, Any]) -> str:
     return f"{'≈ ' if row.get('approximate') else ''}{row['top1']}"
 
 
-def _detail(card: ModelCard, console: Console) -> None:
+def _what(card: ModelCard, console: Console) -> None:
+    """What the model is, and whose."""
     paper, provenance = card.toml["paper"], card.toml["provenance"]
     console.print(Text.assemble((card.title, "bold"), f" ({card.name}), {card.status}"))
     console.print(card.toml["summary"], highlight=False)
     for line in (f"{paper['title']}, {paper['venue']} {paper['year']}, {paper['url']}", f"provenance: {provenance['code']}"):
         console.print(line, highlight=False)
+
+
+def _system_detail(card: ModelCard, console: Console) -> None:
+    _what(card, console)
+    sizes = _table("skeleton features", "text features", "latents", "parameters")
+    for row in card.toml["expect"]:
+        sizes.add_row(*(str(row[key]) for key in ("skeleton", "text", "latent")), f"{row['parameters']:,}")
+    published = _table("data set", "unseen", "text", "ZSL", "seen", "unseen clips", "harmonic", "source")
+    for row in card.toml.get("published", []):
+        text = ", ".join(str(row[key]) for key in ("text", "arch", "variant") if key in row)
+        accuracies = (str(row.get(key, "")) for key in ("zsl", "seen_accuracy", "unseen_accuracy", "harmonic"))
+        published.add_row(row["dataset"], str(row["unseen"]), text, *accuracies, row["source"])
+    for table in (sizes, published):
+        console.print(table)
+
+
+def _detail(card: ModelCard, console: Console) -> None:
+    _what(card, console)
     sizes = _table("classes", "joints", "people", "frames", "settings", "parameters", "GFLOPs", "official GFLOPs")
     for row in card.toml["expect"]:
         settings = "\n".join(f"{key} {value}" for key, value in row.get("model_args", {}).items())

@@ -63,11 +63,6 @@ def judge(fixture: Fixture) -> list[Line]:
         raise FixtureError(
             f"this fixture is of a model that is not here: {fixture.meta['model']}", where=str(fixture.path), expected=error.what
         ) from error
-    return judge_with(system, fixture)
-
-
-def judge_with(system: System, fixture: Fixture) -> list[Line]:
-    """All lines of a fixture of `system`."""
     return (_trajectory if "steps" in fixture.meta else _forward)(system, fixture)
 
 

@@ -42,7 +42,7 @@ class System:
 
 def find(name: str) -> System:
     """The system of the model called `name`; raises `ConfigError` if there is no such model, `ModelError` if it is no system."""
-    card = models.find(name)
+    card = models.find(name, "zeroshot")
     system = getattr(models.import_module(card, "system"), "SYSTEM", None)
     if not isinstance(system, System):
         raise models.ModelError("system.py holds no SYSTEM", where=str(card.folder), expected="SYSTEM = System(...)")

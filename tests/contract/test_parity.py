@@ -15,8 +15,8 @@ CASES = [*sorted(PARITY.glob("*.npz")), *sorted((PARITY / "trajectories").glob("
 
 
 def test_every_verified_model_has_cases() -> None:
-    judged = {models.find_official(fixture.load(path).meta["model"])[0].name for path in CASES}
-    assert judged == {name for name, card in models.discover().items() if card.status == "verified"}
+    judged = {models.find_official(fixture.load(path).meta["model"], None)[0].name for path in CASES}
+    assert judged == {name for name, card in models.discover(None).items() if card.status == "verified"}
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: str(path.relative_to(PARITY)))

@@ -70,6 +70,21 @@ def test_wrong_names_get_the_nearest(folder: Path) -> None:
         models.find("planted_b").recipe("slw")
 
 
+def test_kinds_are_kept_apart(folder: Path) -> None:
+    write(folder, "planted_b")
+    (folder / "planted_z").mkdir()
+    (folder / "planted_z" / "model.toml").write_text('kind = "zeroshot"\ntitle = "Z"\nstatus = "verified"\n')
+    assert list(models.discover()) == ["planted_b"] and list(models.discover("zeroshot")) == ["planted_z"]
+    assert list(models.discover(None)) == ["planted_b", "planted_z"]
+    with pytest.raises(
+        ConfigError, match=r"planted_z is a zero-shot system(.|\n)*planted_b(.|\n)*sal zeroshot run --model planted_z"
+    ):
+        models.find("planted_z")
+    with pytest.raises(ConfigError, match=r"planted_b is a classifier(.|\n)*sal train planted_b"):
+        models.find("planted_b", "zeroshot")
+    assert models.find("planted_z", None).kind == "zeroshot" and models.find("planted_b").kind == "classifier"
+
+
 def test_no_models(folder: Path) -> None:
     assert models.discover() == {}
     with pytest.raises(ConfigError, match=r"expected: a folder with a model\.toml"):
@@ -77,7 +92,15 @@ def test_no_models(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("toml", "message"), [("title = ", "cannot read"), ('title = "T"\n', "entry, status missing"), ("\xff", "cannot read")]
+    ("toml", "message"),
+    [
+        ("title = ", "cannot read"),
+        ('title = "T"\n', "entry, status missing"),
+        ('title = "T"\nkind = "zeroshot"\n', "status missing"),
+        ('title = "T"\nkind = "oracle"\n', "kind = 'oracle'"),
+        ('title = "T"\nkind = []\n', "kind = "),
+        ("\xff", "cannot read"),
+    ],
 )
 def test_a_broken_description_is_named(folder: Path, toml: str, message: str) -> None:
     write(folder, "planted_b")

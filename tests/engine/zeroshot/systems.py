@@ -1,9 +1,8 @@
-"""Both systems, found as any model is once it has a model.toml; until then by their modules."""
+"""Every zero-shot system under models/, found as the verbs find them."""
 
 from __future__ import annotations
 
-from engine.zeroshot.system import System
-from models.fsvae.system import SYSTEM as FSVAE
-from models.msf_gzssar.system import SYSTEM as MSF_GZSSAR
+from engine import models
+from engine.zeroshot.system import System, find
 
-SYSTEMS: dict[str, System] = {"fsvae": FSVAE, "msf_gzssar": MSF_GZSSAR}
+SYSTEMS: dict[str, System] = {name: find(name) for name in models.discover("zeroshot")}

@@ -17,7 +17,7 @@ from engine.zeroshot.network import LatentClassifier, Sizes
 from shared_data.errors import MissingInputError, UsageError
 from tests.engine.zeroshot.systems import SYSTEMS
 
-PARITY = Path(__file__).parent.parent.parent / "parity" / "zeroshot"
+PARITY = Path(__file__).parent.parent.parent / "parity"
 
 
 def theirs(name: str) -> dict[str, Tensor]:
