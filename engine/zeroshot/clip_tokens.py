@@ -1,8 +1,7 @@
 """CLIP's tokens: text as numbers of a vocabulary of 49,408 pieces of words, by byte-level pair encoding.
 
-The vocabulary follows from CLIP's public table of merges (`bpe_simple_vocab_16e6.txt.gz`, MIT licence): 256 bytes, the same at
-the end of a word, one piece for each of the first 48,894 merges, then start and end. The table is a file of several Python
-packages, of which none is imported: it is recognised by its SHA-256. It is never downloaded here.
+The vocabulary follows from CLIP's public table of merges, whose first 48,894 lie here (`clip_vocabulary/`, MIT licence): 256
+bytes, the same at the end of a word, one piece for each of the merges, then start and end.
 
 Source: Sennrich et al., Neural Machine Translation of Rare Words with Subword Units, ACL 2016 (pair encoding); Radford et al.,
 Learning Transferable Visual Models From Natural Language Supervision, ICML 2021 (its use).
@@ -11,14 +10,11 @@ Learning Transferable Visual Models From Natural Language Supervision, ICML 2021
 from __future__ import annotations
 
 import gzip
-import hashlib
 import html
 import importlib
-import importlib.util
 import itertools
 import re
 import unicodedata
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +22,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from shared_data.errors import DataError, MissingInputError, UsageError
+from shared_data.errors import UsageError
 
-MERGES_FILE = "bpe_simple_vocab_16e6.txt.gz"
-MERGES_SHA256 = "67603cfda2e032ad77b5f8808af37789d590db664b26df8705d2bf8b3c553fc8"  # of the text in it
-PACKAGES = ("clip", "open_clip")  # import names of packages that carry the file
-MERGES = 48_894
-LARGEST = 16 << 20  # bytes of the table
+MERGES = Path(__file__).parent / "clip_vocabulary" / "merges.txt.gz"
 END_OF_WORD = "</w>"
 ENDINGS = ("'re", "'ve", "'ll", "'s", "'t", "'m", "'d")  # pieces of their own after any word
 
@@ -115,29 +107,10 @@ def tokenizer(merges: Sequence[tuple[str, str]]) -> Tokenizer:
     return Tokenizer({piece: n for n, piece in enumerate(pieces)}, {pair: n for n, pair in enumerate(merges)})
 
 
-def load(path: Path | None = None) -> Tokenizer:
-    """CLIP's tokenizer from the table `path` (plain or gzip), or from an installed package that carries it.
-
-    Raises `MissingInputError` if it is not there, `DataError` if it is another table.
-    """
-    path = path or _installed()
-    try:
-        with path.open("rb") as file:
-            raw = file.read(LARGEST + 1)
-        if raw[:2] == b"\x1f\x8b":
-            with gzip.open(path) as unpacked:
-                raw = unpacked.read(LARGEST + 1)
-    except FileNotFoundError:
-        raise MissingInputError("no such table of merges", where=str(path), expected=MERGES_FILE) from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"the table of merges cannot be read: {error}", where=str(path), expected=MERGES_FILE) from None
-    if hashlib.sha256(raw).hexdigest() != MERGES_SHA256:
-        raise DataError(
-            "this is not CLIP's table of merges: its tokens would mean something else", where=str(path),
-            expected=f"{MERGES_FILE}, SHA-256 of its text {MERGES_SHA256}",
-        )  # fmt: skip
-    lines = raw.decode("utf-8").split("\n")[1 : MERGES + 1]
-    pairs = [line.split() for line in lines]
+def clip() -> Tokenizer:
+    """CLIP's own."""
+    with gzip.open(MERGES, "rt", encoding="utf-8") as file:
+        pairs = [line.split() for line in file]
     return tokenizer([(first, second) for first, second in pairs])
 
 
@@ -187,16 +160,3 @@ def _letters() -> dict[int, str]:
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return {**{byte: chr(byte) for byte in visible}, **{byte: chr(256 + n) for n, byte in enumerate(hidden)}}
-
-
-def _installed() -> Path:
-    """The table of the first installed package that carries it; the package is found, not imported."""
-    for name in PACKAGES:
-        spec = importlib.util.find_spec(name)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            if (Path(folder) / MERGES_FILE).is_file():
-                return Path(folder) / MERGES_FILE
-    raise MissingInputError(
-        "CLIP's table of merges is not installed", expected=MERGES_FILE,
-        next_step="pip install 'skeleton-action-lab[zeroshot]', or name the file itself",
-    )  # fmt: skip
