@@ -45,7 +45,9 @@ class World:
 
     def logits(self, rows: Rows, seen: tuple[int, ...]) -> NDArray[np.float32]:
         """(N, K) what a backbone trained on the `seen` classes would say: the nearer a prototype, the higher."""
-        distance = np.square(rows.features[:, None] - self.prototypes[None, list(seen)]).sum(2)
+        known = self.prototypes[list(seen)]
+        lengths = np.square(rows.features).sum(1)[:, None] + np.square(known).sum(1)
+        distance = lengths - 2 * rows.features @ known.T
         logits = np.full((len(rows.labels), len(self.prototypes)), ABSENT, np.float32)
         logits[:, list(seen)] = -distance / (2 * self.spread**2 * np.sqrt(self.prototypes.shape[1]))
         return logits

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.zeroshot import descriptions
+from engine.zeroshot.clip_tokens import MERGES
 from engine.zeroshot.descriptions import FOLDER, KINDS, OURS
 from shared_data.classes import NTU60, NW_UCLA
 from shared_data.errors import DataError, MissingInputError, UsageError
@@ -46,7 +47,8 @@ def test_two_person_actions_are_named_as_such() -> None:
 def test_the_package_holds_every_file() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["engine.zeroshot"]
     held = {file for pattern in patterns for file in (ROOT / "engine/zeroshot").glob(pattern)}
-    assert held == {FOLDER / f"{kind}_{n}.csv" for kind in KINDS for n in (10, 120)} == set(FOLDER.iterdir())
+    texts = {FOLDER / f"{kind}_{n}.csv" for kind in KINDS for n in (10, 120)}
+    assert texts == set(FOLDER.iterdir()) and held == texts | {MERGES, MERGES.with_name("LICENSE")}
 
 
 def test_another_number_of_classes_is_refused() -> None:
