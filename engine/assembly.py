@@ -22,6 +22,7 @@ from engine.losses import LossName, build_loss
 from engine.models import ModelCard
 from engine.optimizers import OptimizerName, build_optimizer
 from engine.step import Precision, TrainStep, chosen_level, takes_positions
+from engine.zeroshot import withheld
 from layers.recompute import Level
 from shared_data.clips import Clips
 from shared_data.datasets import DataSet, honest, open_data
@@ -55,7 +56,21 @@ def choose_device(name: str) -> torch.device:
 
 
 def load_data(config: RunConfig) -> DataSet:
-    """The data of the run as the settings ask for it, checked against what the recipe is for."""
+    """The data that the run may see."""
+    return shown(whole_data(config), config)
+
+
+def shown(data: DataSet, config: RunConfig) -> DataSet:
+    """What the run may see of its `whole_data`: without what its settings leave out, hold out and thin."""
+    data = withheld.without_classes(data, withheld.read(config.leave_out))
+    data = withheld.without_held_out(data, config.hold_out)
+    if limit := config.max_clips or (DEBUG_CLIPS if config.debug else 0):
+        data = dataclasses.replace(data, train=_thinned(data.train, limit), test=_thinned(data.test, limit))
+    return data
+
+
+def whole_data(config: RunConfig) -> DataSet:
+    """The data of the run with all its clips, checked against what the recipe is for."""
     if config.data is None:
         raise MissingInputError(
             "no data file named", expected="--data NTU60_CS.npz, a 5-D NPZ, an NW-UCLA folder or zip, or a prepared store",
@@ -80,8 +95,6 @@ def load_data(config: RunConfig) -> DataSet:
         )
     if benchmark and benchmark.part_of:
         data = two_person_actions(data)
-    if limit := config.max_clips or (DEBUG_CLIPS if config.debug else 0):
-        data = dataclasses.replace(data, train=_thinned(data.train, limit), test=_thinned(data.test, limit))
     return data
 
 
@@ -163,6 +176,10 @@ def expected_shape(card: ModelCard, row: Mapping[str, Any], window: int | None =
 def remarks(config: RunConfig, data: DataSet) -> list[str]:
     """What a person should know about the run's settings before it begins."""
     told = []
+    if left := withheld.read(config.leave_out).classes:
+        told.append(f"{len(left)} of {data.num_classes} classes are left out and never seen: {', '.join(map(str, sorted(left)))}")
+    if config.hold_out:
+        told.append(f"the first {config.hold_out} training clips of each class, by name, are held out and never seen")
     streams = models.find(config.model).toml.get("streams", [config.stream])
     if config.stream not in streams:
         told.append(f"{config.model} is published with the streams {', '.join(streams)}, not {config.stream}: see its README")

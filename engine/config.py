@@ -23,6 +23,7 @@ from engine.losses import LossName
 from engine.optimizers import OptimizerName
 from engine.parsing import LabParser, lists_joined
 from engine.step import Precision
+from engine.zeroshot import withheld
 from shared_data.errors import MissingInputError, nearest
 
 LARGE = float("inf")
@@ -31,8 +32,8 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("num_epoch", "batch_size", "test_batch_size", "forward_batch_size", "eval_interval",
                      "log_interval"), (1, LARGE)),
     **dict.fromkeys(("train_window_size", "test_window_size"), (-1, LARGE)),
-    **dict.fromkeys(("max_clips", "save_interval", "save_steps", "num_worker", "upstream_seeding", "warm_up_epoch", "base_lr",
-                     "min_lr", "warm_up_lr", "weight_decay", "penalty_weight", "eval_from"), (0, LARGE)),
+    **dict.fromkeys(("hold_out", "max_clips", "save_interval", "save_steps", "num_worker", "upstream_seeding", "warm_up_epoch",
+                     "base_lr", "min_lr", "warm_up_lr", "weight_decay", "penalty_weight", "eval_from"), (0, LARGE)),
     "repeat": (1, 10_000),
     "seed": (0, 2**32 - 1),
     "clip_grad": (1e-12, LARGE),
@@ -144,6 +145,11 @@ class RunConfig:
     log_interval: int = _key(20, "write a log line every so many steps", volatile=True)
     tensorboard: bool = _key(False, "also write TensorBoard events (needs the extra)", volatile=True)
     deterministic: bool = _key(True, "ask for deterministic kernels")
+    leave_out: str = _key(
+        "", "classes that the run never sees: numbers from 0 with commas, or a published zero-shot task: 60/5, 60/5-val; "
+        "docs/zero-shot.md"
+    )  # fmt: skip
+    hold_out: int = _key(0, "keep the first so many training clips of each class, by name, from being trained on")
     max_clips: int = _key(0, "use at most so many clips of each split, evenly spaced (0: all)")
     debug: bool = _key(False, "use 100 clips of each split only")
 
@@ -283,6 +289,7 @@ def _checked(config: RunConfig) -> RunConfig:
         value = getattr(config, name)
         if value is not None and not least <= value <= most:
             raise ConfigError(f"{name} is {value}", expected=f"{least} to {most}" if most < LARGE else f"{least} or more")
+    withheld.read(config.leave_out)
     pieces = min(config.batch_size, config.forward_batch_size or config.batch_size)
     if config.train_window_size == 0 or config.test_window_size == 0:
         raise ConfigError("a window of 0 frames", expected="1 or more, or -1 for whole clips")

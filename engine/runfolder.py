@@ -25,6 +25,9 @@ FIT = "fit.json"
 CALIBRATION_ROW = "calibration_row.csv"
 """What the run has seen of the GPU where a prediction was off (`planner.expectation`), ready for a calibration file."""
 
+NEVER_SEEN = ("leave_out", "hold_out")
+"""Settings that say what a run has not seen."""
+
 
 class RunFolder:
     """A locked run folder: `config.yaml env.json log.jsonl metrics.json scores.npz checkpoints/ report.html`.
@@ -137,12 +140,25 @@ class RunFolder:
                     next_step="give another --work-dir, or --force to go on with the new settings",
                 )
         resume = config.resume == "auto" and self.last.exists()
+        if resume and config.force:
+            self._refuse_seen(config)
         if self.last.exists() and not resume and not config.force:
             raise WorkDirError(
                 "the work folder holds a run, and --resume never would write over it", where=str(self.path),
                 next_step="give another --work-dir, or --force to start over",
             )  # fmt: skip
         return resume
+
+    def _refuse_seen(self, config: RunConfig) -> None:
+        """Weights do not forget: a run that is to have seen less than the one here cannot go on from it, forced or not."""
+        asked = {key: getattr(config, key) for key in NEVER_SEEN if getattr(config, key)}
+        saved = self._saved_settings() if asked else {}
+        for key, value in asked.items():
+            if saved.get(key) != value:
+                raise WorkDirError(
+                    f"{key} is {value!r}, and the run in this work folder began with {saved.get(key)!r}: it has seen other clips",
+                    where=str(self.path), next_step="give another --work-dir, or --resume never --force to start over",
+                )  # fmt: skip
 
     def _saved_settings(self) -> dict[str, Any]:
         """What `record` wrote. Raises `WorkDirError` where it cannot be read."""

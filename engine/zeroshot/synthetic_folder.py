@@ -14,10 +14,10 @@ from engine.zeroshot.sources import Source
 from engine.zeroshot.splits import Phase
 from engine.zeroshot.synthetic import World
 from engine.zeroshot.task import Rows
+from engine.zeroshot.withheld import SEEN_TO_UNSEEN
 from shared_data.atomic import whole_folder
 
 LENGTH = 10.0  # of a text's row, about that of CLIP
-SEEN_TO_UNSEEN = 1.5  # clips in validation, about as officially: a gate that learns from few unseen ones lets few pass
 KINDS = text_rows.MODES["lb_ad_md"]
 
 
