@@ -31,6 +31,11 @@ class MLP(nn.Module):
             layers += [nn.Linear(wide, narrow), nn.LayerNorm(narrow), nn.ReLU(inplace=True), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(HIDDEN, num_classes))
 
+    @property
+    def fc(self) -> nn.Module:
+        """The layer that makes the scores, by the name that it has in the ST-GCN."""
+        return self.layers[-1]
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, T, V, M) -> (N, K)."""
         x = self.standardise(rearrange(x, "n c t v m -> n (m v c) t"))
