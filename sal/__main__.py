@@ -10,6 +10,7 @@ from engine.launch import guarded
 from sal import data, ensemble, verbs
 from sal.calibrate import calibrate
 from sal.doctor import doctor
+from sal.features import features
 from sal.models import list_models
 from sal.new import new
 from sal.plan import plan
@@ -43,6 +44,7 @@ VERBS: dict[str, tuple[Verb, str]] = {
     "doctor": (verbs.typed(doctor), "what this machine is and what is wrong with it"),
     "parity": (verbs.typed(verbs.parity), "compare with numbers recorded from the official code"),
     "ensemble": (ensemble.run, "sum the logits of several runs: sal ensemble RUN... --official"),
+    "features": (verbs.typed(features), "features of clips from a trained run; --seen-only: for zero-shot recognition"),
     "new": (verbs.typed(new), "write the folder and the Dockerfile of a new model: sal new my_gcn"),
     "export": (verbs.typed(verbs.export), "write a trained network as ONNX"),
     "report": (verbs.typed(verbs.report), "write the HTML report of a run folder again"),

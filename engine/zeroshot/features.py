@@ -6,13 +6,15 @@ labels (N,) and the backbone's logits (N, K) of all classes, each an .npy file. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.zeroshot import records
 from engine.zeroshot.arrays import read_labels, read_table, require_files, write_array
 from engine.zeroshot.gate import Evidence
 from engine.zeroshot.splits import FIRST_LOST, TRUNCATED, UNSEEN, Phase, Split, published
@@ -135,8 +137,12 @@ def read(folder: Path, split: Split, phase: Phase) -> Features:
     return Features(phase, split, train.rows, unseen, rest, tuple(findings))
 
 
-def write(folder: Path, features: Features) -> None:
+def write(
+    folder: Path, features: Features, *, made_from: Mapping[str, Any] | None = None, found: Mapping[str, Any] | None = None
+) -> None:
     """Write `features` as a new `folder`, which is there with all its files or not at all, and was read back before.
+
+    made_from, found   if given: of a record of what made it, which lies beside the files as `records.MADE`
 
     Raises `WriteError` if something is there already, and what `read` raises if these are no sound features.
     """
@@ -156,6 +162,9 @@ def write(folder: Path, features: Features) -> None:
         for ours, theirs in zip(parts, (Judged(back.train, None), back.unseen, back.rest), strict=True):
             if not _same(ours, theirs):
                 raise DataError("what was written reads differently", where=str(folder), expected="the same numbers")
+        if made_from is not None:
+            written = [name for files in LAYOUT[features.phase] for name in _names(files)]
+            records.write_record(partial / records.MADE, made_from, written, found or {})
 
 
 def usual_sizes(split: Split, phase: Phase) -> tuple[int, int, int] | None:

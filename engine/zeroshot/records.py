@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from engine.errors import WorkDirError
 from engine.storage import write_atomically
 from shared_data.errors import LabError
 from shared_data.store import sha256
+
+MADE = "made.json"
+"""The record in a folder that is made as a whole."""
 
 
 def fingerprint(value: Any) -> str:
@@ -35,6 +39,14 @@ def array_fingerprint(*arrays: np.ndarray | None) -> str:
 def plain(value: Any) -> Any:
     """The same as a JSON file gives it back: lists for tuples, text for the keys of tables."""
     return json.loads(json.dumps(value))
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested tables by dotted names."""
+    rows: dict[str, Any] = {}
+    for name, value in table.items():
+        rows.update(flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return rows
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -66,6 +78,51 @@ def read_record(file: Path, made_from: Mapping[str, Any]) -> dict[str, Any] | No
     if not isinstance(files, dict) or not isinstance(found, dict):
         return None
     return found if all(is_as_left(file.parent / name, known) for name, known in files.items()) else None
+
+
+def is_made(folder: Path, made_from: Mapping[str, Any], *, force: bool = False) -> bool:
+    """Whether `folder` is there, made from the same, with all files as they were written: then there is nothing to do.
+
+    If not, nothing is there: with `force` what had been made from something else, or was damaged, is removed.
+    Raises `WorkDirError` for such a folder without `force`, with what differs, and for one that has no record: it is not ours.
+    """
+    if read_record(folder / MADE, made_from) is not None:
+        return True
+    if not folder.exists() and not folder.is_symlink():
+        return False
+    record = read_json(folder / MADE)
+    if record is None:
+        raise WorkDirError(
+            "this folder holds something else, and is left alone", where=str(folder), next_step="choose another place or name"
+        )
+    if not force:
+        saved, asked = flat(_table(record.get("made_from"))), flat(plain(dict(made_from)))
+        changed = [f"{name}: {saved.get(name)} -> {value}" for name, value in asked.items() if saved.get(name) != value]
+        raise WorkDirError(
+            "the folder was made from something else (saved -> asked):\n    " + "\n    ".join(changed)
+            if changed else "files in the folder are not as they were written",
+            where=str(folder), next_step="choose another place or name, or --force to make it again",
+        )  # fmt: skip
+    _remove(folder, [*_table(record.get("files")), MADE])
+    return False
+
+
+def _remove(folder: Path, names: Iterable[str]) -> None:
+    """The files of these names in `folder`, and then itself: what else lies there is not removed."""
+    try:
+        for name in names:
+            if Path(name).name == name:
+                (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+    except OSError as error:
+        raise WorkDirError(
+            f"cannot remove what was made before: {error.strerror or error}", where=str(folder),
+            next_step="remove the folder by hand, or choose another place or name",
+        ) from error  # fmt: skip
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def is_as_left(file: Path, known: str) -> bool:

@@ -132,7 +132,7 @@ def _refuse_unknown(folder: Path, plan: Path) -> None:
 
 def _differences(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """Of two plans, one line each; seeds may be added, and inputs are compared where both have them."""
-    left, right = _flat(saved), _flat(asked)
+    left, right = records.flat(saved), records.flat(asked)
     seeds = right.pop("seeds"), left.pop("seeds", [])
     found = [
         f"{name}: {left.get(name)} -> {right.get(name)}"
@@ -142,11 +142,3 @@ def _differences(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str
     if not isinstance(seeds[1], list) or not set(map(str, seeds[1])) <= set(map(str, seeds[0])):
         found.append(f"seeds: {seeds[1]} -> {seeds[0]}; they may be added to, not taken away")
     return found
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of nested tables by dotted names."""
-    rows: dict[str, Any] = {}
-    for name, value in table.items():
-        rows.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
-    return rows
