@@ -147,7 +147,7 @@ class RunConfig:
     deterministic: bool = _key(True, "ask for deterministic kernels")
     leave_out: str = _key(
         "", "classes that the run never sees: numbers from 0 with commas, or a published zero-shot task: 60/5, 60/5-val; "
-        "docs/zero-shot.md"
+        "docs/features.md"
     )  # fmt: skip
     hold_out: int = _key(0, "keep the first so many training clips of each class, by name, from being trained on")
     max_clips: int = _key(0, "use at most so many clips of each split, evenly spaced (0: all)")

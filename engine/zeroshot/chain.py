@@ -96,6 +96,8 @@ def run(
     """
     require_sound(plan)
     config = _backbone_config(backbone)
+    if config.weights:
+        note(f"note: the backbones begin with the weights {config.weights}; what these had seen, they have seen")
     where, place = source(path, backbone, text), assembly.choose_device(device)
     counts = {"test": 0, "val": _count(config, plan)}
     with RunFolder(path, force=force) as work:  # whether it is free for this run is said before anything is trained
