@@ -28,14 +28,12 @@ class TextSource:
     weights       OpenAI's file of CLIP; None: features of shared words, which know no meaning (`shared_words`)
     clip          what the weights are of
     descriptions  folder of ``{lb,ad,md}_{classes}.csv``; None: ours
-    merges        CLIP's table of merges; None: that of an installed package
     """
 
     mode: str = "lb"
     weights: Path | None = None
     clip: Architecture = "ViT-B/16"
     descriptions: Path | None = None
-    merges: Path | None = None
 
     @property
     def arch(self) -> str:
@@ -78,7 +76,7 @@ def _made_by(source: TextSource) -> dict[str, str]:
 def _features(source: TextSource, described: list[Descriptions]) -> list[NDArray[np.float32]]:
     if source.weights is None or not described:
         return [shared_words.features(each.texts) for each in described]
-    tower, tokenizer = clip_text.load(source.weights, source.clip), clip_tokens.load(source.merges)
+    tower, tokenizer = clip_text.load(source.weights, source.clip), clip_tokens.clip()
     return [clip_text.features(tower, tokenizer, each.texts) for each in described]
 
 

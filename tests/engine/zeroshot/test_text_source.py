@@ -44,15 +44,15 @@ def test_a_text_tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights, passes = tmp_path / "w.pt", []
     weights.write_bytes(b"weights")
     monkeypatch.setattr(clip_text, "load", lambda path, architecture: (path, architecture))
-    monkeypatch.setattr(clip_tokens, "load", lambda path: path)
+    monkeypatch.setattr(clip_tokens, "clip", lambda: "tokens")
 
     def features(tower: object, tokenizer: object, texts: tuple[str, ...]) -> np.ndarray:
-        assert (tower, tokenizer) == ((weights, "ViT-B/32"), tmp_path / "merges")
+        assert (tower, tokenizer) == ((weights, "ViT-B/32"), "tokens")
         passes.append(texts)
         return np.ones((len(texts), 4), np.float32) * np.arange(1, len(texts) + 1)[:, None].astype(np.float32)
 
     monkeypatch.setattr(clip_text, "features", features)
-    source = TextSource("ad_md", weights, "ViT-B/32", merges=tmp_path / "merges")
+    source = TextSource("ad_md", weights, "ViT-B/32")
     files = text_source.write(tmp_path, source, 60)
     assert [file.relative_to(tmp_path / "text_feats").as_posix() for file in files] == [
         "ViT-B/32/ad_60.npy", "ViT-B/32/md_60.npy",
