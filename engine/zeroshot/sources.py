@@ -18,16 +18,19 @@ class Source:
     arch       the text tower, a folder such as ``ViT-B/16``
     mode       the descriptions of a class that count: one of `text_rows.MODES`
     extractor  what made the skeleton features, ``shift`` officially
+    skeletons  the folder that holds those of skeleton features, where it is not ``<root>/sk_feats``
     """
 
     root: Path
     arch: str = "ViT-B/16"
     mode: str = "lb"
     extractor: str = features.EXTRACTOR
+    skeletons: Path | None = None
 
     def features_folder(self, unseen: int, phase: Phase) -> Path:
         """That of a phase with so many unseen classes."""
-        return self.root / "sk_feats" / features.folder_name(unseen, phase, extractor=self.extractor)
+        folder = self.root / "sk_feats" if self.skeletons is None else self.skeletons
+        return folder / features.folder_name(unseen, phase, extractor=self.extractor)
 
     @property
     def text_folder(self) -> Path:
