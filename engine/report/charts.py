@@ -20,8 +20,10 @@ class Series:
     points: list[tuple[float, float]]
 
 
-def line_chart(title: str, series: Sequence[Series], show: Callable[[float], str], *, logarithmic: bool = False) -> str:
-    """A figure with `series` over epochs (x, from 1); `show` writes a y value. Empty series are left out."""
+def line_chart(
+    title: str, series: Sequence[Series], show: Callable[[float], str], *, logarithmic: bool = False, axis: str = "epoch"
+) -> str:
+    """A figure with `series` over epochs or what `axis` says (x, from 1); `show` writes a y value. Empty series are left out."""
     drawn = [line for line in series if line.points]
     if not drawn:
         return ""
@@ -47,14 +49,14 @@ def line_chart(title: str, series: Sequence[Series], show: Callable[[float], str
     ]
     for x in _whole_ticks(x_low, x_high):
         parts.append(f'<text class="tick" x="{px(x):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{x}</text>')
-    parts.append(f'<text class="tick" x="{LEFT - 8}" y="{HEIGHT - 10}" text-anchor="end">epoch</text>')
+    parts.append(f'<text class="tick" x="{LEFT - 8}" y="{HEIGHT - 10}" text-anchor="end">{escape(axis)}</text>')
     for line in drawn:
         path = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in line.points)
         parts.append(f'<polyline class="line {line.style}" points="{path}"/>')
         radius = 3 if len(line.points) <= 30 else 1.6
         parts += [
             f'<circle class="dot {line.style}" cx="{px(x):.1f}" cy="{py(y):.1f}" r="{radius}">'
-            f"<title>{escape(line.name)}, epoch {x:g}: {escape(show(y))}</title></circle>"
+            f"<title>{escape(line.name)}, {escape(axis)} {x:g}: {escape(show(y))}</title></circle>"
             for x, y in line.points
         ]
     legend = " ".join(
@@ -62,7 +64,8 @@ def line_chart(title: str, series: Sequence[Series], show: Callable[[float], str
     )
     return (
         f'<figure class="card chart"><figcaption><span>{escape(title)}</span><span class="legend">{legend}</span></figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)} over epochs">{"".join(parts)}</svg></figure>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(f"{title} over {axis}s")}">'
+        f"{''.join(parts)}</svg></figure>"
     )
 
 

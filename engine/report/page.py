@@ -1,8 +1,7 @@
-"""The page: from a run as read to one HTML document. Every string from outside goes through `escape`."""
+"""The page of a training or test run, from the run as read. Every string from outside goes through `escape`."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -11,38 +10,20 @@ from typing import Any, NamedTuple
 
 from engine.report.charts import Series, confusion_matrix, line_chart
 from engine.report.clips import clip_cards
-from engine.report.reading import Run, number, read_run
-from engine.report.style import CSS
-from engine.storage import write_atomically
+from engine.report.parts import DASH, document, header, notice, pairs, section, table, tile
+from engine.report.reading import Run, number
 
 STREAMS = {"j": "joints", "b": "bones", "jm": "joint motion", "bm": "bone motion"}
-DASH = "–"
-
-
-def write_report(run_folder: Path) -> Path:
-    """Write `report.html` into a run folder and return its path.
-
-    Raises `MissingInputError` for a folder that is no run's, `SaveError` if the file cannot be written. Whatever else is
-    missing is said in the report.
-    """
-    run = read_run(Path(run_folder))
-    target = Path(run_folder) / "report.html"
-    write_atomically(target, page(run).encode())
-    return target
 
 
 def page(run: Run) -> str:
     """The document of `run`."""
     sections = [
-        _headline(run), _section("Curves", _curves(run)), _confusion(run), _classes(run), _section("Clips", clip_cards(run)),
-        _section("Configuration", _pairs(run.config)), _section("Environment", _pairs(_flat(run.environment))),
+        _headline(run), section("Curves", _curves(run)), _confusion(run), _classes(run), section("Clips", clip_cards(run)),
+        section("Configuration", pairs(run.config)), section("Environment", pairs(_flat(run.environment))),
     ]  # fmt: skip
     title = f"{_text(run, 'model')} on {_text(run, 'dataset')}"
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}</style></head>\n<body><main>{''.join(sections)}</main></body></html>\n"
-    )
+    return document(title, sections)
 
 
 class Outcome(NamedTuple):
@@ -100,16 +81,9 @@ def _headline(run: Run) -> str:
         "precision": run.config.get("precision"),
         "seed": run.config.get("seed"),
     }
-    chips = "".join(
-        f'<span class="tag">{name} <b>{escape(str(v))}</b></span>' for name, v in tags.items() if v not in (None, "", DASH)
-    )
-    notes = "".join(f"<p>{escape(note)}</p>" for note in run.notes)
-    notice = f'<div class="notice">{notes}</div>' if notes else ""
     tiles = "".join(_tile(outcome, run, first=place == 0) for place, outcome in enumerate(outcomes(run)))
-    return (
-        f'<header><p class="soft">{kind} run</p><h1>{escape(_text(run, "model"))} on {escape(_text(run, "dataset"))}</h1>'
-        f'<div class="tags">{chips}</div></header>{notice}<div class="tiles">{tiles}</div>{_facts(run)}'
-    )
+    top = header(f"{kind} run", f"{_text(run, 'model')} on {_text(run, 'dataset')}", tags)
+    return f'{top}{notice(run.notes)}<div class="tiles">{tiles}</div>{_facts(run)}'
 
 
 def _tile(outcome: Outcome, run: Run, *, first: bool) -> str:
@@ -123,11 +97,7 @@ def _tile(outcome: Outcome, run: Run, *, first: bool) -> str:
     if clips and top1 is not None:
         low, high = _wilson(top1, clips)
         lines.append(f"{clips:,} clips, 95 % interval {100 * low:.1f}{DASH}{100 * high:.1f}")
-    value = DASH if top1 is None else f"{100 * top1:.1f}&hairsp;%"
-    return (
-        f'<div class="card tile{" first" if first else ""}"><div class="name">{escape(outcome.title)}</div>'
-        f'<div class="value">{value}</div><small>{escape(" · ".join(lines))}</small><small>{escape(outcome.note)}</small></div>'
-    )
+    return tile(outcome.title, top1, [" · ".join(lines), outcome.note], first=first)
 
 
 def _wilson(share: float, count: int) -> tuple[float, float]:
@@ -196,7 +166,7 @@ def _confusion(run: Run) -> str:
         f"{escape(shown.title)}. Rows are the true classes, columns the predictions; each row is shown as shares of its clips. "
         "Blue is right, orange is wrong; point at a cell for its numbers."
     )
-    return _section(
+    return section(
         "Confusion matrix", f'<p class="soft lead">{text}</p><div class="card">{confusion_matrix(counts, names)}</div>'
     )
 
@@ -212,23 +182,13 @@ def _classes(run: Run) -> str:
         others = sorted(((count, j) for j, count in enumerate(row) if j != k and count), key=lambda pair: (-pair[0], pair[1]))
         lines.append((share, k, total, others[:1]))
     lines.sort(key=lambda line: (line[0] is None, line[0] or 0.0, line[1]))
-    body = []
+    rows = []
     for share, k, total, others in lines:
-        percent = "no clips" if share is None else f"{share:.1%}"
-        bar = "" if share is None else f'<span class="bar"><i style="width:{100 * share:.1f}%"></i></span>'
-        confused = f"{escape(shown.names[others[0][1]])} ({others[0][0] / total:.0%})" if others else DASH
-        body.append(
-            f'<tr><td class="num">{k}</td><td>{escape(shown.names[k])}</td><td class="num">{percent}{bar}</td>'
-            f'<td class="num">{total:,}</td><td>{confused}</td></tr>'
-        )
-    titles = (("#", "num"), ("class", ""), ("accuracy", "num"), ("clips", "num"), ("most often taken for", ""))
-    head = "".join(f'<th class="{style}">{title}</th>' for title, style in titles)
+        confused = f"{shown.names[others[0][1]]} ({others[0][0] / total:.0%})" if others else DASH
+        rows.append([str(k), shown.names[k], share, f"{total:,}", confused])
     text = f"{escape(shown.title)}, weakest first."
-    return _section(
-        "Classes",
-        f'<p class="soft">{text}</p><div class="card scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>",
-    )
+    titles = ("#", "class", "accuracy", "clips", "most often taken for")
+    return section("Classes", f'<p class="soft">{text}</p>{table(titles, rows, left=("class", "most often taken for"))}')
 
 
 class Shown(NamedTuple):
@@ -288,26 +248,6 @@ def _duration(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    """A two-column list of names and values."""
-    rows = "".join(f"<div><span>{escape(name)}</span><b>{escape(_plain(value))}</b></div>" for name, value in values.items())
-    return f'<div class="card pairs">{rows}</div>' if rows else ""
-
-
-def _plain(value: Any) -> str:
-    if value is None or value == "":
-        return DASH
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (dict, list)):
-        return json.dumps(value, ensure_ascii=False, default=str) if value else DASH
-    return str(value)
 
 
 def _flat(environment: Mapping[str, Any]) -> dict[str, Any]:

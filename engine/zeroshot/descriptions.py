@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from shared_data.classes import NTU60, class_names
 from shared_data.errors import DataError, MissingInputError, UsageError
 
 Kind = Literal["lb", "ad", "md"]
@@ -48,6 +49,11 @@ def ours(kind: Kind, classes: int) -> Descriptions:
         )
     found = read(FOLDER / f"{kind}_{OURS[classes]}.csv", kind, OURS[classes])
     return Descriptions(kind, found.texts[:classes], found.source, found.sha256)
+
+
+def names(classes: int) -> tuple[str, ...]:
+    """What people call the classes of a data set; ``class 0`` and so on where nobody knows."""
+    return ours("lb", classes).texts if classes in OURS and classes != len(NTU60) else class_names(classes)
 
 
 def read(path: Path, kind: Kind, classes: int) -> Descriptions:

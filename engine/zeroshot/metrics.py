@@ -41,6 +41,19 @@ def generalised(predicted: NDArray[np.int64], labels: NDArray[np.int64], split: 
     return Generalised(float(right[~of_unseen].mean()), float(right[of_unseen].mean()))
 
 
+def confusion(predicted: NDArray[np.int64], labels: NDArray[np.int64], unseen: Sequence[int]) -> list[list[int]]:
+    """Counts (U, U + 1) of clips of `unseen` classes, which are the rows: taken for each of these, or last for a seen class.
+
+    `predicted` and `labels` (N,) are class numbers; clips of other classes are not counted.
+    """
+    place = {k: at for at, k in enumerate(unseen)}
+    counts = np.zeros((len(place), len(place) + 1), np.int64)
+    kept = np.isin(labels, unseen)
+    rows, columns = ([place.get(int(k), len(place)) for k in values[kept]] for values in (labels, predicted))
+    np.add.at(counts, (rows, columns), 1)
+    return [[int(count) for count in row] for row in counts]
+
+
 def _require_classes(labels: NDArray[np.int64], allowed: Sequence[int]) -> None:
     if not len(labels) or len(wrong := np.setdiff1d(labels, allowed)):
         raise DataError(

@@ -10,7 +10,7 @@ In the work folder: ``checkpoints/seed-5/test`` and ``.../val`` as in `cycles`; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,17 @@ class Outcome:
     """What one seed came to; accuracies are fractions.
 
     cycle       the one that counts, from 0
+    curves      of each phase, the accuracies on unseen classes after each cycle
     zero_shot   accuracy on clips of unseen classes among these
+    confusions  "zsl" and "gzsl": what clips of unseen classes are taken for, see `metrics.confusion`
     """
 
     seed: int
     cycle: int
+    curves: Mapping[Phase, Sequence[float]]
     zero_shot: float
     generalised: Generalised
+    confusions: Mapping[str, list[list[int]]]
     gate: Gate
 
 
@@ -78,25 +82,36 @@ def gate(work: Work, seed: int) -> Gate:
 def evaluate(work: Work, seed: int) -> Outcome:
     """Stage 4: both accuracies of the cycle that counts; does the stages before first where it has to."""
     test, val = train(work, seed), train(work, seed, "val")
-    kept = test[selected(work.plan.selection, cycles.accuracies(test), cycles.accuracies(val))]
+    curves: dict[Phase, list[float]] = {"test": cycles.accuracies(test), "val": cycles.accuracies(val)}
+    kept = test[selected(work.plan.selection, curves["test"], curves["val"])]
     used = gate(work, seed)
-    made_from = _made_from(work, "test", stage="evaluate", seed=seed, cycle=kept.sha256, gate=asdict(used))
+    made_from = _made_from(work, "test", stage="evaluation", seed=seed, cycle=kept.sha256, gate=asdict(used))
     folder = _seed_folder(work, seed)
     features = work.data("test").features
-    if found := records.read_record(folder / "evaluation.json", made_from):
-        return Outcome(seed, kept.number, found["zero_shot"], Generalised(found["seen"], found["unseen"]), used)
+
+    def outcome(found: Mapping[str, Any]) -> Outcome:
+        both = Generalised(found["seen"], found["unseen"])
+        return Outcome(seed, kept.number, curves, found["zero_shot"], both, found["confusions"], used)
+
+    if recorded := records.read_record(folder / "evaluation.json", made_from):
+        return outcome(recorded)
     unseen, everything = features.unseen.rows, features.rest
     judged = {
         "ztest_zs.npy": _judged(work, seed, "test", kept, unseen.features),
         "gzsl_zs.npy": _judged(work, seed, "test", kept, everything.rows.features),
     }
     zero_shot = metrics.zero_shot(judged["ztest_zs.npy"], unseen.labels, features.split.unseen)
+    among_unseen = np.asarray(features.split.unseen, np.int64)[judged["ztest_zs.npy"].argmax(1)]
     classes = predicted(used, everything.evidence(judged["gzsl_zs.npy"]), features.split)
     both = metrics.generalised(classes, everything.rows.labels, features.split)
+    confusions = {
+        "zsl": metrics.confusion(among_unseen, unseen.labels, features.split.unseen),
+        "gzsl": metrics.confusion(classes, everything.rows.labels, features.split.unseen),
+    }
     _write_arrays(folder, judged)
-    found = {"zero_shot": zero_shot, "seen": both.seen, "unseen": both.unseen}
+    found = {"zero_shot": zero_shot, "seen": both.seen, "unseen": both.unseen, "confusions": confusions}
     records.write_record(folder / "evaluation.json", made_from, list(judged), found)
-    return Outcome(seed, kept.number, zero_shot, both, used)
+    return outcome(found)
 
 
 def _made_from(work: Work, phase: Phase, **settings: Any) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from typing import Any
 
 from engine.zeroshot import records
 from engine.zeroshot.pipeline import Outcome
-from engine.zeroshot.plan import deviations
+from engine.zeroshot.plan import Deviation, deviations
 from engine.zeroshot.selection import Selection
 from engine.zeroshot.work import FORMAT, Work
 
-JSON, TABLE = "results.json", "results.txt"
+TABLE = "results.txt"
 COLUMNS = ("ZSL", "S", "U", "H")
+CAUTION = "comparable with published figures only on the authors' own feature files, and over several seeds"
 MEANING: dict[Selection, str] = {
     "last": "the last cycle; no accuracy was looked at",
     "val": "the best cycle on the validation split, whose unseen classes are others",
@@ -44,6 +45,7 @@ def summary(work: Work, outcomes: Sequence[Outcome], about: dict[str, Any] | Non
         "unseen": list(plan.test.unseen),
         "chance": 1 / len(plan.test.unseen),
         "selection": {"rule": plan.selection, "meaning": MEANING[plan.selection]},
+        "caution": CAUTION,
         "deviations": [asdict(deviation) for deviation in deviations(plan)],
         "plan": plan.as_json(),
         "about": about or {},
@@ -52,7 +54,14 @@ def summary(work: Work, outcomes: Sequence[Outcome], about: dict[str, Any] | Non
             {"phase": phase, **finding.as_dict()} for phase in ("test", "val") for finding in work.data(phase).findings()
         ],
         "seeds": [
-            {"seed": outcome.seed, "cycle": outcome.cycle, **row, "gate": asdict(outcome.gate)}
+            {
+                "seed": outcome.seed,
+                "cycle": outcome.cycle,
+                **row,
+                "gate": asdict(outcome.gate),
+                "curves": outcome.curves,
+                "confusions": outcome.confusions,
+            }
             for outcome, row in zip(outcomes, rows, strict=True)
         ],
         "mean": {name: statistics.fmean(values) for name, values in columns.items()},
@@ -68,7 +77,7 @@ def table(summary: dict[str, Any]) -> str:
         f"{summary['title']}, {task} (chance of ZSL {100 * summary['chance']:.1f} %)",
         "",
         _line("seed", "cycle", *COLUMNS),
-        *(_line(row["seed"], row["cycle"], *(_percent(row[name]) for name in COLUMNS)) for row in summary["seeds"]),
+        *(_line(row["seed"], row["cycle"] + 1, *(_percent(row[name]) for name in COLUMNS)) for row in summary["seeds"]),
         _line("mean", "", *(_percent(summary["mean"][name]) for name in COLUMNS)),
     ]
     if len(summary["seeds"]) > 1:
@@ -76,18 +85,24 @@ def table(summary: dict[str, Any]) -> str:
     else:
         lines += ["", "One seed says little: differences below two points mean nothing. Give at least five."]
     lines += ["", f"selection: {summary['selection']['rule']}: {summary['selection']['meaning']}"]
-    lines += [f"not as published: {d['name']} {d['value']} (published: {d['published']})" for d in summary["deviations"]]
+    lines += [deviation_line(Deviation(**d)) for d in summary["deviations"]]
     lines += [
         f"{f['severity']} ({f['phase']}): {f['message']}" + (f" [{f['where']}]" if f["where"] else "")
         for f in summary["findings"]
     ]
+    lines += [f"note: {summary['caution']}"]
     return "\n".join(lines) + "\n"
+
+
+def deviation_line(deviation: Deviation) -> str:
+    """One, for people."""
+    return f"not as published: {deviation.name} {deviation.value} (published: {deviation.published})"
 
 
 def write(work: Work, outcomes: Sequence[Outcome], about: dict[str, Any] | None = None) -> dict[str, Any]:
     """Write ``results.json`` and ``results.txt`` into the work folder; returns the summary. Raises `SaveError`."""
     found = summary(work, outcomes, about)
-    records.write_json(work.folder.path / JSON, found)
+    records.write_json(work.folder.path / records.RESULTS, found)
     work.folder.write(TABLE, table(found).encode())
     return found
 

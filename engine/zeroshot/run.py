@@ -1,18 +1,27 @@
-"""A whole zero-shot run: every stage of every seed, then the results."""
+"""A whole zero-shot run: every stage of every seed, then the results and the report. Or one stage of training alone."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from engine import memory
+from engine.errors import OutOfMemoryError
+from engine.report import write_report
 from engine.runfolder import RunFolder
 from engine.zeroshot import pipeline, results
+from engine.zeroshot.cycles import Kept
 from engine.zeroshot.plan import Plan
 from engine.zeroshot.sources import Source
+from engine.zeroshot.splits import Phase
 from engine.zeroshot.system import System
-from engine.zeroshot.work import After, Work
+from engine.zeroshot.work import After, Data, Work
+
+PHASES: tuple[Phase, ...] = ("test", "val")
 
 
 def run(
@@ -33,13 +42,46 @@ def run(
     force         replace what the folder holds of another run
     official_log  write the official text file too
     after         sees every new cycle: seed, phase, cycle
-    Raises `UsageError`, `MissingInputError`, `DataError`, `WorkDirError`, `SaveError`, `DivergedError`.
+    Raises `UsageError`, `MissingInputError`, `DataError`, `WorkDirError`, `SaveError`, `DivergedError`, `OutOfMemoryError`.
     """
-    with RunFolder(path, force=force) as folder:
-        work = Work(folder, name, system, plan, lambda phase: source.data(plan, phase), device=device, force=force, after=after)
-        for phase in ("test", "val"):
-            work.data(phase)  # what is wrong with a file is said before anything is trained
+    data: dict[Phase, Data] = {phase: source.data(plan, phase) for phase in PHASES}  # a wrong file leaves no folder behind
+    with _enough_memory(), RunFolder(path, force=force) as folder:
+        work = Work(folder, name, system, plan, data.__getitem__, device=device, force=force, after=after)
         outcomes = [pipeline.evaluate(work, seed) for seed in plan.seeds]
         if official_log:
             results.write_official_log(work, outcomes, source.arch)
-        return results.write(work, outcomes, source.about())
+        summary = results.write(work, outcomes, source.about())
+        write_report(path)
+        return summary
+
+
+def train_alone(
+    path: Path,
+    name: str,
+    system: System,
+    plan: Plan,
+    source: Source,
+    *,
+    phase: Phase,
+    device: torch.device | str = "cpu",
+    force: bool = False,
+    after: After = lambda seed, phase, cycle: None,
+) -> dict[int, list[Kept]]:
+    """Stage 1, or 2 for the phase "val", of every seed: what `run` of the same plan in the same folder then does not do again.
+
+    Reads the phase's files alone. Raises as `run` does.
+    """
+    data = {phase: source.data(plan, phase)}
+    with _enough_memory(), RunFolder(path, force=force) as folder:
+        work = Work(folder, name, system, plan, data.__getitem__, device=device, force=force, after=after)
+        return {seed: pipeline.train(work, seed, phase) for seed in plan.seeds}
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Raises `OutOfMemoryError` in place of torch's."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        message = f"the GPU ran out of memory: {memory.first_line(error)}"
+        raise OutOfMemoryError(message, part=memory.TRAINING, next_step="--device cpu: it needs minutes there") from None

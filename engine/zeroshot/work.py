@@ -24,7 +24,6 @@ from engine.zeroshot.text_rows import TextRows
 from shared_data.findings import Finding
 
 FORMAT = 1  # of the records: a newer one means that the stages compute something else
-PLAN = "plan.json"
 After = Callable[[int, Phase, training.Cycle], None]
 
 
@@ -95,7 +94,7 @@ class Work:
 
 def _claim(work: Work, inputs: Mapping[Phase, str]) -> None:
     """Take the folder for this run, or refuse it with what differs. Nothing is written before there are `inputs`."""
-    file = work.folder.path / PLAN
+    file = work.folder.path / records.PLAN
     asked: dict[str, Any] = {
         "format": FORMAT,
         "model": work.name,

@@ -91,7 +91,7 @@ def test_done_again_is_skipped(whole: Any, made: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()}
     assert ran(path, made) == (found, [])
     changed = {file.name for file, time in before.items() if file.stat().st_mtime_ns != time}
-    assert changed == {".lock", "plan.json", "results.json", "results.txt"}
+    assert changed == {".lock", "plan.json", "report.html", "results.json", "results.txt"}
 
 
 def test_seeds_are_added_without_a_new_backbone(whole: Any, made: Path, tmp_path: Path) -> None:

@@ -92,7 +92,9 @@ def test_what_is_done_is_skipped(world: Source, tmp_path: Path) -> None:
     assert short(tmp_path / "a", world, after=after) == first
     assert len(seen) == 6
     later = {name: (tmp_path / "a" / name).stat().st_mtime_ns for name in before}
-    assert {name for name in before if before[name] != later[name]} == {"plan.json", "results.json", "results.txt"}
+    assert {name for name in before if before[name] != later[name]} == {
+        "plan.json", "report.html", "results.json", "results.txt",
+    }  # fmt: skip
 
 
 def test_seeds_are_added(world: Source, tmp_path: Path) -> None:
