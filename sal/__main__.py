@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from engine import models
 from engine.launch import guarded
-from sal import data, ensemble, verbs
+from sal import data, ensemble, verbs, zeroshot
 from sal.calibrate import calibrate
 from sal.doctor import doctor
 from sal.features import features
@@ -45,6 +45,7 @@ VERBS: dict[str, tuple[Verb, str]] = {
     "parity": (verbs.typed(verbs.parity), "compare with numbers recorded from the official code"),
     "ensemble": (ensemble.run, "sum the logits of several runs: sal ensemble RUN... --official"),
     "features": (verbs.typed(features), "features of clips from a trained run; --seen-only: for zero-shot recognition"),
+    "zeroshot": (zeroshot.run, "run | text | published: actions never seen in training: sal zeroshot run --model fsvae --ss 5"),
     "new": (verbs.typed(new), "write the folder and the Dockerfile of a new model: sal new my_gcn"),
     "export": (verbs.typed(verbs.export), "write a trained network as ONNX"),
     "report": (verbs.typed(verbs.report), "write the HTML report of a run folder again"),

@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# All five stages of MSF-GZSSAR for every published task of NTU-120 and every choice of texts, from sk_feats/ and text_feats/ where
+# you are into results/ there: bash run120.sh [flags of main.py published]
+set -euo pipefail
+exec python3 "$(dirname "${BASH_SOURCE[0]}")/main.py" published --ntu 120 "$@"
