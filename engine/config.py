@@ -22,6 +22,7 @@ from engine.errors import ConfigError
 from engine.losses import LossName
 from engine.optimizers import OptimizerName
 from engine.parsing import LabParser, lists_joined
+from engine.signals import seconds
 from engine.step import Precision
 from engine.zeroshot import withheld
 from shared_data.errors import MissingInputError, nearest
@@ -39,7 +40,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "clip_grad": (1e-12, LARGE),
     **dict.fromkeys(("momentum", "label_smoothing", "lr_decay_rate"), (0, 1)),
 }  # fmt: skip
-NUMBERS_TOO = ("fit",)
+NUMBERS_TOO = ("fit", "time_limit")
 """Words that a recipe may also give as a number: `fit: 8`."""
 MERGED = ("model_args", "train_feeder_args", "test_feeder_args")
 
@@ -140,6 +141,10 @@ class RunConfig:
     work_dir: str | None = _key(
         None, "folder of the run (default: work_dir/MODEL/RECIPE_STREAM, or below $SAL_WORK_DIR)", volatile=True
     )
+    time_limit: str = _key(
+        "", "stop after so long, with the state saved and exit code 85, and go on when started again: 3h50m, 90m, or seconds. "
+        "Counted from the start of training's process; leave time for one step and one save", volatile=True
+    )  # fmt: skip
     resume: Literal["auto", "never"] = _key("auto", "auto: go on with an interrupted run in --work-dir", volatile=True)
     force: bool = _key(False, "go on even though the settings changed, or start over an existing folder", volatile=True)
     log_interval: int = _key(20, "write a log line every so many steps", volatile=True)
@@ -295,6 +300,8 @@ def _checked(config: RunConfig) -> RunConfig:
         raise ConfigError("a window of 0 frames", expected="1 or more, or -1 for whole clips")
     if config.train_window_size * pieces in (0, 1):
         raise ConfigError("one frame of one clip at a time", expected="more, as BatchNorm needs more than one value")
+    if config.time_limit:
+        seconds(config.time_limit)
     if config.optimizer == "SGD" and config.nesterov and config.momentum == 0:
         raise ConfigError("momentum is 0", expected="more than 0 with Nesterov momentum", next_step="--nesterov false")
     if config.debug and not config.max_clips:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
 from shared_data.errors import LabError, UsageError
+
+TIME_IS_UP = signal.SIGUSR1
+"""What schedulers send to a run whose time is nearly up; a --time-limit counts as it."""
+RESUME_ME = 85
+"""Exit code of a run that stopped because its time was up: HTCondor's example for it, and Linux's number of ERESTART."""
 
 
 class ConfigError(UsageError):
@@ -47,8 +54,8 @@ class OutOfMemoryError(LabError):
 
 
 class Interrupted(LabError):
-    """Stopped by a signal after the state was saved; exit code 128 + signal number."""
+    """Stopped by a signal after the state was saved; exit code 128 + signal number, or `RESUME_ME` where the time was up."""
 
     def __init__(self, signal_number: int, what: str, *, next_step: str = "") -> None:
         super().__init__(what, next_step=next_step)
-        self.exit_code = 128 + signal_number
+        self.exit_code = RESUME_ME if signal_number == TIME_IS_UP else 128 + signal_number

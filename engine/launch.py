@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from engine.errors import Interrupted
+from engine.signals import end_undisturbed
 from shared_data.atomic import WriteError
 from shared_data.errors import LabError
 
@@ -30,6 +32,8 @@ def guarded(work: Callable[[], int]) -> int:
             if sys.stdout is not None:  # it may have been closed
                 sys.stdout.flush()
     except LabError as error:
+        if isinstance(error, Interrupted):
+            end_undisturbed()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
