@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from engine.optimizers import kept_tensors
+
 if TYPE_CHECKING:
     from engine.config import RunConfig
     from shared_data.datasets import DataSet
@@ -109,7 +111,7 @@ def still_to_come(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
     That is as much as each parameter for its gradient, for SGD's momentum if it has one, and for each of Adam's two moments.
     """
     for group in optimizer.param_groups:
-        kept = 2 if "betas" in group else int(bool(group.get("momentum")))
+        kept = kept_tensors(group)
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {}).values()  # [parameter] would make an entry
             there = sum(torch.is_tensor(value) and value.shape == parameter.shape for value in state)

@@ -58,6 +58,11 @@ def on_gpu(parameters: Sequence[nn.Parameter]) -> bool:
     return bool(parameters) and all(p.is_cuda for p in parameters)
 
 
+def kept_tensors(group: dict[str, Any]) -> int:
+    """How many tensors of a parameter's size the optimizer keeps for each parameter of `group`: momentum, or Adam's two."""
+    return 2 if "betas" in group else int(bool(group.get("momentum")))
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """The same learning rate for every group."""
     for group in optimizer.param_groups:

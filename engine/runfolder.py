@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
 import json
 import os
@@ -17,7 +18,8 @@ import yaml
 
 from engine.config import RunConfig
 from engine.errors import SaveError, WorkDirError
-from engine.storage import sweep_temporaries, write_atomically
+from engine.storage import append_line, patiently, sweep_temporaries, write_atomically
+from shared_data.atomic import flush
 
 FIT = "fit.json"
 """What was chosen so that the run fits a GPU: `planner.fit` makes it, who starts the run gives it along, the run keeps it."""
@@ -27,6 +29,10 @@ CALIBRATION_ROW = "calibration_row.csv"
 
 NEVER_SEEN = ("leave_out", "hold_out")
 """Settings that say what a run has not seen."""
+
+
+LAST, PREVIOUS, DAMAGED = "last.safetensors", "previous.safetensors", "damaged.safetensors"
+"""States of a run, in `checkpoints/`: the newest, the one before it, and one that could not be read when the run went on."""
 
 
 class RunFolder:
@@ -51,16 +57,24 @@ class RunFolder:
             ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = (path / ".lock").read_text().strip() or "another process"
+        except BlockingIOError:
+            holder = (path / ".lock").read_text(errors="replace").strip() or "another process"
+            os.close(self._lock)
             raise WorkDirError(
                 f"the work folder is in use by {holder}",
                 where=str(path),
                 next_step="wait for it, or give another --work-dir",
             ) from None
+        except OSError as error:
+            os.close(self._lock)
+            raise WorkDirError(
+                f"the work folder cannot be locked: {error.strerror}", where=str(path / ".lock"),
+                next_step="give a --work-dir on a file system that has locks",
+            ) from error  # fmt: skip
+        since = datetime.datetime.now(datetime.timezone.utc).isoformat(sep=" ", timespec="seconds")
         try:
             os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+            os.pwrite(self._lock, f"process {os.getpid()} on {os.uname().nodename} since {since}\n".encode(), 0)
         except OSError as error:
             self.release()
             raise SaveError(f"could not write the lock: {error.strerror}", where=str(path / ".lock")) from error
@@ -103,7 +117,11 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        return self.checkpoints / "last.safetensors"
+        return self.checkpoints / LAST
+
+    @property
+    def previous(self) -> Path:
+        return self.checkpoints / PREVIOUS
 
     @property
     def best(self) -> Path:
@@ -120,17 +138,18 @@ class RunFolder:
         fails for another reason leaves no trace that would stand in the way of the next one.
         """
         kept = [p for p in (self.best, self.path / "metrics.json", *self.checkpoints.glob("runs-*")) if p.exists()]
-        if config.phase == "train" and kept and not self.last.exists() and not config.force:
+        begun = has_state(self.path)
+        if config.phase == "train" and kept and not begun and not config.force:
             raise WorkDirError(
                 "the work folder holds results but no checkpoint to go on from; starting over would remove them",
                 where=", ".join(map(str, kept[:3])), next_step="give another --work-dir, or --force to start over",
             )  # fmt: skip
-        if config.phase == "test" and self.last.exists():
+        if config.phase == "test" and begun:
             raise WorkDirError(
                 "the work folder holds a training run, whose scores and metrics would be written over",
                 where=str(self.path), next_step="give another --work-dir",
             )  # fmt: skip
-        if (self.last.exists() or kept) and not config.force:
+        if (begun or kept) and not config.force:
             differences = config.differences(self._saved_settings())
             if differences:
                 raise WorkDirError(
@@ -139,10 +158,10 @@ class RunFolder:
                     where=str(self.path),
                     next_step="give another --work-dir, or --force to go on with the new settings",
                 )
-        resume = config.resume == "auto" and self.last.exists()
+        resume = config.resume == "auto" and begun
         if resume and config.force:
             self._refuse_seen(config)
-        if self.last.exists() and not resume and not config.force:
+        if begun and not resume and not config.force:
             raise WorkDirError(
                 "the work folder holds a run, and --resume never would write over it", where=str(self.path),
                 next_step="give another --work-dir, or --force to start over",
@@ -178,11 +197,20 @@ class RunFolder:
         """Write the settings down, once the run can begin."""
         self.write("config.yaml", config.to_yaml().encode())
 
+    def fall_back(self) -> None:
+        """Make the previous state the last one; the last one, if there, stays under a name that nothing is read from."""
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self.last.replace(self.checkpoints / DAMAGED)
+            self.previous.replace(self.last)
+        except OSError as error:
+            raise SaveError(f"could not put the damaged state aside: {error.strerror}", where=str(self.last)) from error
+
     def clear(self) -> None:
-        """Remove what a run writes, for starting over."""
+        """Remove what a run writes, for starting over; its states first, so that it is not gone on with if this is cut off."""
         names = ("log.jsonl", "metrics.json", "report.html", "examples.npz", "diverged.json", FIT, CALIBRATION_ROW)
-        files = [self.path / name for name in names]
-        files += [*self.path.glob("scores*.npz"), *self.checkpoints.glob("*.safetensors")]
+        files = [self.previous, self.last, *self.checkpoints.glob("*.safetensors")]
+        files += [*(self.path / name for name in names), *self.path.glob("scores*.npz")]
         for file in files:
             file.unlink(missing_ok=True)
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
@@ -202,15 +230,17 @@ class RunFolder:
 
     def append_log(self, event: str, **values: Any) -> None:
         """One JSON line, handed to the system at once."""
-        line = json.dumps({"event": event, **values}) + "\n"
-        try:
-            with self.log.open("a", encoding="utf-8") as file:
-                file.write(line)
-        except OSError as error:
-            raise SaveError(f"could not write the log: {error.strerror}", where=str(self.log)) from error
+        append_line(self.log, (json.dumps({"event": event, **values}) + "\n").encode())
 
-    def log_size(self) -> int:
-        return self.log.stat().st_size if self.log.exists() else 0
+    def settle_log(self) -> int:
+        """Flush the log to the disk: no state shall remember lines that a loss of power takes. Returns its size in bytes."""
+        if not self.log.exists():
+            return 0
+        try:
+            patiently(lambda: flush(self.log), f"flush {self.log}")
+        except OSError as error:
+            raise SaveError(f"could not flush the log: {error.strerror}", where=str(self.log)) from error
+        return self.log.stat().st_size
 
     def cut_log(self, size: int) -> None:
         """Drop what was logged after the checkpoint that is resumed, a torn last line included."""
@@ -218,13 +248,18 @@ class RunFolder:
             os.truncate(self.log, self.log.read_bytes()[:size].rfind(b"\n") + 1)
 
 
+def has_state(path: Path) -> bool:
+    """Whether the run in folder `path` was begun: there is a state to go on from, whole or not."""
+    # Not Path.exists, which may raise for some names.
+    return any(os.path.exists(path / "checkpoints" / name) for name in (LAST, PREVIOUS))  # noqa: PTH110
+
+
 def fit_to_resume(config: RunConfig, path: Path) -> dict[str, Any] | None:
     """What is kept of the fit with which the run in folder `path` was begun, if `config` is to resume it and there was one.
 
     Its "fit" is text. Raises `WorkDirError` where that cannot be read.
     """
-    last = path / "checkpoints" / "last.safetensors"
-    there = os.path.exists(last) and os.path.exists(path / FIT)  # noqa: PTH110  # of any name, where Path.exists may raise
+    there = has_state(path) and os.path.exists(path / FIT)  # noqa: PTH110  # as in has_state
     if config.phase != "train" or config.resume != "auto" or not there:
         return None
     try:

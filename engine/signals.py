@@ -1,4 +1,4 @@
-"""What asks a run to stop, signals and a time limit: a wish, which the training loop honours between two steps, or a stop at once."""
+"""What asks a run to stop, signals and a time limit: a wish that is honoured between two steps, or a stop at once."""
 
 from __future__ import annotations
 

@@ -83,8 +83,9 @@ def _to_go_on(config: RunConfig, changed: AbstractSet[str]) -> list[str]:
     from dataclasses import fields
 
     from engine.assembly import work_dir
+    from engine.runfolder import has_state
 
-    if config.phase != "train" or not (work_dir(config) / "checkpoints" / "last.safetensors").exists():
+    if config.phase != "train" or not has_state(work_dir(config)):
         return []
     another = any(field.name in changed and not field.metadata["volatile"] for field in fields(config))
     return [*(["--resume auto"] if config.resume == "never" else []), *(["--force"] if another and not config.force else [])]

@@ -125,7 +125,7 @@ def test_log_torn_at_every_byte_reads_back_a_prefix(tmp_path: Path) -> None:
 def test_cutting_the_log_to_a_checkpoint(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.append_log("epoch", epoch=0)
-    size = folder.log_size()
+    size = folder.settle_log()
     folder.append_log("epoch", epoch=1)
     folder.cut_log(size)
     assert [event["epoch"] for event in read_log(folder.log)] == [0]
