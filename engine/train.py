@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from engine import assembly, checkpoint, closing, compiling, graphs, memory
+from engine import assembly, checkpoint, closing, compiling, graphs, memory, recovery, room
 from engine.config import RunConfig
 from engine.environment import describe
 from engine.errors import ConfigError, DivergedError, Interrupted, WorkDirError
@@ -28,7 +28,7 @@ from engine.progress import Display
 from engine.runfolder import CALIBRATION_ROW, RunFolder
 from engine.schedules import learning_rate
 from engine.score_files import BEST, LAST, write_scores
-from engine.signals import StopWish, stop_wish
+from engine.signals import StopWish, deadline, stop_wish
 from engine.tensorboard import Mirror
 from engine.watch import MemoryWatch, told_as
 from engine.weights import load_weights
@@ -54,11 +54,12 @@ def train(
     An interrupted run of the same settings in the same folder is resumed. Raises a `LabError` whose exit code says what
     happened, or torch's OutOfMemoryError; whatever happens, the last complete checkpoint stands.
     """
+    until = deadline(config.time_limit)
     with RunFolder(assembly.work_dir(config), force=config.force) as folder:
         resume = folder.claim(config)
         trainer = Trainer(config, folder, console, keep, lines=lines, expect=expect)
         # Until here there is nothing to save, and Ctrl-C just ends the process.
-        with stop_wish() as trainer.wish:
+        with stop_wish(until) as trainer.wish:
             if resume:
                 trainer.restore()
             else:
@@ -122,9 +123,9 @@ class Trainer:
         self.save()
 
     def restore(self) -> None:
-        """Go on from `checkpoints/last.safetensors`, and drop from the log what came after it."""
-        position = checkpoint.load_state(
-            self.folder.last, self.model, self.optimizer, self.train_step.scaler, accept=self.require_same_clips
+        """Go on from the last state that is whole, and drop from the log what came after it."""
+        position = recovery.restore(
+            self.folder, self.model, self.optimizer, self.train_step.scaler, accept=self.require_same_clips, tell=self.note
         )
         for name in ("epoch", "step", "global_step", "sums", "last", "best", "seconds_before"):
             setattr(self, name, position[name])
@@ -157,7 +158,8 @@ class Trainer:
             )  # fmt: skip
 
     def look_ahead(self) -> None:
-        """Before the first step of this process: try an evaluation batch, and have the memory of a step predicted."""
+        """Before the first step of this process: look for room on the disk, try an evaluation batch, have a step predicted."""
+        room.require(self)
         self.watch.look_ahead(
             lambda: rehearse(self.model, self.test_batches, self.optimizer, device=self.device, precision=self.config.precision),
             steps=len(self.train_batches) * self.config.num_epoch - self.global_step,
@@ -331,10 +333,12 @@ class Trainer:
             )
         position = {
             "epoch": self.epoch, "step": self.step, "global_step": self.global_step, "sums": self.sums,
-            "last": self.last, "best": self.best, "seconds_before": self.seconds, "log_size": self.folder.log_size(),
+            "last": self.last, "best": self.best, "seconds_before": self.seconds, "log_size": self.folder.settle_log(),
             "data": assembly.fingerprint(self.data),
         }  # fmt: skip
-        checkpoint.save_state(self.folder.last, self.model, self.optimizer, self.train_step.scaler, position)
+        checkpoint.save_state(
+            self.folder.last, self.model, self.optimizer, self.train_step.scaler, position, previous=self.folder.previous
+        )
 
     def log(self, event: str, **values: Any) -> None:
         self.folder.append_log(event, **values)
