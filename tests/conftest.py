@@ -17,6 +17,15 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("SAL_PLAN_CACHE", "off")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests that passed have counted, as they asked by ``record_property("told", ...)``."""
+    told = [str(v) for r in terminalreporter.getreports("passed") for name, v in r.user_properties if name == "told"]
+    if told:
+        terminalreporter.section("counted")
+    for line in told:
+        terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Kaggle-layout file of made-up actions: 4 classes, 24 training and 12 test clips."""
