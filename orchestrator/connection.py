@@ -18,10 +18,13 @@ _CLIENT_SECONDS = 60
 _SOCKET = "http+docker://localhost"  # what the SDK calls a socket of this machine
 
 
-def connect() -> Any:
-    """A client of the engine that the docker command would talk to; raises `OrchestratorError` where none answers."""
+def connect(context: str = "") -> Any:
+    """A client of a docker context's engine, "" for the one that the docker command would talk to.
+
+    Raises `OrchestratorError` where none answers.
+    """
     try:
-        client = _client()
+        client = _client(context)
         client.ping()
     except OrchestratorError:
         raise
@@ -34,11 +37,20 @@ def connect() -> Any:
     return client
 
 
-def _client() -> Any:
+def _client(wanted: str) -> Any:
     host = os.environ.get("DOCKER_HOST", "")
-    name = "" if host else os.environ.get("DOCKER_CONTEXT") or get_current_context_name() or "default"
+    name = wanted or ("" if host else os.environ.get("DOCKER_CONTEXT") or get_current_context_name() or "default")
     if name in ("", "default"):
         return docker.from_env(timeout=_CLIENT_SECONDS, use_ssh_client=_by_ssh(host))
+    context = named(name)
+    return docker.DockerClient(
+        base_url=context.Host, tls=context.TLSConfig or False, timeout=_CLIENT_SECONDS, version="auto",
+        use_ssh_client=_by_ssh(context.Host),
+    )  # fmt: skip
+
+
+def named(name: str) -> Any:
+    """The docker context of that name; raises `OrchestratorError` where there is none with an engine. Nothing is asked of it."""
     context = ContextAPI.get_context(name)
     if context is None or context.Host is None:
         raise OrchestratorError(
@@ -46,10 +58,7 @@ def _client() -> Any:
             "see `docker context ls`; `docker context use default` goes back to this machine's engine",
             exit_code=EXIT_NO_ENGINE,
         )
-    return docker.DockerClient(
-        base_url=context.Host, tls=context.TLSConfig or False, timeout=_CLIENT_SECONDS, version="auto",
-        use_ssh_client=_by_ssh(context.Host),
-    )  # fmt: skip
+    return context
 
 
 def _by_ssh(host: str) -> bool:

@@ -28,7 +28,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table before it is drawn, in a terminal or on a page; in every row the model comes first."""
+    """A table before it is drawn, in a terminal or on a page; in every row the first cell names it."""
 
     title: str
     columns: Sequence[Column]

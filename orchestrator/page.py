@@ -1,4 +1,4 @@
-"""The verdicts as one HTML page: no script, no address outside it, readable on a phone. All that containers said is escaped."""
+"""HTML pages, of verdicts and others: no script, no address outside, readable on a phone. All that containers said is escaped."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ pre { overflow-x: auto; background: var(--page); border: 1px solid var(--line); 
   font-size: 13px; }
 @media (max-width: 720px) { main { padding: 20px 12px; } }
 """
-_STYLES = {PASSED: "good", FAILED: "bad", "comfortable": "good", "fits": "good", "no": "bad"}
+_STYLES = {PASSED: "good", FAILED: "bad", "comfortable": "good", "fits": "good", "no": "bad", "done": "good", "failed": "bad"}
 _HEAD = (
     '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -47,16 +47,10 @@ _HEAD = (
 
 def page(verdicts: Sequence[Verdict], models: Sequence[str], when: datetime) -> str:
     """The document. `models`: all that were asked about, in their order; `when`: the end of the run, with its time zone."""
-    told = _text(summary(verdicts, models))
     grid, vram = verdict_grid(verdicts), vram_grid(verdicts)
-    parts = [
-        f"{_HEAD}<title>Smoke tests: {told}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n<h1>Smoke tests: {told}</h1>",
-        f'<p class="soft"><time datetime="{when.isoformat(timespec="seconds")}">{when:%Y-%m-%d %H:%M %Z}</time></p>',
-        _facts(_host(verdicts)),
-        _table(grid, links=True),
-    ]
+    parts = [_facts(_host(verdicts)), table(grid, links=True)]
     if vram is not None:
-        parts.append(f"<h2>GPU memory</h2>\n{_table(vram)}")
+        parts.append(f"<h2>GPU memory</h2>\n{table(vram)}")
         remarks = "".join(f"<li>{_text(remark)}</li>" for remark in vram_remarks(verdicts))
         parts.append(f"<ul>{remarks}</ul>" if remarks else "")
     parts.append("<h2>Each model</h2>")
@@ -65,7 +59,17 @@ def page(verdicts: Sequence[Verdict], models: Sequence[str], when: datetime) -> 
         _details(i, verdict, dict(zip(titles, row, strict=True)))
         for i, (verdict, row) in enumerate(zip(verdicts, grid.rows, strict=True))
     ]
-    return "\n".join(part for part in parts if part) + "\n</main>\n</body>\n</html>\n"
+    return document(f"Smoke tests: {summary(verdicts, models)}", when, parts)
+
+
+def document(title: str, when: datetime, parts: Sequence[str]) -> str:
+    """A page of these parts, which are HTML; the title is text."""
+    told = _text(title)
+    head = [
+        f"{_HEAD}<title>{told}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n<h1>{told}</h1>",
+        f'<p class="soft"><time datetime="{when.isoformat(timespec="seconds")}">{when:%Y-%m-%d %H:%M %Z}</time></p>',
+    ]
+    return "\n".join(part for part in (*head, *parts) if part) + "\n</main>\n</body>\n</html>\n"
 
 
 def _text(value: object) -> str:
@@ -92,8 +96,8 @@ def _facts(facts: Mapping[str, str]) -> str:
     )
 
 
-def _table(grid: Grid, *, links: bool = False) -> str:
-    """A table whose rows are headed by the model; it scrolls sideways by itself. `links`: to what is told of each model."""
+def table(grid: Grid, *, links: bool = False) -> str:
+    """A table whose rows are headed by their first cell; it scrolls sideways by itself. `links`: to what is told of each."""
     numbers = [' class="num"' if column.number else "" for column in grid.columns]
     head = "".join(
         f'<th scope="col"{number}>{_text(column.title)}</th>' for column, number in zip(grid.columns, numbers, strict=True)

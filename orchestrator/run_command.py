@@ -123,7 +123,7 @@ def _owner(folder: Path) -> str:
     return f"{os.environ['SUDO_UID']}:{os.environ['SUDO_GID']}" if "SUDO_UID" in os.environ else USER
 
 
-def _make(folder: Path, owner: str) -> None:
+def make_folder(folder: Path, owner: str) -> None:
     """Make the work folder where it is not there, with the folders above it, for that user."""
     try:
         missing = [one for one in (folder, *folder.absolute().parents) if not one.exists()]
@@ -193,7 +193,7 @@ def main(argv: Sequence[str]) -> int:
                 raise explain(error, image=image_of(given.model)) from error
             cage = cage_of(given, command, None)
         if not given.dry_run:
-            _make(command.work_dir, cage.user)
+            make_folder(command.work_dir, cage.user)
         print(shlex.join(_shown(given, cage)), flush=True)
         if given.dry_run:
             return 0

@@ -297,12 +297,12 @@ def test_in_a_terminal_the_command_has_one_of_the_same_size(client, busybox, fol
 def test_the_work_folder_cannot_be_made(folder, monkeypatch):
     (folder / "file").touch()
     with pytest.raises(run_command.OrchestratorError, match="cannot be made") as raised:
-        run_command._make(folder / "file/runs", "10001:10001")
+        run_command.make_folder(folder / "file/runs", "10001:10001")
     assert raised.value.exit_code == 73
 
 
 def test_a_new_work_folder_is_the_users(folder):
-    run_command._make(folder / "a/b", "10001:10001")
+    run_command.make_folder(folder / "a/b", "10001:10001")
     made = (folder / "a/b").stat()
     assert stat.S_ISDIR(made.st_mode) and made.st_uid == (os.getuid() or 10001)
     assert (folder / "a").stat().st_uid == made.st_uid, "the folders above it, too"
