@@ -17,12 +17,14 @@ from requests import exceptions as http_errors
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_DATA = 65
 EXIT_NO_INPUT = 66
 EXIT_NO_ENGINE = 69
 EXIT_UNWRITABLE = 73
 EXIT_UNWRITTEN = 74
 EXIT_NO_PERMISSION = 77
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class OrchestratorError(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 
-PACKAGES = ("docker", "requests", "rich")
+PACKAGES = ("docker", "requests", "rich", "yaml")
 _USAGE = 2  # orchestrator.errors cannot be imported without these
 
 

@@ -12,7 +12,8 @@ from orchestrator.figures import FAILED, PASSED
 
 LOG_WIDTH = 160
 """Columns of a log, which has no width of its own."""
-STYLES = {PASSED: "green", FAILED: "red", "comfortable": "green", "fits": "cyan", "tight": "yellow", "no": "red"}
+STYLES = {PASSED: "green", FAILED: "red", "comfortable": "green", "fits": "cyan", "tight": "yellow", "no": "red",
+          "done": "green", "failed": "red", "retry": "yellow", "running": "cyan"}  # fmt: skip
 """Words that have a colour."""
 
 

@@ -25,7 +25,7 @@ def test_without_the_environment_it_says_what_is_missing(words):
     done = bare(*words)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == (
-        f"error: docker, requests, rich are not installed for {sys.executable}\n"
+        f"error: docker, requests, rich, yaml are not installed for {sys.executable}\n"
         "  next: `. .venv/bin/activate`, or `pip install -e .`, in the checkout\n"
     )
 
