@@ -1,15 +1,15 @@
-"""The answer of `sal plan`: every recipe of the models asked about, on one card."""
+"""The answer of `sal plan`: every recipe of the models asked about, on one card; of a zero-shot system, every published task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from engine import models as registry
 from engine.config import RunConfig, parse
 from engine.models import ModelCard
+from planner import zeroshot
 from planner.card.budget import Budget
 from planner.card.cards import Card
 from planner.costs import RunCosts, asked_of, costs_of, size_of
@@ -20,6 +20,7 @@ from planner.measure import Device, Measured, measured
 from planner.steps.peak import Steps
 from planner.verdict import Verdict, judge
 from planner.windows import largest_window
+from planner.zeroshot import OnCpu, Published
 from shared_data.errors import LabError, UsageError, nearest
 
 SETTINGS = ("dataset", "batch_size", "forward_batch_size", "test_batch_size", "train_window_size", "precision", "recompute")
@@ -77,6 +78,8 @@ class Rung:
 class Answer:
     """One recipe on the card asked about. `verdict` is None where it could not be judged; `problem` says why.
 
+    config       of a classifier's recipe; None for a zero-shot system, whose `recipe` is the name of a published `task`
+    cpu          what was measured without a GPU, where something was
     window       the most frames that fit with the recipe's batch; None where there is one window only
     duration     with the levers that are needed; None where no card is named or nothing helps
     ladder       settings that could be taken, the cheapest first; empty unless details were asked for
@@ -96,12 +99,25 @@ class Answer:
     host: Host | None = None
     ladder: Sequence[Rung] = ()
     measured: Measured | None = None
+    task: Published | None = None
+    cpu: OnCpu | None = None
+
+    @property
+    def batch(self) -> str:
+        """Clips of a step, "64/16" where they go in pieces; "" where nothing is known."""
+        if self.task is not None:
+            return str(self.task.settings.batch)
+        if self.config is None:
+            return ""
+        return f"{self.config.batch_size}{f'/{self.config.forward_batch_size}' if self.config.forward_batch_size else ''}"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         told: dict[str, Any] = {"model": self.model, "recipe": self.recipe}
         if self.config is not None:
             told["settings"] = {name: getattr(self.config, name) for name in SETTINGS}
+        if self.task is not None:
+            told |= {"settings": self.task.as_dict(), "cpu": self.cpu.as_dict() if self.cpu else None}
         if self.verdict is None or self.host is None:
             return {**told, "word": None, "problem": self.problem}
         return {
@@ -130,23 +146,28 @@ def answers(
     told   hears what is being looked at
     Raises `LabError` for unknown names. A recipe that cannot be read or traced is answered with its problem, never left out.
     """
-    known = registry.discover() if cards is None else cards
-    chosen = list(known.values()) if model is None else [known.get(model) or registry.find(model)]
-    wanted = [(card, name, path) for card in chosen for name, path in card.recipes.items() if recipe in (None, name)]
+    known = registry.discover(None) if cards is None else cards
+    chosen = list(known.values()) if model is None else [known.get(model) or registry.find(model, None)]
+    wanted = [(card, name) for card in chosen for name in _recipes(card) if recipe in (None, name)]
     if recipe is not None and not wanted:
-        names = [name for card in chosen for name in card.recipes]
+        names = [name for card in chosen for name in _recipes(card)]
         raise UsageError(f"no recipe {recipe!r}{nearest(recipe, names)}", expected=", ".join(dict.fromkeys(names)))
     traced: dict[str, Steps] = {}
     found = []
-    for number, (card, name, path) in enumerate(wanted, 1):
+    for number, (card, name) in enumerate(wanted, 1):
         told(f"{card.name} {name} ({number} of {len(wanted)})")
-        found.append(_answer(question, card, name, path, traced))
+        found.append(_of_task(question, card, name) if card.kind == "zeroshot" else _answer(question, card, name, traced))
     return found
 
 
-def _answer(question: Question, card: ModelCard, recipe: str, path: Path, traced: dict[str, Steps]) -> Answer:
+def _recipes(card: ModelCard) -> list[str]:
+    """What can be asked about."""
+    return zeroshot.tasks() if card.kind == "zeroshot" else list(card.recipes)
+
+
+def _answer(question: Question, card: ModelCard, recipe: str, traced: dict[str, Steps]) -> Answer:
     try:
-        config = parse(["--config", str(path), *question.changes], model=card.name)
+        config = parse(["--config", str(card.recipe(recipe)), *question.changes], model=card.name)
     except LabError as error:
         if question.changes:
             raise
@@ -185,6 +206,27 @@ def _judged(
         host=host_needs(config, costs.steps.clip_shape, costs.steps.weights),
         measured=measured(config, card, size, question.device) if question.device else None,
         ladder=tuple(ladder()) if question.details else (),
+    )  # fmt: skip
+
+
+def _of_task(question: Question, card: ModelCard, name: str) -> Answer:
+    """One published task of a zero-shot system."""
+    gpu, budget = question.card, question.budget
+    try:
+        task = zeroshot.task_named(name, question.changes)
+        costs = zeroshot.costs_of(card, task)
+        verdict = zeroshot.judged(costs, budget)
+    except UsageError:
+        raise
+    except LabError as error:
+        return Answer(card.name, name, problem=error.what)
+    return Answer(
+        card.name, name, None, verdict,
+        duration=zeroshot.duration_of(costs, gpu, budget.calibration) if gpu and verdict.choice.fits else None,
+        host=zeroshot.host_needs(costs),
+        measured=zeroshot.measured(costs, question.device) if question.device else None,
+        task=task,
+        cpu=zeroshot.on_cpu(card, task),
     )  # fmt: skip
 
 

@@ -194,6 +194,7 @@ class Duration:
     steps, evaluations       of them in an epoch, None where the number of clips is not known
     epochs                   of the run
     remarks                  what else is to be said
+    unit                     what an epoch is called: that of a zero-shot system is a cycle, evaluated by a classifier of its own
     """
 
     step: Interval
@@ -203,6 +204,7 @@ class Duration:
     evaluations: int | None
     epochs: int
     remarks: tuple[str, ...] = ()
+    unit: Literal["epoch", "cycle"] = "epoch"
 
     @property
     def epoch(self) -> Interval | None:
@@ -233,11 +235,17 @@ class Duration:
         """Name and sentence of each figure, for a person."""
         clips = self.batch_size / self.step.point
         yield "step", f"{_told(self.step)}; {clips:,.0f} clips/s. Predicted: no such step has been timed on a GPU"
-        yield "evaluation", f"{_told(self.evaluation_batch)} a batch"
-        if self.epoch is None or self.run is None:
-            yield "epoch", "depends on how many clips your data has"
+        if self.unit == "cycle":
+            yield "classifier", f"{_told(self.evaluation_batch)} after each cycle, with its look at the clips"
         else:
-            yield "epoch", f"{_told(self.epoch)}: {self.steps:,} steps and {self.evaluations:,} batches of evaluation"
+            yield "evaluation", f"{_told(self.evaluation_batch)} a batch"
+        if self.epoch is None or self.run is None:
+            yield self.unit, "depends on how many clips your data has"
+        elif self.unit == "cycle":
+            yield self.unit, f"{_told(self.epoch)}: {self.steps:,} steps and the classifier"
+            yield "run", f"{_told(self.run)}: {self.epochs} cycles, half of them on the validation split, of one seed"
+        else:
+            yield self.unit, f"{_told(self.epoch)}: {self.steps:,} steps and {self.evaluations:,} batches of evaluation"
             yield "run", f"{_told(self.run)}: {self.epochs} epochs, each evaluated"
         for text in self.remarks:
             yield "note", text

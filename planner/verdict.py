@@ -6,6 +6,7 @@ The words judge the high end of what is predicted to be reserved on the card (`p
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ class Verdict:
     word             the worse of training and evaluation
     choice           the settings asked for, those that `--fit` would take, and the peaks of both in MiB of tensors
     largest_batch    clips per training step that still "fit" (0: none), and the same for evaluation
+    otherwise        what helps where no lever does; "" for a larger card and a shorter window
     """
 
     word: Word
@@ -38,6 +40,7 @@ class Verdict:
     choice: Choice
     largest_batch: int
     largest_eval_batch: int
+    otherwise: str = ""
 
     @property
     def train(self) -> Interval:
@@ -64,6 +67,8 @@ class Verdict:
         """What the levers change, or why none helps."""
         if not self.choice.fits:
             least = self.budget.card_for(max(self.choice.train, self.choice.eval))
+            if self.otherwise:
+                return f"it would need a card of {least:.1f} GiB; {self.otherwise}"
             return (
                 f"no lever is enough: {self.choice.flags or 'as it is'} would need a card of {least:.1f} GiB; "
                 f"take a larger card ({WINDOW})"
@@ -105,9 +110,15 @@ def told_room(budget: Budget) -> str:
     return f"tensors may take {told(room)} of {card}" if room > 0 else f"nothing of {card} is left for tensors"
 
 
-def judge(costs: Costs, budget: Budget, asked: Settings) -> Verdict:
-    """Whether training and evaluation as `asked` fit, and the levers that `--fit` would pull if not."""
-    choice = choose(costs, asked, budget.room())
+def judge(
+    costs: Costs, budget: Budget, asked: Settings, *, fixed: AbstractSet[str] = frozenset(), otherwise: str = ""
+) -> Verdict:
+    """Whether training and evaluation as `asked` fit, and the levers that `--fit` would pull if not.
+
+    fixed       names of settings that stay as asked, whatever they cost
+    otherwise   as in `Verdict`
+    """
+    choice = choose(costs, asked, budget.room(), fixed=fixed)
     largest, largest_eval = costs.largest(asked, "train", budget.room()), costs.largest(asked, "eval", budget.room())
     share = budget.share(max(choice.train_before, choice.eval_before))
-    return Verdict(word_for(share, mendable=choice.fits), budget, choice, largest, largest_eval)
+    return Verdict(word_for(share, mendable=choice.fits), budget, choice, largest, largest_eval, otherwise)

@@ -41,8 +41,14 @@ def train_classifier(network: AlignedVAE, text: Tensor, settings: Settings, *, s
 
 
 @torch.no_grad()
+def judged(network: AlignedVAE, classifier: LatentClassifier, features: Tensor) -> Tensor:
+    """(N, U) probabilities of the unseen classes, each row summing to 1, for skeleton `features` (N, D): from latents' means."""
+    mean, _ = network.skeleton_encoder(features)
+    probabilities: Tensor = classifier(mean).softmax(1)
+    return probabilities
+
+
 def probabilities(network: AlignedVAE, classifier: LatentClassifier, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, U) of the unseen classes, each row summing to 1, for skeleton `features` (N, D): from the latents' means."""
-    weight = classifier.affine.weight
-    mean, _ = network.skeleton_encoder(torch.from_numpy(features).to(weight))
-    return np.asarray(classifier(mean).softmax(1).cpu().numpy())
+    """The same for features on the host, all of them at once."""
+    rows = torch.from_numpy(features).to(classifier.affine.weight)
+    return np.asarray(judged(network, classifier, rows).cpu().numpy())

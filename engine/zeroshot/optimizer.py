@@ -12,6 +12,8 @@ def adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:
     Both kinds compute the same formulas; the fused one rounds a multiplication and an addition once.
     """
     parameters = list(network.parameters())
+    if any(parameter.is_meta for parameter in parameters):  # a prediction (`planner.zeroshot`): refused at the first step only
+        return torch.optim.Adam(parameters, lr=lr, foreach=True)
     try:
         return torch.optim.Adam(parameters, lr=lr, fused=True)
     except RuntimeError:  # torch before 2.4 fuses on a GPU alone

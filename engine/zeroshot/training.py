@@ -81,7 +81,7 @@ def train(run: Run, *, after: Callable[[Cycle], None] = lambda cycle: None) -> l
 def train_cycle(run: Run, number: int) -> Cycle:
     """Cycle `number` of a run, then its classifier. Raises `DivergedError` if the loss is no number at its end."""
     task, settings, network = run.task, run.settings, run.network
-    loss = _steps(run, number)
+    loss = float(steps(run, number))
     if not np.isfinite(loss):
         raise DivergedError(
             f"the loss is {loss}", where=f"{run.system.title}, seed {run.seed}, cycle {number}",
@@ -103,8 +103,8 @@ def restored(run: Run, cycle: Cycle) -> tuple[AlignedVAE, LatentClassifier]:
     return network.to(run.device).eval(), classifier.to(run.device).eval()
 
 
-def _steps(run: Run, number: int) -> float:
-    """The steps of one cycle; returns the loss of the last."""
+def steps(run: Run, number: int) -> Tensor:
+    """The steps of cycle `number`; returns the loss of the last, a scalar. Reads no value on the device: none need be there."""
     task, settings, network, optimizer = run.task, run.settings, run.network, run.optimizer
     features = torch.from_numpy(task.train.features).to(run.device)
     seen = torch.from_numpy(task.text[list(task.split.seen)]).to(run.device)
@@ -134,7 +134,7 @@ def _steps(run: Run, number: int) -> float:
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-    return float(loss.detach())
+    return loss.detach()
 
 
 def _moved(draw: Draw, device: torch.device) -> Draw:

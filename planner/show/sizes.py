@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from rich.console import Console
@@ -11,7 +11,8 @@ from rich.text import Text
 
 from planner.answers import Answer, Question
 from planner.card.budget import GIB
-from planner.show.table import COLOURS, WORDS, for_a_try, grouped, remarks, titled
+from planner.duration import told_seconds
+from planner.show.table import COLOURS, WORDS, ZERO_SHOT, for_a_try, grouped, remarks, titled
 from planner.verdict import Verdict
 
 BEGINS = "# Which GPU for which recipe\n"
@@ -58,6 +59,7 @@ def markdown(questions: Sequence[Question], columns: Sequence[Sequence[Answer]],
         f"What is taken from a card: {questions[0].budget.sentence()}.",
         "GiB in a row: reserved in training, likely and at most, for the recipe as it is. A tight recipe names the flags",
         "with which it fits; they are what `--fit` chooses. A card sold with 8 GB holds 8 GiB.",
+        *_about_tasks(columns),
         "",
         f"| recipe | batch | GiB | {' | '.join(sizes)} |",
         f"|---|---|---|{'---|' * len(sizes)}",
@@ -65,11 +67,22 @@ def markdown(questions: Sequence[Question], columns: Sequence[Sequence[Answer]],
     for row in zip(*columns, strict=True):
         first = row[0]
         batch, peak = "", ""
-        if first.config is not None and first.verdict is not None:
-            pieces = f" in pieces of {first.config.forward_batch_size}" if first.config.forward_batch_size else ""
-            batch, peak = f"{first.config.batch_size}{pieces}", _peak(first.verdict)
+        if first.verdict is not None:
+            batch, peak = first.batch.replace("/", " in pieces of "), _peak(first.verdict)
         lines.append(f"| {first.model} {first.recipe} | {batch} | {peak} | {' | '.join(map(_cell, row))} |")
     return "\n".join(lines) + "\n"
+
+
+def _about_tasks(columns: Sequence[Sequence[Answer]]) -> Iterator[str]:
+    """What tables with zero-shot tasks say of them, and of doing without a GPU."""
+    if not any(answer.task for answer in columns[0]):
+        return
+    yield f"{ZERO_SHOT}."
+    minutes = [answer.cpu.run_s for answer in columns[0] if answer.cpu]
+    if minutes:
+        machine = next(answer.cpu.machine for answer in columns[0] if answer.cpu)
+        least, most = told_seconds(min(minutes)), told_seconds(max(minutes))
+        yield f"They need no GPU: training takes {least} to {most}, measured on {machine}."
 
 
 def _peak(verdict: Verdict) -> str:

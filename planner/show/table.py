@@ -21,6 +21,9 @@ WORDS = (
     f"comfortable: at most {COMFORTABLE:.0%} of what the card can give, reckoned at the worst; fits: {FITS:.0%}; "
     "tight: only with the flags that are named; no: whatever flags are given."
 )
+ZERO_SHOT = (
+    "60/5, 60/12, 120/10, 120/24: published zero-shot tasks, classes / of them unseen, with the widest text; an epoch is a cycle"
+)
 UNKNOWN = "–"
 
 
@@ -37,7 +40,7 @@ def render(answers: Sequence[Answer], question: Question, console: Console, *, e
     for remark, recipes in remarks(shown).items():
         console.print(Text.assemble((grouped(recipes), "bold"), ": ", remark))
     console.print(footnote(shown, question, left_out=len(answers) - len(shown)), style="dim", highlight=False)
-    console.print(f"next: {next_step(question)}", highlight=False, soft_wrap=True)
+    console.print(f"next: {next_step(question, tasks=all(answer.task for answer in shown))}", highlight=False, soft_wrap=True)
 
 
 def for_a_try(answer: Answer) -> bool:
@@ -80,9 +83,8 @@ def _table(answers: Sequence[Answer], question: Question, width: int) -> Table:
 
 def _cells(answer: Answer) -> Iterator[Text | str]:
     """All but the name."""
-    config, verdict = answer.config, answer.verdict
-    pieces = f"/{config.forward_batch_size}" if config and config.forward_batch_size else ""
-    yield f"{config.batch_size}{pieces}" if config else ""
+    verdict = answer.verdict
+    yield answer.batch
     if verdict is None:
         yield from ("", "", Text("not judged", style="magenta"), "", "", "")
         return
@@ -164,18 +166,24 @@ def footnote(answers: Sequence[Answer], question: Question, *, left_out: int = 0
         said.append('For times name the card: --gpu "RTX 3070" (--gpu list shows them).')
     else:
         said.append(f"Times: likely value, with the flags named; {UNKNOWN}: depends on how many clips your data has.")
+    if any(answer.task for answer in answers):
+        said.append(f"{ZERO_SHOT}.")
     if left_out:
         said.append(f"{left_out} recipes for a try on a CPU are left out: --all shows them.")
     return " ".join(said)
 
 
-def next_step(question: Question, answer: Answer | None = None) -> str:
-    """What to type, for one recipe or for any."""
+def next_step(question: Question, answer: Answer | None = None, *, tasks: bool = False) -> str:
+    """What to type, for one recipe or for any; `tasks`: for any zero-shot task."""
     free = question.budget.vram_gib - question.budget.taken_gib
     name = f"{answer.model} --recipe {answer.recipe}" if answer else "MODEL --recipe RECIPE"
     asked = f" {' '.join(question.changes)}" if question.changes else ""
     if answer is not None and answer.verdict is not None and not answer.verdict.choice.fits:
         return "a larger card, or a smaller --batch or --window"
+    if tasks:
+        return "sal plan MODEL --recipe 60/5 tells all about one; sal zeroshot run --model MODEL --ntu 60 --ss 5"
+    if answer is not None and answer.task is not None:
+        return f"sal zeroshot run --model {answer.model} {answer.task.flags}"
     train = f"sal train {name} --data FILE{asked} --fit {free:.4g}GiB"
     return train if answer else f"sal plan {name} tells all about one; {train}"
 
@@ -204,29 +212,35 @@ def render_one(answer: Answer, question: Question, console: Console) -> None:
 def facts(answer: Answer, verdict: Verdict) -> Iterator[tuple[str, str]]:
     """Name and sentence of each figure of an answer that has a verdict."""
     config, host, choice, budget = answer.config, answer.host, verdict.choice, verdict.budget
-    if config is None or host is None:
+    if host is None:
         raise ValueError("an answer without a verdict has no figures")
-    yield "training", f"{_from_to(verdict.train)}, of it tensors {_gib(choice.train_before)}; batch {config.batch_size}"
-    yield "evaluation", f"{_from_to(verdict.eval)}, of it tensors {_gib(choice.eval_before)}; batch {config.test_batch_size}"
+    batch, test_batch = choice.asked.batch_size, choice.asked.test_batch_size
+    yield "training", f"{_from_to(verdict.train)}, of it tensors {_gib(choice.train_before)}; batch {batch}"
+    yield "evaluation", f"{_from_to(verdict.eval)}, of it tensors {_gib(choice.eval_before)}; batch {test_batch}"
     if verdict.lever:
         after = f"training {_from_to(budget.reserved(choice.train))}; evaluation {_from_to(budget.reserved(choice.eval))}"
         yield "with the flags", after
     batches = (str(batch or "none") for batch in (verdict.largest_batch, verdict.largest_eval_batch))
     yield "most at once", "{} clips in training, {} in evaluation, all else as it is".format(*batches)
-    frames = config.train_window_size
-    if answer.window is None:
-        yield "longest window", f"{f'{frames} frames' if frames > 0 else 'whole clips'}, the only one"
-    else:
-        yield "longest window", f"{answer.window or 'none'} frames, all else as it is (asked about: {frames})"
+    if config is not None:
+        frames = config.train_window_size
+        if answer.window is None:
+            yield "longest window", f"{f'{frames} frames' if frames > 0 else 'whole clips'}, the only one"
+        else:
+            yield "longest window", f"{answer.window or 'none'} frames, all else as it is (asked about: {frames})"
     if answer.duration is not None:
         if verdict.lever:
             yield "times", "with the flags"
         yield from answer.duration.facts()
     if answer.measured is not None:
         yield from (("measured here", said) for said in _measured(answer.measured))
+    if answer.cpu is not None:
+        cpu = answer.cpu
+        cycles = f"{cpu.cycles} cycles of {told_seconds(cpu.cycle_s)}, half of them on the validation split"
+        yield "without a GPU", f"{told_seconds(cpu.run_s)}: {cycles}, measured on {cpu.machine}"
     store = "as large as the data" if host.store_mib is None else told(host.store_mib)
     yield "host memory", f"{_gib(host.ram_mib)}; nothing in /dev/shm, as batches are made by threads"
-    yield "disk", f"store of the data {store}, run folder {told(host.run_mib)}"
+    yield "disk", f"{'feature files' if answer.task else 'store of the data'} {store}, run folder {told(host.run_mib)}"
 
 
 def _measured(measured: Measured) -> Iterator[str]:
