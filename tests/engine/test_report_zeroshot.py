@@ -29,7 +29,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Source]:
     """A run of two seeds, and its source."""
     source = folders.source(tmp_path_factory.mktemp("world"), per_class=6)
     path = tmp_path_factory.mktemp("work") / "run"
-    run(path, "fsvae", find("fsvae"), folders.plan(folders.QUICK, seeds=SEEDS, selection="val"), source)
+    run(path, "fsvae", find("fsvae"), folders.plan(seeds=SEEDS, selection="val"), source)
     return path, source
 
 
