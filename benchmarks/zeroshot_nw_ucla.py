@@ -45,7 +45,7 @@ CLASSES, UNSEEN = 10, 3
 SEED = 20  # of the splits
 SYSTEMS = ("fsvae", "msf_gzssar")
 MODE = "lb_ad_md"
-SHORT = Settings(latent=50, cycles=4, steps=500, lr=1e-3, samples=300)
+SHORT = Settings(latent=50, cycles=3, steps=300, lr=1e-3, samples=300)
 """Fewer steps and a larger rate than published, for data of a fortieth of NTU-60's size."""
 HEAD = ("split", "unseen", "unseen_in_validation", "model", "relu_logits", "text", "backbone_seen_top1", *COLUMNS)
 
