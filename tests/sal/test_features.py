@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine.zeroshot import features, splits
+from engine import config, models
+from engine.zeroshot import features, splits, withheld
+from sal import signature
 from sal.__main__ import main
+from sal.features import features as features_verb
 from tests.engine.zeroshot import backbones
+from tests.orchestrator.documented import simple_commands
 
 TEST, VAL = splits.split_of(6, (1, 4)), splits.split_of(6, (0, 3), without=(1, 4))
 
@@ -87,3 +93,26 @@ def test_a_run_that_began_with_other_weights_says_so(runs: Path, tmp_path: Path,
     capsys.readouterr()
     code, out, _ = said(capsys, folder, "--out", tmp_path / "out", "--seen-only")
     assert code == 0 and "note: this run began with the weights" in out
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/features.md"
+COMMANDS = [
+    words for block in re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(), re.M | re.S) for words in simple_commands(block)
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_documented_command_is_accepted(words: tuple[str, ...]) -> None:
+    program, verb, *rest = words
+    assert program == "sal"
+    if verb == "train":
+        left = withheld.read(config.parse(rest[1:], model=rest[0]).leave_out)
+        assert left.split(60) and rest[0] in models.discover()
+    else:
+        assert verb == "features" and signature.parser(features_verb, "sal features").parse_args(rest).out
+
+
+def test_every_flag_is_documented() -> None:
+    text = PAGE.read_text()
+    flags = {f"--{name.replace('_', '-')}" for name in inspect.signature(features_verb).parameters if name != "run"}
+    assert COMMANDS and {flag for flag in flags if flag not in text} == set()
