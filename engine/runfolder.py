@@ -76,6 +76,8 @@ class RunFolder:
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, f"process {os.getpid()} on {os.uname().nodename} since {since}\n".encode(), 0)
         except OSError as error:
+            if self._new:
+                self._remove_if_empty()
             self.release()
             raise SaveError(f"could not write the lock: {error.strerror}", where=str(path / ".lock")) from error
         for folder in (self.path, self.checkpoints):
