@@ -199,6 +199,9 @@ def parse(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = 
     prefix = ["--config", str(config_file)] if config_file else []
     try:
         recipe = spoken.parse_args(prefix)
+    except ConfigError as error:
+        raise ConfigError(error.what, where=str(config_file or ""), next_step=error.next_step) from None
+    try:
         final = spoken.parse_args([*prefix, *argv])
     except ConfigError as error:
         if config_file is not None and "in the config file" in error.what:
