@@ -2,7 +2,7 @@
 
 Whatever leaks, leaks by the step, the epoch, the evaluation or the save: so the length is counted in those, not in hours. The
 recipes have 65 to 500 epochs, and two hours on one GPU are a part of them; here are 1000 epochs of 6 steps, each with an
-evaluation and three saves.
+evaluation and two saves of the state.
 """
 
 from __future__ import annotations
