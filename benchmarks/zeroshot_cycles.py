@@ -3,8 +3,8 @@
     python benchmarks/zeroshot_cycles.py --out benchmarks/results/zeroshot_cycles_cpu.csv
 
 The features are made up, in the official numbers and widths, and the text is of three descriptions: what they hold changes no
-time. One cycle is run, a late one, in which every term of the loss counts, with the classifier after it. Counted is the processor's
-time of one thread, so that other work on the machine does not count. A file that is there goes on where it was cut off.
+time. One cycle is run, a late one, in which every term of the loss counts, with the classifier after it. Counted is the time of
+one thread on its core, so that other work on the machine does not count. A file that is there goes on where it was cut off.
 `[cpu]` in a system's model.toml has these figures, and `sal plan` shows them.
 """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from engine.zeroshot.settings import Settings
 from engine.zeroshot.system import System
 from engine.zeroshot.task import Task
 from planner.steps.lifetimes import Lifetimes
+from planner.steps.modes import OperationMode
 from planner.steps.shapes import KnownShapes
 from planner.steps.tracing import Trace
 from planner.steps.work import StepWork, Work
@@ -42,7 +44,7 @@ class Stages:
     def steps(self, batch: int) -> Trace:
         """The steps of a cycle of `batch` rows each."""
         run = self._begun(batch)
-        with KnownShapes(), Lifetimes("meta", reads=True) as memory:
+        with KnownShapes(), WithoutValues(), Lifetimes("meta", reads=True) as memory:
             memory.hold([*run.network.parameters(), *run.network.buffers()])
             training.steps(run, TEXT_CYCLE)
         return Trace(memory.peak, memory.timeline, 0)
@@ -50,7 +52,7 @@ class Stages:
     def learning(self) -> Trace:
         """The classifier's training."""
         run = self._trained
-        with KnownShapes(), Lifetimes("meta", reads=True) as memory:
+        with KnownShapes(), WithoutValues(), Lifetimes("meta", reads=True) as memory:
             memory.hold(_kept(run))
             self._learn(run)
         return Trace(memory.peak, memory.timeline, 0)
@@ -59,7 +61,7 @@ class Stages:
         """The pass that classifies `rows` rows."""
         run, judge = self._trained, self._judge()
         features = torch.empty(rows, self._width, device="meta")
-        with KnownShapes(), Lifetimes("meta", reads=True) as memory:
+        with KnownShapes(), WithoutValues(), Lifetimes("meta", reads=True) as memory:
             memory.hold([features, *_kept(run), *judge.parameters()])
             classifier.judged(run.network, judge, features)
         return Trace(memory.peak, memory.timeline, 1)
@@ -67,20 +69,20 @@ class Stages:
     def steps_work(self, batch: int) -> StepWork:
         """What `STEPS` steps ask of the device together."""
         run = self._begun(batch)
-        with KnownShapes(), Work() as work:
+        with KnownShapes(), WithoutValues(), Work() as work:
             training.steps(run, TEXT_CYCLE)
         return _counted(work)
 
     def learning_work(self) -> StepWork:
         """What `CLASSIFIER_STEPS` steps of the classifier ask, with the samples that they are of."""
-        with KnownShapes(), Work() as work:
+        with KnownShapes(), WithoutValues(), Work() as work:
             self._learn(self._trained)
         return _counted(work)
 
     def judging_work(self, rows: int) -> StepWork:
         """What the pass over `rows` rows asks."""
         features = torch.empty(rows, self._width, device="meta")
-        with KnownShapes(), Work() as work:
+        with KnownShapes(), WithoutValues(), Work() as work:
             classifier.judged(self._trained.network, self._judge(), features)
         return _counted(work)
 
@@ -94,7 +96,7 @@ class Stages:
     def _trained(self) -> training.Run:
         """One that has its optimizer's state, and gradients."""
         run = self._begun(self.settings.batch)
-        with KnownShapes():
+        with KnownShapes(), WithoutValues():
             training.steps(run, TEXT_CYCLE)
         return run
 
@@ -111,6 +113,27 @@ class Stages:
     def _learn(self, run: training.Run) -> None:
         text = torch.empty(len(self.task.split.unseen), self.task.text.shape[1], device="meta")
         classifier.train_classifier(run.network, text, self.settings, seed=0, cycle=0)
+
+
+class WithoutValues(OperationMode):
+    """Inside, operations on meta tensors hold what those with values do, and all of them run.
+
+    A mean squared error is one number in front of a tensor as large as the rows: it is allocated for all squares and then shrunk
+    (TORCH_META_FUNC(mse_loss) in ATen/native/Loss.cpp, for a CPU and CUDA); without values, torch makes a number of its own.
+    Torch 2.3 has no meta kernel of some updates in place, which have nothing to do there.
+    To be entered after `KnownShapes` and before what watches.
+    """
+
+    def operation(self, func: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            result = func(*args, **kwargs)
+        except NotImplementedError:
+            if func._schema.returns:
+                raise
+            return None
+        if func is torch.ops.aten.mse_loss.default and not result.dim():
+            return torch.empty_like(args[0]).resize_(())
+        return result
 
 
 def _kept(run: training.Run) -> list[Tensor]:
