@@ -118,7 +118,7 @@ def measured(card: ModelCard) -> dict[str, str]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from shared_data.skeletons import skeleton
-    from smoke_tests.smoke import Smoke, check_network
+    from smoke_tests.classifier import Smoke, check_network
 
     size = {"skeleton": SIZE["skeleton"], "people": SIZE["people"]}
     with torch.device("meta"):

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def numbers(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """float32 in (-1, 1) as a function of `name` and the position."""
     generator = np.random.Generator(np.random.Philox(key=zlib.crc32(name.encode())))
-    return (2.0 * generator.random(shape) - 1.0).astype(np.float32)
+    return np.asarray(2.0 * generator.random(shape) - 1.0, dtype=np.float32)
 
 
 @torch.no_grad()

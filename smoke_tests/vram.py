@@ -6,25 +6,32 @@ The prediction needs no GPU and is about any card; the measurement is on the GPU
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shared_data.errors import UsageError
 
 if TYPE_CHECKING:
-    from engine.config import RunConfig
     from engine.models import ModelCard
     from planner.card.budget import Budget
-    from planner.costs import Size
+    from planner.measure import Figures, Gpu
+    from planner.verdict import Verdict
 
 MAIN = "ntu60_xsub"
 ALL_FITS = ("comfortable", "fits")
+MAIN_TASK = "60/5"
 _STEPS, _WARM_UP = 1, 2  # memory is at its peak from the second step on, when the optimizer has its state
 _MIB = 2**20
 
 
 def main_recipe(card: ModelCard) -> str:
-    """The recipe that a model is known by: NTU-60 cross-subject (of the first size where there are several), else its first."""
+    """The recipe that a model is known by: NTU-60 cross-subject (of the first size where there are several), else its first.
+
+    Of a zero-shot system, a published task.
+    """
+    if card.kind == "zeroshot":
+        return MAIN_TASK
     names = list(card.recipes)
     return next((name for name in names if name == MAIN), next((name for name in names if name.endswith(MAIN)), names[0]))
 
@@ -57,26 +64,56 @@ def judged(card: ModelCard, budget: Budget, device: str) -> dict[str, Any]:
     out_of_memory_mib          what the GPU offers on which they ran out of memory, None where they did not
     Raises `LabError` where the recipe cannot be traced.
     """
-    from engine.config import parse
-    from planner.costs import asked_of, costs_of, size_of
-    from planner.verdict import judge
-
     recipe = main_recipe(card)
-    config = parse(["--config", str(card.recipe(recipe))], model=card.name)
-    size = size_of(config.dataset)
-    verdict = judge(costs_of(card, config, size), budget, asked_of(config))
+    asked = _of_task(card, recipe, budget) if card.kind == "zeroshot" else _of_recipe(card, recipe, budget)
+    verdict = asked.verdict
     phases = {"train": verdict.choice.train_before, "eval": verdict.choice.eval_before}
     reserved = {phase: budget.reserved(peak) for phase, peak in phases.items()}
     levers = f"fits with {verdict.lever} ({verdict.note})" if verdict.lever else ""
     return {
-        "limit_gib": budget.vram_gib, "recipe": recipe, "batch": config.batch_size, "word": verdict.word,
+        "limit_gib": budget.vram_gib, "recipe": recipe, "batch": verdict.choice.asked.batch_size, "word": verdict.word,
         "reason": verdict.note if verdict.word == "no" else levers,
         "predicted_mib": {phase: round(one.point, 1) for phase, one in reserved.items()},
         "interval": {phase: [round(one.low, 1), round(one.high, 1)] for phase, one in reserved.items()},
         "predicted_allocated_mib": {phase: round(budget.allocated(peak).point, 1) for phase, peak in phases.items()},
         "usable_mib": round(budget.usable, 1),
-        **_measured(card, config, size, device),
+        **_measured(asked.measure, device),
     }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the planner says, and how both phases are measured on a GPU; None for one that runs out of memory."""
+
+    verdict: Verdict
+    measure: Callable[[Gpu], list[Figures | None]]
+
+
+def _of_recipe(card: ModelCard, recipe: str, budget: Budget) -> _Asked:
+    from engine.config import parse
+    from planner.costs import asked_of, costs_of, size_of
+    from planner.measure import measured_phase
+    from planner.verdict import judge
+
+    config = parse(["--config", str(card.recipe(recipe))], model=card.name)
+    size = size_of(config.dataset)
+
+    def measure(gpu: Gpu) -> list[Figures | None]:
+        return [measured_phase(phase, config, card, size, gpu, steps=_STEPS, warm_up=_WARM_UP) for phase in ("train", "eval")]
+
+    return _Asked(judge(costs_of(card, config, size), budget, asked_of(config)), measure)
+
+
+def _of_task(card: ModelCard, task: str, budget: Budget) -> _Asked:
+    from planner import zeroshot
+
+    costs = zeroshot.costs_of(card, zeroshot.task_named(task))
+
+    def measure(gpu: Gpu) -> list[Figures | None]:
+        both = zeroshot.measured(costs, gpu)
+        return [both.train, both.eval]
+
+    return _Asked(zeroshot.judged(costs, budget), measure)
 
 
 def assertions(vram: Mapping[str, Any]) -> dict[str, bool]:
@@ -105,16 +142,15 @@ def own_peaks(device: str) -> dict[str, int | None]:
     }
 
 
-def _measured(card: ModelCard, config: RunConfig, size: Size, device: str) -> dict[str, Any]:
+def _measured(measure: Callable[[Gpu], list[Figures | None]], device: str) -> dict[str, Any]:
     nothing: dict[str, Any] = {"measured_allocated_mib": None, "measured_reserved_mib": None, "out_of_memory_mib": None}
     if not device.startswith("cuda"):
         return {**nothing, "measured_note": "not measured (no GPU)"}
     import torch
 
-    from planner.measure import Gpu, measured_phase
+    from planner.measure import Gpu
 
-    gpu = Gpu(torch.device(device).index or 0)
-    figures = [measured_phase(phase, config, card, size, gpu, steps=_STEPS, warm_up=_WARM_UP) for phase in ("train", "eval")]
+    figures = measure(Gpu(torch.device(device).index or 0))
     found = [one for one in figures if one is not None]
     if len(found) < len(figures):
         of = torch.cuda.get_device_properties(device).total_memory / _MIB

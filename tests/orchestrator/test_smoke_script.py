@@ -19,24 +19,28 @@ import torch
 
 from engine import models
 from engine.config import parse
+from engine.zeroshot import losses
+from engine.zeroshot.losses import Terms
 from orchestrator.log import Log
-from orchestrator.verdict import VRAM_KEYS, Finished
+from orchestrator.verdict import REQUIRED, VRAM_KEYS, Finished
 from orchestrator.verdict import judge as judge_container
 from planner.card import calibration
 from planner.costs import asked_of, costs_of, size_of
 from planner.verdict import judge
 from shared_data.errors import UsageError
-from smoke_tests import fingerprint, smoke, vram
+from smoke_tests import classifier, fingerprint, smoke, vram, zeroshot
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = list(models.discover())
+NAMES = list(models.discover(None))
+SYSTEMS = list(models.discover("zeroshot"))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_network_of_every_model_holds_all_assertions(name, tmp_path):
-    card = models.find(name)
-    holds, figures = smoke.check_network(card, smoke.table(card), "cpu", tmp_path)
-    assert len(holds) == 6 and all(holds.values()), (holds, figures)
+    card = models.find(name, None)
+    kind = smoke.kind_of(card)
+    holds, figures = kind.check_network(card, kind.table(card), "cpu", tmp_path)
+    assert holds.keys() == REQUIRED - {"trains"} and all(holds.values()), (holds, figures)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +54,81 @@ def test_the_network_of_every_model_holds_all_assertions(name, tmp_path):
 )
 def test_a_wrong_expectation_is_seen(tmp_path, change, assertion):
     card = models.find("ctrgcn")
-    holds, _ = smoke.check_network(card, dataclasses.replace(smoke.table(card), **change), "cpu", tmp_path)
+    holds, _ = classifier.check_network(card, dataclasses.replace(classifier.table(card), **change), "cpu", tmp_path)
     assert not holds[assertion]
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize(
+    ("change", "assertion"),
+    [
+        ({"parameters": 1}, "parameter_count"),
+        ({"unseen": 6}, "parameter_count"),
+        ({"loss": 1.0}, "loss_fingerprint"),
+        ({"batch": 9}, "loss_fingerprint"),
+    ],
+)
+def test_a_wrong_expectation_of_a_zero_shot_system_is_seen(tmp_path, name, change, assertion):
+    card = models.find(name, None)
+    holds, _ = zeroshot.check_network(card, dataclasses.replace(zeroshot.table(card), **change), "cpu", tmp_path)
+    assert not holds[assertion]
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("term", Terms._fields)
+def test_the_loss_of_a_zero_shot_system_has_every_term(tmp_path, monkeypatch, name, term):
+    card = models.find(name, None)
+    whole = losses.terms
+    monkeypatch.setattr(losses, "terms", lambda *a, **k: whole(*a, **k)._replace(**{term: torch.zeros((), requires_grad=True)}))
+    holds, _ = zeroshot.check_network(card, zeroshot.table(card), "cpu", tmp_path)
+    assert not holds["loss_fingerprint"]
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_loss_of_a_zero_shot_system_has_its_classifiers(tmp_path, monkeypatch, name):
+    card = models.find(name, None)
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", lambda scores, labels: 0 * scores.sum())
+    holds, _ = zeroshot.check_network(card, zeroshot.table(card), "cpu", tmp_path)
+    assert not holds["loss_fingerprint"]
+
+
+def test_a_missing_key_of_a_zero_shot_system_is_named():
+    card = models.find("fsvae", None)
+    table = {key: value for key, value in card.toml["smoke"].items() if key != "latent"}
+    with pytest.raises(models.ModelError, match="latent"):
+        zeroshot.table(dataclasses.replace(card, toml={**card.toml, "smoke": table}))
+
+
+def results(folder: Path, *, model: str = "fsvae", harmonic: float = 0.5, phases: tuple[str, ...] = ("test", "val")) -> Path:
+    """What a run leaves, as far as it is looked at."""
+    row = {"seed": 5, "ZSL": 0.5, "S": 0.5, "U": 0.5, "H": harmonic}
+    for phase in phases:
+        networks = folder / "checkpoints/seed-5" / phase
+        networks.mkdir(parents=True)
+        (networks / "cycle-0.safetensors").touch()
+    (folder / "results.json").write_text(json.dumps({"model": model, "seeds": [row]}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("wrong", "holds"),
+    [({}, True), ({"model": "other"}, False), ({"harmonic": math.nan}, False), ({"harmonic": 1.5}, False),
+     ({"phases": ("test",)}, False)],
+)  # fmt: skip
+def test_what_a_zero_shot_run_must_leave(tmp_path, wrong, holds):
+    assert zeroshot.trained(models.find("fsvae", None), results(tmp_path, **wrong)) is holds
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_whole_script_of_a_zero_shot_system(name, tmp_path):
+    done = run(name, "--vram-limit", "8", "--data", str(results(tmp_path) / "results.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"holds clips: {name} learns from features, and was not tried on it" in done.stdout
+    finished = Finished(0, False, False, 1.0, Log.of(done.stdout + done.stderr))
+    verdict = judge_container(name, finished, timeout=600, memory="4g", vram=True)
+    assert verdict.passed, verdict.reason
+    assert verdict.result["assertions"].keys() == REQUIRED | {"fits_vram_limit"}
+    assert verdict.result["vram"]["recipe"] == "60/5" and verdict.result["vram"]["word"] == "comfortable"
 
 
 def with_table(tmp_path: Path, edit) -> models.ModelCard:
@@ -67,7 +144,7 @@ def test_a_missing_key_is_named(tmp_path, key):
         return toml
 
     with pytest.raises(models.ModelError, match=key) as caught:
-        smoke.table(with_table(tmp_path, edit))
+        classifier.table(with_table(tmp_path, edit))
     assert caught.value.exit_code == 78
 
 
@@ -78,7 +155,7 @@ def test_a_wrong_key_or_value_is_named(tmp_path, key, value):
         return toml
 
     with pytest.raises(models.ModelError, match=key):
-        smoke.table(with_table(tmp_path, edit))
+        classifier.table(with_table(tmp_path, edit))
 
 
 def test_the_fingerprint_does_not_depend_on_torchs_generator():
@@ -110,8 +187,8 @@ def plays(monkeypatch):
 
     def play(on_data: int, on_synthetic: int = 0) -> None:
         codes = {"mine.npz": on_data, "synthetic.npz": on_synthetic}
-        monkeypatch.setattr(smoke, "train", lambda card, recipe, device, data, work_dir: codes[data.name])
-        monkeypatch.setattr(smoke, "trained", lambda card, work_dir: True)
+        monkeypatch.setattr(classifier, "train", lambda card, recipe, device, data, work_dir: codes[data.name])
+        monkeypatch.setattr(classifier, "trained", lambda card, work_dir: True)
 
     return play
 
@@ -120,7 +197,7 @@ def plays(monkeypatch):
 def test_a_file_that_does_not_suit_the_recipe_is_said_in_one_line(plays, tmp_path, capsys, code, words):
     plays(code)
     card = models.find("skateformer")
-    holds = smoke.check_training(card, smoke.table(card), "cpu", tmp_path / "mine.npz", tmp_path)
+    holds = classifier.check_training(card, classifier.table(card), "cpu", tmp_path / "mine.npz", tmp_path)
     assert holds == {"trains": True, "trains_on_data": False}
     [line] = capsys.readouterr().out.splitlines()
     assert line.startswith(f"{tmp_path / 'mine.npz'} does not suit skateformer's recipe 'smoke': ") and words in line
@@ -130,7 +207,7 @@ def test_a_file_that_does_not_suit_the_recipe_is_said_in_one_line(plays, tmp_pat
 def test_what_is_not_the_files_fault_is_not_laid_on_it(plays, tmp_path, capsys, on_data, on_synthetic):
     plays(on_data, on_synthetic)
     card = models.find("ctrgcn")
-    holds = smoke.check_training(card, smoke.table(card), "cpu", tmp_path / "mine.npz", tmp_path)
+    holds = classifier.check_training(card, classifier.table(card), "cpu", tmp_path / "mine.npz", tmp_path)
     assert holds == {"trains": on_synthetic == 0, "trains_on_data": on_data == 0}
     assert "does not suit" not in capsys.readouterr().out
 
@@ -155,10 +232,13 @@ def test_a_file_of_another_skeleton_ends_in_the_reason(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "recipe"),
-    [("ctrgcn", "ntu60_xsub"), ("hypergcn", "base_ntu60_xsub"), ("skateformer", "ntu60_xsub"), ("baselines", "mlp")],
-)
+    [
+        ("ctrgcn", "ntu60_xsub"), ("hypergcn", "base_ntu60_xsub"), ("skateformer", "ntu60_xsub"), ("baselines", "mlp"),
+        ("fsvae", "60/5"),
+    ],
+)  # fmt: skip
 def test_the_main_recipe_of_a_model(name, recipe):
-    assert vram.main_recipe(models.find(name)) == recipe
+    assert vram.main_recipe(models.find(name, None)) == recipe
 
 
 KEYS = {"limit_gib", "recipe", "batch", "word", "reason", "predicted_mib", "interval", "predicted_allocated_mib", "usable_mib",
@@ -209,7 +289,8 @@ def test_a_larger_gpus_own_figures_say_nothing_of_a_smaller_card(monkeypatch, tm
     assert not vram.budget(24.0, "cpu").calibration.measured
 
 
-def test_what_is_measured_on_a_gpu(monkeypatch):
+@pytest.mark.parametrize("name", ["baselines", "msf_gzssar"])
+def test_what_is_measured_on_a_gpu(monkeypatch, name):
     """A GPU played by the CPU, whose allocator says more with each phase."""
 
     class Gpu:
@@ -233,7 +314,7 @@ def test_what_is_measured_on_a_gpu(monkeypatch):
 
     monkeypatch.setattr("planner.measure.Gpu", Gpu)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Example RTX")
-    said = vram.judged(models.find("baselines"), vram.budget(8.0, "cuda:3"), "cuda:3")
+    said = vram.judged(models.find(name, None), vram.budget(8.0, "cuda:3"), "cuda:3")
     assert (said["measured_allocated_mib"], said["measured_reserved_mib"], said["measured_note"]) == (200.0, 240.0, "")
     assert vram.assertions(said) == {"fits_vram_limit": True, "measured_within_vram_limit": True}
     more = {**said, "measured_reserved_mib": said["usable_mib"] + 1}
