@@ -3,7 +3,8 @@
 #
 #   bash build_all_images.sh [NAME…] [--base-image IMAGE] [--jobs N] [--no-cache] [--wheels DIR] [--with-compiler]
 #
-#   NAME                a folder of models/ with a dockerfiles/NAME.Dockerfile, or "base" for the shared image alone
+#   NAME                a folder of models/ with a dockerfiles/NAME.Dockerfile, or "base" for the shared image alone; a hyphen
+#                       may stand for an underscore
 #   --base-image IMAGE  PyTorch image under all of them (default: pytorch/pytorch:2.3.1-cuda12.1-cudnn8-runtime, and where that
 #                       cannot be pulled a base made by tools/make_local_base.sh); NAME@sha256:… pins it. Named images go by
 #                       default on the base of those that are there already, with a compiler where those have one
@@ -72,12 +73,17 @@ while [ $# -gt 0 ]; do
             ;;
         --no-cache) cache=(--no-cache) ;;
         --with-compiler) with_compiler=1 ;;
-        -h | --help) sed -n '2,23s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h | --help) sed -n '2,24s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         -*)
             close=$(nearest "$1" --base-image --jobs --no-cache --wheels --with-compiler --help)
             fail 2 "unknown flag $1${close:+; did you mean $close?}"
             ;;
-        *) check_name "${1%/}"; names="$names ${1%/}" ;; # a / is what tab completion adds
+        *)
+            name=${1%/} # a / is what tab completion adds
+            if [ -f "models/${name//-/_}/model.toml" ]; then name=${name//-/_}; fi # msf-gzssar
+            check_name "$name"
+            names="$names $name"
+            ;;
     esac
     shift
 done

@@ -16,6 +16,7 @@ _READ = {  # flag -> folder of the container in which its file is seen
     "--data": "data",
     "--weights": "weights",
     "--config": "config",
+    "--root": "data",  # of zero-shot systems: the folder that holds their features
 }
 
 
@@ -37,8 +38,9 @@ class Command:
 def read_command(words: Sequence[str], model: str, work_dir: Path, root: Path = ROOT) -> Command:
     """The command with paths of the container for those of this machine.
 
-    train and test become the model's main.py. In main.py's arguments the values of --data, --weights, --config and --work-dir are
-    paths of this machine; so is, after another `sal` verb, every word that names a file or folder here or in the work folder.
+    train and test become the model's main.py. In main.py's arguments the values of --data, --weights, --config, --root and
+    --work-dir are paths of this machine; so is, after another `sal` verb, every word that names a file or folder here or in the
+    work folder.
     Any other command stays as it is. Raises `OrchestratorError` (exit 66) for a file that is neither here nor in the image.
     """
     match list(words):

@@ -21,8 +21,12 @@ def discover(root: Path = ROOT) -> list[str]:
 
 
 def choose(names: Sequence[str], root: Path = ROOT) -> list[str]:
-    """The named models, each once, in the order given, or all; an unknown name raises and tells the nearest."""
+    """The named models, each once, in the order given, or all; an unknown name raises and tells the nearest.
+
+    A hyphen may stand for an underscore: msf-gzssar is msf_gzssar.
+    """
     known = discover(root)
+    names = [name.replace("-", "_") if name.replace("-", "_") in known else name for name in names]
     for name in names:
         if name in known:
             continue

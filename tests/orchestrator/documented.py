@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sal.__main__
-from engine import config
+from engine import config, models
 from orchestrator import run_command, smoke_command
 from orchestrator.discovery import discover
 from tests.orchestrator.conftest import ROOT
@@ -81,6 +81,8 @@ def script_help(script: Path) -> str:
 def in_image(words: tuple[str, ...], model: str) -> str:
     """Check a command as typed in the image of `model`; returns its kind, "" for a program that is not ours."""
     match words:
+        case ("python3", "main.py", *rest) if models.find(model, None).kind == "zeroshot":
+            sal.__main__._dispatch(["zeroshot", rest[0], "--model", model, *rest[1:]])
         case ("python3", "main.py", *rest):
             main_py(tuple(rest), model)
         case ("python3", script, *rest) if script.endswith(".py"):

@@ -51,6 +51,16 @@ def test_a_work_folder_of_its_own(here):
     assert found.words[4:] == ("--work-dir", "/workspace/work_dir", "--weights", "/workspace/weights/best.safetensors")
 
 
+def test_the_features_of_a_zero_shot_run(here):
+    found = read("python3", "main.py", "run", "--ntu", "60", "--ss", "5", "--root", "data", "--work-dir", "elsewhere/b")
+    assert found.words[2:] == (
+        *("run", "--ntu", "60", "--ss", "5"),
+        *("--root", "/workspace/data/data", "--work-dir", "/workspace/work_dir"),
+    )
+    assert found.binds == (Bind(here / "data", "/workspace/data/data"),)
+    assert found.work_dir == Path("elsewhere/b") and found.writes
+
+
 def test_a_link_keeps_its_name_and_shows_its_file(here):
     Path("NTU60_CS.npz").symlink_to("data/clips.npz")
     found = read("train", "--data", "NTU60_CS.npz")

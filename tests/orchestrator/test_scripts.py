@@ -108,6 +108,15 @@ def test_wrong_arguments(checkout, argv, word):
     assert not (checkout / "calls").exists()
 
 
+def test_a_hyphen_stands_for_an_underscore(checkout):
+    (checkout / "models/msf_gzssar").mkdir()
+    (checkout / "models/msf_gzssar/model.toml").touch()
+    (checkout / "dockerfiles/msf_gzssar.Dockerfile").touch()
+    done = build(checkout, "msf-gzssar/", "msf_gzssar", FAKE_IMAGES="skeleton-lab-base:cpu")
+    assert done.returncode == 0, done.stderr
+    assert builds(checkout) == ["skeleton-lab:base", "skeleton-lab:msf_gzssar"]
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [("Cannot connect to the Docker daemon", "tools/ensure_engine.sh"), ("dial: permission denied", "docker group")],

@@ -422,6 +422,15 @@ def test_names_are_taken_once_in_order(checkout):
     assert discovery.choose(["hypergcn", "ctrgcn", "hypergcn"], checkout) == ["hypergcn", "ctrgcn"]
 
 
+def test_a_hyphen_stands_for_an_underscore(checkout):
+    (checkout / "models/msf_gzssar").mkdir()
+    (checkout / "models/msf_gzssar/model.toml").touch()
+    (checkout / "dockerfiles/msf_gzssar.Dockerfile").touch()
+    assert discovery.choose(["msf-gzssar", "msf_gzssar"], checkout) == ["msf_gzssar"]
+    with pytest.raises(OrchestratorError, match="'msf-gzsar'; did you mean msf_gzssar"):
+        discovery.choose(["msf-gzsar"], checkout)
+
+
 def test_hyper_data_is_for_hypergcn_alone(tmp_path):
     plan = Plan(["ctrgcn", "hypergcn"], data=tmp_path / "a.npz", hyper_data=tmp_path / "b.npz")
     assert list(job_of(plan, "ctrgcn").files.values()) == ["/workspace/data/a.npz"]
