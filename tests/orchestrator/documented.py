@@ -12,13 +12,14 @@ from pathlib import Path
 
 import sal.__main__
 from engine import config, models
-from orchestrator import run_command, smoke_command
+from orchestrator import run_command, smoke_command, sweep_command
 from orchestrator.discovery import discover
 from tests.orchestrator.conftest import ROOT
 
 PAGE = ROOT / "docs/docker.md"
 CODES = ROOT / "docs/exit-codes.md"
 JOB = ROOT / "docs/cluster/kubernetes-job.yaml"
+SWEEP = ROOT / "docs/cluster/sweep.yaml"
 SBATCH = ROOT / "docs/cluster/slurm-apptainer.sbatch"
 DATA = "/workspace/data/"
 WORK_DIR = "/workspace/work_dir"
@@ -121,6 +122,9 @@ def orchestrator(words: tuple[str, ...]) -> str:
     if verb == "smoke":
         smoke(tuple(rest))
         return "orchestrator smoke"
+    if verb == "sweep":
+        assert ROOT / sweep_command.parser().parse_args(rest).file == SWEEP
+        return "orchestrator sweep"
     assert verb == "run"
     before, command = run_command.split(rest)
     given = run_command.parser().parse_args(before)

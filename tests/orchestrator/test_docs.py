@@ -12,13 +12,27 @@ from requests import exceptions as http_errors
 
 import sal.__main__
 from engine import config
-from orchestrator import run_command, smoke_command
+from orchestrator import run_command, smoke_command, sweep_command, sweep_file, sweep_states
 from orchestrator.discovery import discover
 from orchestrator.errors import _KNOWN, OrchestratorError, explain
+from orchestrator.sweep_file import Sweep, read_sweep
 from sal import signature
 from shared_data.errors import LabError
-from tests.orchestrator.conftest import ROOT
-from tests.orchestrator.documented import CODES, JOB, PAGE, SBATCH, Line, check, lines_of, not_ours, section, simple_commands
+from tests.orchestrator.conftest import ROOT, with_context
+from tests.orchestrator.documented import (
+    CODES,
+    JOB,
+    PAGE,
+    SBATCH,
+    SWEEP,
+    Line,
+    check,
+    lines_of,
+    main_py,
+    not_ours,
+    section,
+    simple_commands,
+)
 
 
 @pytest.fixture
@@ -50,6 +64,7 @@ def test_every_kind_of_command_is_on_the_page(only_parsed: None) -> None:
     assert kinds >= {
         "orchestrator run",
         "orchestrator smoke",
+        "orchestrator sweep",
         "docker run … main.py",
         "docker run … sal",
         "sal",
@@ -68,10 +83,15 @@ def test_sections_of_models_train_them() -> None:
     assert len(trained) > 1
 
 
-@pytest.mark.parametrize("file", [JOB, SBATCH], ids=lambda file: file.name)
-def test_a_command_at_the_top_of_a_file_for_a_cluster_is_accepted(file: Path) -> None:
-    typed = "\n".join(re.findall(r"^#   ((?:\w+=\S+ )?(?:kubectl apply|sbatch) .*)$", file.read_text(), re.MULTILINE))
-    assert [check(Line(words, "")) for words in simple_commands(typed)] == ["kubectl apply" if file == JOB else "sbatch"]
+@pytest.mark.parametrize(
+    ("file", "kinds"),
+    [(JOB, ["kubectl apply"]), (SBATCH, ["sbatch"]), (SWEEP, ["orchestrator sweep"] * 2)],
+    ids=lambda given: given.name if isinstance(given, Path) else "",
+)
+def test_a_command_at_the_top_of_a_file_for_a_cluster_is_accepted(file: Path, kinds: list[str]) -> None:
+    commands = r"^#   ((?:\w+=\S+ )?(?:kubectl apply|sbatch|python -m orchestrator) .*)$"
+    typed = "\n".join(re.findall(commands, file.read_text(), re.MULTILINE))
+    assert [check(Line(words, "")) for words in simple_commands(typed)] == kinds
 
 
 @pytest.mark.parametrize(
@@ -92,6 +112,8 @@ def test_a_command_at_the_top_of_a_file_for_a_cluster_is_accepted(file: Path) ->
             ("--gpus", "--gpu-list"),
         ),
         ("```bash\npython -m orchestrator run ctrgcn -- train --recipe smoke --data x\n```", ("--recipe", "--receipt")),
+        ("```bash\npython -m orchestrator sweep docs/cluster/sweep.yaml --status\n```", ("--status", "--state")),
+        ("```bash\npython -m orchestrator sweep docs/cluster/sweep.yaml\n```", ("sweep.yaml", "sweeps.yaml")),
         ("```bash\nbash build_all_images.sh ctrgcn --jobs 2\n```", ("--jobs", "--threads")),
         ("```bash\nbash build_all_images.sh ctrgcn\n```", ("ctrgcn", "ctrgnc")),
         ("```bash\nbash tools/make_local_base.sh cpu\n```", ("make_local", "make_remote")),
@@ -190,7 +212,7 @@ def test_a_verdict_that_leaves_all_to_the_log_has_its_row() -> None:
     assert [what for what in terse if what not in told] == []
 
 
-@pytest.mark.parametrize("title", ["### The engine", "### Smoke tests, runs, builds"])
+@pytest.mark.parametrize("title", ["### The engine", "### Smoke tests, runs, builds", "### Messages of sweeps"])
 def test_no_row_is_of_a_message_that_is_gone(title: str) -> None:
     told = sources()
     table = rows(section(title))
@@ -204,6 +226,7 @@ def test_no_row_is_of_a_message_that_is_gone(title: str) -> None:
 SPOKEN = {
     "smoke_test_all.py": smoke_command.parser().epilog or "",
     "orchestrator run": run_command.parser().epilog or "",
+    "orchestrator sweep": sweep_command.parser().epilog or "",
     "build_all_images.sh": (ROOT / "build_all_images.sh").read_text().split("set -e")[0],
 }
 """What each command says of its exit codes."""
@@ -214,7 +237,34 @@ def test_exit_codes_are_those_that_the_command_names(command: str) -> None:
     """A row that names commands is theirs alone, any other is everybody's."""
     table = {code: " ".join(cells) for numbers, *cells in rows(CODES.read_text()) for code in numbers.split(", ")}
     codes = set(re.findall(r"\b(\d+) [a-z]", re.split("(?i)exit codes:", SPOKEN[command])[1]))
-    own = {code for code, text in table.items() if f"`{command}`" in text and code != "143"}  # 143 shares the row of 130
+    shares = "" if command == "orchestrator sweep" else "143"  # with 130 the row, but these do not leave with it
+    own = {code for code, text in table.items() if f"`{command}`" in text and code != shares}
     everybodys = {code for code, text in table.items() if not any(f"`{name}`" in text for name in SPOKEN)}
     assert codes >= own
     assert codes <= own | everybodys
+
+
+def test_the_example_of_a_sweep_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the file and the docker context that it names."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "NTU60_CS.npz").touch()
+    with_context(tmp_path, "gpu-server", "ssh://me@gpu-server")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    sweep = read_sweep(SWEEP, Path("work_dir/sweeps/sweep"))
+    assert [run.name for run in sweep.runs][::8] == ["ctrgcn-j-1", "hypergcn-48-frames"] and sweep.runs[7].name == "ctrgcn-bm-2"
+    for run in sweep.runs:
+        assert run.command.words[:2] == ("python3", "main.py")
+        assert main_py(run.command.words[2:], run.model).work_dir == "/workspace/work_dir"
+    assert (sweep.retries, sweep.back_off, sweep.shared) == (Sweep.retries, Sweep.back_off, Sweep.shared), "the defaults"
+
+
+def test_keys_and_codes_of_a_sweep_are_on_the_page() -> None:
+    text = section("## Sweeps")
+    for key in (*sweep_file._SWEEP, *sweep_file._SLOT, *sweep_file._RUN):
+        assert f"`{key}`" in text, key
+    told = re.search(r"Exit codes ([\d, and]+) fail a run at once", text)
+    assert told and {int(code) for code in re.findall(r"\d+", told[1])} == sweep_states.FINAL
+    assert f"({sweep_states.RESUME_ME})" in text
+    actions = [action for known in (sweep_command.parser(), run_command.parser()) for action in known._actions]
+    known = {flag for action in actions for flag in action.option_strings} | {"--data"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text)) <= known
