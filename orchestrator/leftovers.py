@@ -24,7 +24,7 @@ from docker import errors as docker_errors
 RUN = "org.skeleton-lab.run"
 OWNER = "org.skeleton-lab.owner"
 DETACHED = "org.skeleton-lab.detached"
-"""On a container that was left to run on purpose: when it has ended, its user removes it."""
+"""On a container that was left to run on purpose: when it has ended, its user removes it, or the sweep whose run it was."""
 DEADLINE = "org.skeleton-lab.deadline"
 """Seconds since 1970 after which no run can still want a container; absent where that is never."""
 AT_WORK = ("running", "paused", "restarting")

@@ -35,7 +35,7 @@ Killed at any moment, the same command goes on: what is done is not repeated, an
 
 exit codes: 0 all runs are done, 1 a run failed, or an image is missing, 2 wrong arguments or file, 65 the journal is damaged,
 66 a path does not exist, 69 no Docker engine answers, 73 the folder is in use, or holds other runs, 74 the journal, or the page
-of --html, could not be written, 77 no permission to use the engine, 130 interrupted: the runs have saved their states"""
+of --html, could not be written, 77 no permission to use the engine, 130 or 143 interrupted: the runs have saved their states"""
 
 
 def parser() -> argparse.ArgumentParser:

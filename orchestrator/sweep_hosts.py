@@ -148,23 +148,30 @@ def start(client: Any, run: Run, gpus: str, name: str, label: str) -> None:
 
 
 def collect(client: Any, name: str, log: Path) -> tuple[int, str]:
-    """Exit code and last line of a container that has ended; its output is written to `log`."""
+    """Exit code of a container that has ended, and why: its error, or its last line. Its output is written to `log`."""
     container = client.containers.get(name)
-    state = container.attrs["State"]
+    state, text = container.attrs["State"], container.logs().decode(errors="replace")
     try:
         log.parent.mkdir(exist_ok=True)
-        write(log, container.logs().decode(errors="replace"))
+        write(log, text)
     except OSError as error:
         say(f"could not write {log}: {error.strerror}")
-    why = "killed for memory: lower --num-worker or --test-batch-size, or give more" if state["OOMKilled"] else ""
-    return int(state["ExitCode"]), why or last_line(client, name)
+    code, lines = int(state["ExitCode"]), _lines(text)
+    if state["OOMKilled"]:
+        return code, "killed for memory: lower --num-worker or --test-batch-size, or give more"
+    errors = [line for line in lines if line.startswith("error: ")]
+    return code, (errors if code and errors else lines or [""])[-1][:_LAST]
 
 
 def last_line(client: Any, name: str) -> str:
     """What a container wrote last, without blank lines."""
-    text = client.containers.get(name).logs(tail=20).decode(errors="replace")
-    lines = [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
+    lines = _lines(client.containers.get(name).logs(tail=20).decode(errors="replace"))
     return lines[-1][:_LAST] if lines else ""
+
+
+def _lines(text: str) -> list[str]:
+    """Those that hold something; a progress bar's \\r ends a line, too."""
+    return [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
 
 
 def send(client: Any, name: str, signal: str) -> None:

@@ -225,8 +225,7 @@ class _Queue:
 
     def run_in(self, container: str) -> str:
         """Whose container it is; "" where its run was taken up elsewhere meanwhile."""
-        mine = (name for name, state in self.states.items() if state.container == container)
-        return next((name for name in mine if self.states[name].state == RUNNING or self.states[name].lost), "")
+        return next((name for name, state in self.states.items() if state.container == container), "")
 
     def set_aside(self, host: Host, error: Exception) -> None:
         """It does not answer: it is given nothing, and asked again later and later. Its runs move where they can."""

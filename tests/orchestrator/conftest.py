@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -24,6 +25,15 @@ TEST_IMAGE = "skeleton-lab-test:busybox"
 def good(model: str, **more: Any) -> str:
     """The result line of a smoke test in which all holds."""
     return json.dumps({"kind": "smoke_result", "model": model, "assertions": dict.fromkeys(sorted(REQUIRED), True), **more})
+
+
+def with_context(config: Path, name: str, host: str) -> None:
+    """A docker context in a folder of docker settings."""
+    meta = config / "contexts/meta" / hashlib.sha256(name.encode()).hexdigest()
+    meta.mkdir(parents=True)
+    described = {"Name": name, "Metadata": {}, "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": False}}}
+    (meta / "meta.json").write_text(json.dumps(described))
+    (config / "config.json").write_text("{}")
 
 
 def absent(reason: str) -> None:

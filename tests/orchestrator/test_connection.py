@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from types import SimpleNamespace
 
@@ -11,16 +10,13 @@ import pytest
 
 from orchestrator import connection
 from orchestrator.errors import OrchestratorError
+from tests.orchestrator.conftest import with_context
 
 
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
     """A folder of docker settings with a context "lab" at a socket of its own, and the clients that are made."""
-    meta = tmp_path / "contexts/meta" / hashlib.sha256(b"lab").hexdigest()
-    meta.mkdir(parents=True)
-    described = {"Name": "lab", "Metadata": {}, "Endpoints": {"docker": {"Host": "unix:///run/lab.sock", "SkipTLSVerify": False}}}
-    (meta / "meta.json").write_text(json.dumps(described))
-    (tmp_path / "config.json").write_text("{}")
+    with_context(tmp_path, "lab", "unix:///run/lab.sock")
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
         monkeypatch.delenv(name, raising=False)
@@ -55,6 +51,13 @@ def test_the_current_context(settings):
 def test_a_context_of_the_environment_goes_first(settings, monkeypatch):
     monkeypatch.setenv("DOCKER_CONTEXT", "lab")
     connection.connect()
+    assert settings.made[0]["base_url"] == "unix:///run/lab.sock"
+
+
+def test_one_that_is_named_goes_before_all(settings, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "ssh://someone@gpu-box")
+    monkeypatch.setenv("DOCKER_CONTEXT", "gone")
+    connection.connect("lab")
     assert settings.made[0]["base_url"] == "unix:///run/lab.sock"
 
 

@@ -235,6 +235,29 @@ def test_a_run_whose_host_went_away_waits_for_it(engines, tmp_path, capsys):
     assert "context far answers again" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("shared", "where"), [(False, "far"), (True, "")])
+def test_a_run_goes_on_where_its_checkpoints_are(engines, tmp_path, shared, where):
+    """The first slot is free, the second one is not."""
+    engines[""].codes["a"] = [None]
+    engines["far"].codes.update(b=[143], c=[None])
+    heard: list[signal.Signals] = []
+
+    def stop():
+        until(lambda: "c" in engines["far"].ran)
+        for name in engines[""].there:
+            engines[""].there[name] = ("exited", 0)
+        until(lambda: engines[""].there == {})
+        time.sleep(0.05)
+        engines["far"].there.update(dict.fromkeys(engines["far"].there, ("exited", 0)))
+
+    stopping = later(stop)
+    sweep = sweep_of("a", "b", "c", slots=BOTH, back_off=0.02, shared=shared)
+    with opened(tmp_path) as journal:
+        state = conduct(sweep, journal, heard)["b"]
+    stopping.join()
+    assert (state.state, state.attempt, state.context) == (DONE, 2, where)
+
+
 def test_on_a_shared_file_system_it_goes_on_elsewhere_and_the_other_one_is_ended(engines, tmp_path):
     engines["far"].codes["b"] = [None]
     engines[""].codes["c"] = [None]
@@ -301,7 +324,7 @@ def test_a_container_that_somebody_removed_is_begun_anew(engines, tmp_path):
     engines[""].codes["a"] = [None]
     later(lambda: (until(lambda: engines[""].ran), until(lambda: engines[""].there), engines[""].there.clear()))
     state = conducted(tmp_path, sweep_of("a"))["a"]
-    assert (state.state, state.attempt) == (DONE, 2)
+    assert (state.state, state.attempt, state.failures) == (DONE, 2, 1)
 
 
 # Other runs than those of the journal.
