@@ -23,9 +23,11 @@ class StopWish:
     The same signal may come any number of times, as schedulers and torchrun send it. Only a second Ctrl-C interrupts at once.
 
     deadline   on the clock of `time.monotonic`; None: no time limit
+    patient    nor does that: torchrun passes on to each process what a terminal or scheduler may have sent it already
     """
 
-    def __init__(self, deadline: float | None = None) -> None:
+    def __init__(self, deadline: float | None = None, *, patient: bool = False) -> None:
+        self._patient = patient
         self._first: int | None = None
         self._deadline = deadline
         self._interrupted: float | None = None
@@ -41,16 +43,16 @@ class StopWish:
             now = time.monotonic()
             if self._interrupted is None:
                 self._interrupted = now
-            elif now - self._interrupted >= SAME:
+            elif now - self._interrupted >= SAME and not self._patient:
                 raise KeyboardInterrupt
         if self._first is None:
             self._first = number
 
 
 @contextmanager
-def stop_wish(deadline: float | None = None) -> Iterator[StopWish]:
-    """Listen inside the block; `deadline` on the clock of `time.monotonic`."""
-    wish = StopWish(deadline)
+def stop_wish(deadline: float | None = None, *, patient: bool = False) -> Iterator[StopWish]:
+    """Listen inside the block; the arguments are `StopWish`'s."""
+    wish = StopWish(deadline, patient=patient)
     with _handled(wish):
         yield wish
 
