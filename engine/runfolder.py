@@ -41,10 +41,16 @@ class RunFolder:
     One process at a time may hold it; the lock goes with the process, however that ends.
     """
 
-    def __init__(self, path: Path, *, force: bool = False) -> None:
-        """Create or open and lock. Raises `WorkDirError` (exit 73), also for a folder of something else unless `force`."""
+    def __init__(self, path: Path, *, force: bool = False, writes: bool = True) -> None:
+        """Create or open and lock. Raises `WorkDirError` (exit 73), also for a folder of something else unless `force`.
+
+        writes   False: this only says where things are, as another process of the run holds the folder
+        """
         self.path = path
-        self._new = not path.exists()
+        self._lock: int | None = None
+        self._new = writes and not path.exists()
+        if not writes:
+            return
         self._refuse_foreign(force)
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -99,7 +105,8 @@ class RunFolder:
 
     def release(self) -> None:
         """Let another process have the folder."""
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def _refuse_foreign(self, force: bool) -> None:
         """Nothing is made, swept or written in a folder that holds something else."""
