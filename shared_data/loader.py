@@ -57,6 +57,7 @@ class Loader:
     pin_memory  page-locked batches, for copying to a GPU
     device      make the batches there: the split's rows are copied to it once (1.5 GB for NTU-60). None: on the CPU
     upstream    number of workers of the official loop whose repeated random numbers are to be used; 0: ours (see `upstream`)
+    share       (r, n): of each batch only every n-th clip from the r-th on, as one of n processes that share the batches
     Raises `LabError` for settings that make no batch.
     """
 
@@ -75,6 +76,7 @@ class Loader:
         pin_memory: bool = False,
         device: torch.device | None = None,
         upstream: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         batch_size = whole_number(batch_size, "batch_size", "loader", least=1)
         repeat = whole_number(repeat, "repeat", "loader", least=1)
@@ -100,7 +102,7 @@ class Loader:
         self._memory = Recycled(keep=prefetch + workers + 2)
         self.pipeline, self.batch_size, self.train, self.seed, self.repeat = pipeline, batch_size, train, seed, repeat
         self.drop_last, self.workers, self.prefetch, self.pin_memory = drop_last, workers, prefetch, pin_memory
-        self.device, self.upstream = device, upstream
+        self.device, self.upstream, self.share = device, upstream, share
         self._positioned = pipeline if isinstance(pipeline, Positioned) else None
         if len(self) == 0:
             raise LabError(
@@ -120,6 +122,12 @@ class Loader:
         epoch, shown = epoch_number(epoch, "loader"), len(self.clips) * self.repeat
         places = permutation(self.seed, epoch, shown) if self.train else np.arange(shown)
         return places % len(self.clips), places // len(self.clips)
+
+    def ids(self, epoch: int, number: int) -> np.ndarray:
+        """(B,) str: the clips of batch `number` of `epoch`, all shares of it."""
+        index, _ = self.order(epoch)
+        result: np.ndarray = self.clips.ids[index[number * self.batch_size : (number + 1) * self.batch_size]]
+        return result
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from number `start` on: the same bits as if it had run from 0.
@@ -144,7 +152,7 @@ class Loader:
             if self.train:
                 draws = self.pipeline.draw(self.clips, index[block], self.seed, epoch, repeat_number[block])
             for number in range(after - first):
-                rows = slice(number * self.batch_size, (number + 1) * self.batch_size)
+                rows = slice(number * self.batch_size + self.share[0], (number + 1) * self.batch_size, self.share[1])
                 yield index[block][rows], None if draws is None else rows_of(draws, rows)
 
     def _upstream_plans(self, epoch: int, start: int) -> Iterator[Plan]:
@@ -152,12 +160,12 @@ class Loader:
         if not isinstance(self.pipeline, UpstreamDraws):
             raise AssertionError("checked when the loader was made")
         index, _ = self.order(epoch)
-        workers = [stream(worker) for worker in range(self.upstream)]
+        workers, mine = [stream(worker) for worker in range(self.upstream)], slice(self.share[0], None, self.share[1])
         for number in range(len(self)):
             rows = index[number * self.batch_size : (number + 1) * self.batch_size]
             draws = self.pipeline.draw_upstream(self.clips, rows, workers[number % self.upstream])
             if number >= start:
-                yield rows, draws
+                yield rows[mine], rows_of(draws, mine)
 
     def _batch(self, index: np.ndarray, draws: object) -> Batch:
         out = self._memory.take((len(index), *self.pipeline.item(self.clips))) if self.device is None else None

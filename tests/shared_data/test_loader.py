@@ -147,6 +147,19 @@ def test_repeats_show_each_clip_so_many_times_each_time_another_way(clips: Clips
         assert not torch.equal(a, b)
 
 
+@pytest.mark.parametrize("options", [{}, {"upstream": 2}, {"repeat": 3, "drop_last": True}])
+def test_shares_of_a_batch_have_its_bits_and_leave_nothing_out(clips: Clips, options: dict[str, Any]) -> None:
+    """Batches of five for two processes: three clips and two."""
+    whole = list(loader(clips, batch_size=5, **options).epoch(3, 1))
+    parts = [list(loader(clips, batch_size=5, share=(rank, 2), **options).epoch(3, 1)) for rank in range(2)]
+    for number, batch in enumerate(whole):
+        for rank in range(2):
+            share = parts[rank][number]
+            assert torch.equal(share.clips, batch.clips[rank::2]) and torch.equal(share.labels, batch.labels[rank::2])
+            assert np.array_equal(share.ids, batch.ids[rank::2])
+        assert np.array_equal(loader(clips, batch_size=5, **options).ids(3, number + 1), batch.ids)
+
+
 def test_a_batch_stays_its_holders(clips: Clips) -> None:
     """Memory is used again only when nobody holds a tensor or a view of it."""
     running = loader(clips, workers=0, repeat=20)
