@@ -17,6 +17,7 @@ from torch import nn
 
 from engine import environment, graphs, models
 from engine.config import DEBUG_CLIPS, RunConfig, parse
+from engine.distributed import World, own_device
 from engine.errors import ConfigError
 from engine.losses import LossName, build_loss
 from engine.models import ModelCard
@@ -37,7 +38,11 @@ from shared_data.skeletons import skeleton as skeleton_named
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda`, `cuda:1` or the field's plain GPU number; raises `ConfigError` if there is no such GPU."""
+    """`auto`, `cpu`, `cuda`, `cuda:1` or the field's plain GPU number; raises `ConfigError` if there is no such GPU.
+
+    Under torchrun, that of this process.
+    """
+    name = own_device(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wanted = f"cuda:{name}" if name.isdigit() else name
@@ -108,7 +113,9 @@ def validation(data: DataSet, config: RunConfig) -> DataSet:
     return honest(data) if config.protocol == "honest" else data
 
 
-def train_loader(data: DataSet, config: RunConfig, device: torch.device) -> Loader:
+def train_loader(data: DataSet, config: RunConfig, device: torch.device, world: World | None = None) -> Loader:
+    """The training batches; of several processes, this one's share of each."""
+    world = world or World()
     if len(data.train) < config.batch_size:
         raise ConfigError(
             f"the batch of {config.batch_size} is larger than the {len(data.train)} training clips",
@@ -116,13 +123,22 @@ def train_loader(data: DataSet, config: RunConfig, device: torch.device) -> Load
         )
     return Loader(
         data.train, input_pipeline(config, data.skeleton.name, train=True), batch_size=config.batch_size, train=True,
-        seed=config.seed, repeat=config.repeat, drop_last=True, upstream=config.upstream_seeding, **_where(config, device),
+        seed=config.seed, repeat=config.repeat, drop_last=True, upstream=config.upstream_seeding,
+        share=(world.rank, world.size), **_where(config, device),
     )  # fmt: skip
 
 
-def test_loader(data: DataSet, config: RunConfig, device: torch.device) -> Loader:
+def test_loader(data: DataSet, config: RunConfig, device: torch.device, world: World | None = None) -> Loader:
+    """The test clips in order; of several processes, this one's share of them. Raises `ConfigError` if a process has none."""
+    world, clips = world or World(), data.test
+    if len(clips) < world.size:
+        raise ConfigError(
+            f"{len(clips)} test clips for {world.size} processes", next_step=f"torchrun with at most {len(clips)} processes"
+        )
+    if world.size > 1:
+        clips = clips.subset(np.arange(len(clips))[world.mine(len(clips))])
     return Loader(
-        data.test, input_pipeline(config, data.skeleton.name, train=False), batch_size=config.test_batch_size, train=False,
+        clips, input_pipeline(config, data.skeleton.name, train=False), batch_size=config.test_batch_size, train=False,
         **_where(config, device),
     )  # fmt: skip
 
@@ -261,18 +277,22 @@ def train_step(
     *,
     optimizer: torch.optim.Optimizer | None = None,
     note: Callable[[str], None] = print,
+    world: World | None = None,
+    whole: int | None = None,
 ) -> TrainStep:
     """The run's training step of `model`, which is on `device`.
 
     optimizer   the one to go on with; None: a new one of the recipe (`TrainStep.optimizer`)
     note        is told, in words for the user, what the step decides about itself
+    world       the processes that share each batch, which has `whole` clips
     Raises `ConfigError` for CUDA graphs without a GPU, or a penalty that the model does not have.
     """
     return TrainStep(
         model, optimizer or new_optimizer(config, model), build_loss(config.loss_type, label_smoothing=config.label_smoothing),
         precision=config.precision, clip_grad=config.clip_grad, micro_batch=config.forward_batch_size,
         penalty=config.penalty_weight, recompute=chosen_level(config.recompute, device), device=device,
-        backend=graphs.on_device(device) if config.cuda_graphs else None, compiled=config.compile, note=note,
+        backend=graphs.on_device(device) if config.cuda_graphs else None, compiled=config.compile, note=note, world=world,
+        whole=whole,
     )  # fmt: skip
 
 

@@ -21,10 +21,10 @@ def close(run: Trainer) -> None:
     values = _summary(run)
     if run.config.protocol == "honest":
         values["test"] = _test_untouched(run)
-    run.folder.write_json("metrics.json", values)
-    save_examples(run.folder, run.data)
+    run.world.by_first(run.folder.write_json, "metrics.json", values)
+    run.world.by_first(save_examples, run.folder, run.data)
     run.log("end", last=run.last["top1"], best=run.best["top1"], seconds=run.seconds)
-    report = write_report(run.folder.path)
+    report = run.world.from_first(lambda: write_report(run.folder.path))
     best = f"best on {run.held_out} {run.best['top1']:.1%} (epoch {run.best['epoch'] + 1})"
     habit = "; best-on-test picks the epoch by the test set, as the field does" if run.held_out == "test" else ""
     run.console.print(f"last epoch {run.last['top1']:.1%}, {best}{habit}", highlight=False)
@@ -45,14 +45,15 @@ def _summary(run: Trainer) -> dict[str, Any]:
 
 def _test_untouched(run: Trainer) -> dict[str, Any]:
     """After an honest run: the real test set, looked at once, with the last weights and with the validation's choice."""
-    batches = assembly.test_loader(run.given, run.config, run.device)
+    batches = assembly.test_loader(run.given, run.config, run.device, run.world)
     result = {}
     for name, file, kept in (("last", None, LAST), ("best_on_validation", run.folder.best, BEST)):
         if file is not None:
-            load_weights(file, run.model, run.config.model)
+            run.world.by_first(load_weights, file, run.model, run.config.model)
+            run.world.share(run.model)
         # The state was saved when the last epoch closed; the network may hold other weights by now.
         scores = run.scores(batches, lambda: run.stop_if_asked(saved=True))
         result[name] = measure(scores, run.epoch - 1).as_dict()
-        write_scores(run.folder.path / HONEST_TEST[kept], scores)
+        run.world.by_first(write_scores, run.folder.path / HONEST_TEST[kept], scores)
         run.console.print(f"test set, {name} weights: {result[name]['top1']:.1%}", highlight=False)
     return result

@@ -86,9 +86,12 @@ class RunConfig:
     weights: str | None = _key(None, "checkpoint to start from or to test: ours, or an official one")
     trust_pickle: bool = _key(False, "allow opening a pickled checkpoint (.pt); it can run code", volatile=True)
     num_epoch: int = _key(65, "epochs")
-    batch_size: int = _key(64, "clips per optimizer step")
+    batch_size: int = _key(64, "clips per optimizer step, of all processes together")
     forward_batch_size: int | None = _key(None, "clips per forward pass; gradients accumulate to --batch-size")
-    test_batch_size: int = _key(64, "clips per evaluation pass", volatile=True)
+    test_batch_size: int = _key(64, "clips per evaluation pass, of each process", volatile=True)
+    sync_batchnorm: bool = _key(
+        False, "BatchNorm sees the clips of all processes that torchrun started, as with one; without, each sees its share alone"
+    )  # fmt: skip
     memory_friendly: bool = _key(False, "micro-batches of 8 and small evaluation batches; BatchNorm sees the pieces")
     recompute: Literal["auto", "none", "cheap", "blocks"] = _key(
         "auto", "what the backward pass computes again instead of keeping it: nothing, cheap values, or whole blocks (activation "

@@ -53,6 +53,17 @@ class OutOfMemoryError(LabError):
         self.part = part
 
 
+class PeerError(LabError):
+    """Another process of a run of several failed, whose exit code this is, or is gone (69).
+
+    told   whether another process tells the user
+    """
+
+    def __init__(self, exit_code: int, what: str, *, told: bool = False, next_step: str = "") -> None:
+        super().__init__(what, next_step=next_step)
+        self.exit_code, self.told = exit_code, told
+
+
 class Interrupted(LabError):
     """Stopped by a signal after the state was saved; exit code 128 + signal number, or `RESUME_ME` where the time was up."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import memory
+from engine.distributed import World
 from engine.errors import DivergedError
 from engine.metrics import Scores
 from engine.step import Precision, autocast, forward
@@ -24,17 +25,25 @@ def evaluate(
     device: torch.device,
     precision: Precision = "fp32",
     after_batch: Callable[[], None] = lambda: None,
+    world: World | None = None,
 ) -> Scores:
-    """Evaluation-mode logits of every clip of `loader`, in its order; `after_batch` may raise to stop early."""
+    """Evaluation-mode logits of every clip of `loader`, in its order; `after_batch` may raise to stop early.
+
+    world   the processes whose loaders share a split (`World.mine`): each is returned the scores of the whole, in its order
+    """
     model.eval()
+    world = world or World()
     ids, labels, logits = [], [], []
+    batches = iter(loader.epoch(0))
     with torch.inference_mode():
-        for batch in loader.epoch(0):
-            logits.append(_logits(model, batch, device, precision))
-            labels.append(batch.labels.numpy())
-            ids.append(batch.ids)
+        for _ in range(max(world.gather(len(loader)))):  # one may have a batch less, and is asked all the same
+            for batch in itertools.islice(batches, 1):
+                logits.append(_logits(model, batch, device, precision))
+                labels.append(batch.labels.numpy())
+                ids.append(batch.ids)
+            world.vote()
             after_batch()
-    scores = Scores(np.concatenate(ids), np.concatenate(labels), np.concatenate(logits))
+    scores = _whole(world.gather(Scores(np.concatenate(ids), np.concatenate(labels), np.concatenate(logits))))
     if not np.isfinite(scores.logits).all():
         wrong = scores.ids[~np.isfinite(scores.logits).all(1)]
         raise DivergedError(
@@ -43,6 +52,18 @@ def evaluate(
             next_step="resume from an earlier checkpoint with a smaller --base-lr or --precision fp32",
         )
     return scores
+
+
+def _whole(parts: list[Scores]) -> Scores:
+    """The scores of a split whose every n-th clip, from the r-th on, are in part r of n."""
+    count, size = sum(len(part.ids) for part in parts), len(parts)
+    places = np.concatenate([np.arange(count)[rank::size] for rank in range(size)])
+    order = np.argsort(places)
+    whole = Scores(*(np.concatenate([getattr(part, name) for part in parts])[order] for name in ("ids", "labels", "logits")))
+    lengths = [len(part.ids) for part in parts]
+    if lengths != [len(range(rank, count, size)) for rank in range(size)] or (size > 1 and len(np.unique(whole.ids)) != count):
+        raise AssertionError(f"shares of {lengths} clips with {len(np.unique(whole.ids))} ids: one is missing, or there twice")
+    return whole
 
 
 def rehearse(

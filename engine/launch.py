@@ -34,7 +34,8 @@ def guarded(work: Callable[[], int]) -> int:
     except LabError as error:
         if isinstance(error, Interrupted):
             end_undisturbed()
-        print(f"error: {error}", file=sys.stderr)
+        if not _told_elsewhere(error):
+            print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         if error.name not in NEEDED_FOR_TRAINING:
@@ -57,6 +58,15 @@ def guarded(work: Callable[[], int]) -> int:
         return WriteError.exit_code
 
 
+def _told_elsewhere(error: LabError) -> bool:
+    """Whether this is one of several processes, another of which says it."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return False
+    from engine.distributed import told_elsewhere
+
+    return told_elsewhere(error)
+
+
 def _silence() -> None:
     """What still waits to be printed would fail a second time when the interpreter ends, with an exit code of its own."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,7 +75,7 @@ def _silence() -> None:
 def run(
     config: RunConfig, keep: Mapping[str, Any] | None = None, *, lines: Sequence[str] = (), expect: Expect | None = None
 ) -> int:
-    """Train or test as `config` says; returns 0 or raises.
+    """Train or test as `config` says; returns 0 or raises. Under torchrun this is one process of a run of several.
 
     keep     file name -> what the run folder keeps there, as JSON: of training from its start, of a test once it has scores
     lines    for the user; of training once data and settings are found to agree
@@ -75,19 +85,22 @@ def run(
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from engine import memory
+    from engine import distributed, memory
     from engine.assembly import choose_device
     from engine.errors import OutOfMemoryError
     from engine.scoring import score
     from engine.train import train
 
     try:
-        if config.phase == "test":
-            for line in lines:
-                print(line, flush=True)
-            _kept(score(config, Console()), keep or {})
-        else:
-            train(config, Console(), keep, lines=lines, expect=expect)
+        with distributed.joined(config, choose_device(config.device)) as world:
+            console = Console(quiet=not world.first)
+            if config.phase == "test":
+                for line in lines:
+                    world.by_first(print, line, flush=True)
+                world.by_first(_kept, score(config, console, world), keep or {})
+            else:
+                # What is predicted is a step of one process with the whole batch.
+                train(config, console, keep, lines=lines, expect=expect if world.size == 1 else None, world=world)
         return 0
     except torch.cuda.OutOfMemoryError as error:
         words = memory.first_line(error)
@@ -113,7 +126,7 @@ def _kept(folder: Path, keep: Mapping[str, Any]) -> None:
 
 def _smaller(config: RunConfig, part: str) -> list[str]:
     """What needs less GPU memory, the cheapest first, where nothing is predicted and so --fit cannot choose."""
-    from engine import memory
+    from engine import distributed, memory
 
     if part != memory.TRAINING:
         if config.test_batch_size == 1:
@@ -124,7 +137,8 @@ def _smaller(config: RunConfig, part: str) -> list[str]:
         wishes.append("--recompute blocks (no number changes)")
     if config.precision == "fp32":
         wishes.append("--precision bf16 (other rounding)")
-    piece = min(config.forward_batch_size or config.batch_size, config.batch_size)
+    share = -(-config.batch_size // distributed.place().size)
+    piece = min(config.forward_batch_size or share, share)
     if piece > 1:
         wishes.append(f"--forward-batch-size {piece // 2} (same optimizer step, BatchNorm sees the pieces)")
     return [*(wishes or ["a larger GPU"]), "with --force a training run goes on from its last checkpoint"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from engine import assembly
 from engine.config import RunConfig
+from engine.distributed import World
 from engine.environment import describe
 from engine.errors import ConfigError
 from engine.evaluate import evaluate
@@ -19,37 +21,45 @@ from engine.score_files import LAST, write_scores
 from engine.weights import load_weights
 
 
-def score(config: RunConfig, console: Console) -> Path:
-    """Evaluate `--weights` on the test clips; writes scores, metrics and a report into the run folder and returns it."""
+def score(config: RunConfig, console: Console, world: World | None = None) -> Path:
+    """Evaluate `--weights` on the test clips; writes scores, metrics and a report into the run folder and returns it.
+
+    world   the processes that share the clips, of which this is one
+    """
+    world = world or World()
     if not config.weights:
         raise ConfigError("no weights named", next_step="--weights checkpoints/best.safetensors, or an official .pt file")
-    with RunFolder(assembly.work_dir(config), force=config.force) as folder:
-        folder.claim(config)
-        return _score(config, console, folder)
+    with RunFolder(assembly.work_dir(config), force=config.force, writes=world.first) as folder:
+        world.by_first(folder.claim, config)
+        return _score(config, console, folder, world)
 
 
-def _score(config: RunConfig, console: Console, folder: RunFolder) -> Path:
+def _score(config: RunConfig, console: Console, folder: RunFolder, world: World) -> Path:
     device = assembly.choose_device(config.device)
     data = assembly.load_data(config)
+    world.require_same(**config.identity(), clips=assembly.fingerprint(data), device=device.type, torch=torch.__version__)
     model = assembly.build_model(config, data, device)
-    kind = load_weights(Path(str(config.weights)), model, config.model, trust_pickle=config.trust_pickle)
+    weights = Path(str(config.weights))
+    kind = world.from_first(lambda: load_weights(weights, model, config.model, trust_pickle=config.trust_pickle))
+    world.share(model)
     console.print(f"{config.weights}: {kind} weights of {config.model}, every key used", highlight=False)
-    folder.record(config)
-    folder.write_json("env.json", describe())
+    world.by_first(folder.record, config)
+    world.by_first(folder.write_json, "env.json", {**describe(), "processes": world.size})
     for remark in assembly.remarks(config, data):
         console.print(f"note: {remark}", highlight=False)
-    scores = evaluate(model, assembly.test_loader(data, config, device), device=device, precision=config.precision)
+    batches = assembly.test_loader(data, config, device, world)
+    scores = evaluate(model, batches, device=device, precision=config.precision, world=world)
     metrics = measure(scores, 0)
-    write_scores(folder.path / LAST, scores)
+    world.by_first(write_scores, folder.path / LAST, scores)
     values = {
         "model": config.model, "recipe": config.recipe, "dataset": data.name, "stream": config.stream,
         "protocol": config.protocol, "selection": {"last": metrics.as_dict()}, "num_classes": data.num_classes,
         "class_names": list(data.class_names), "parameters": sum(p.numel() for p in model.parameters()),
         "clips_train": len(data.train), "clips_test": len(data.test), "weights": config.weights, "weights_kind": kind,
     }  # fmt: skip
-    folder.write_json("metrics.json", values)
-    save_examples(folder, data)
-    report = write_report(folder.path)
+    world.by_first(folder.write_json, "metrics.json", values)
+    world.by_first(save_examples, folder, data)
+    report = world.from_first(lambda: write_report(folder.path))
     console.print(f"top-1 {metrics.top1:.2%}  top-5 {metrics.top5:.2%}  ({len(scores.ids)} clips)", highlight=False)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     return folder.path

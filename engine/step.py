@@ -1,6 +1,7 @@
 """One optimizer step: forward, loss, backward, clipping, update; in one piece or in micro-batches, in any precision.
 
-It has two parts: the gradients, which a GPU can replay from a graph (`engine.graphs`), and the update.
+It has two parts: the gradients, which a GPU can replay from a graph (`engine.graphs`), and the update. Between them the processes
+of a run, if there are several, add up what they have.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from engine import compiling, graphs
+from engine.distributed import World
 from engine.errors import ConfigError
 from engine.losses import Loss
 from layers.recompute import Level, recomputing
@@ -78,6 +80,8 @@ class TrainStep:
     backend       captures the gradients and replays them (`engine.graphs`), None for no graphs
     compiled      whether the network runs through `torch.compile`, which then decides itself what to compute again
     note          is told, in words for the user, what a step decides about itself
+    world         the processes that share each batch; every one makes the update of the whole batch
+    whole         clips of such a batch; None: as many as a call is given
     """
 
     def __init__(
@@ -95,12 +99,14 @@ class TrainStep:
         compiled: bool = False,
         note: Callable[[str], None] = print,
         device: torch.device | str = "cpu",
+        world: World | None = None,
+        whole: int | None = None,
     ) -> None:
         if penalty and not hasattr(model, "penalty"):
             raise ConfigError(f"{type(model).__name__} has no penalty of its own", where="penalty_weight", expected="0")
         self.model, self.optimizer, self.loss, self.penalty = model, optimizer, loss, penalty
         self.precision, self.clip_grad, self.micro_batch, self.recompute = precision, clip_grad, micro_batch, recompute
-        self.device = torch.device(device)
+        self.device, self.world, self.whole = torch.device(device), world or World(), whole
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.network = compiling.compiled(model) if compiled else model
@@ -114,8 +120,15 @@ class TrainStep:
             )  # fmt: skip
 
     def __call__(self, clips: torch.Tensor, labels: torch.Tensor, positions: torch.Tensor | None = None) -> StepResult:
-        """Train on clips (N, C, T, V, M) with labels (N,) and, where the model reads them, positions (N, T); on its device."""
+        """Train on clips (N, C, T, V, M) with labels (N,) and, where the model reads them, positions (N, T); on its device.
+
+        Of several processes each is given its share of a batch, and told what became of all.
+        """
+        self.world.begin()
         loss, correct = (self.replayed or self._gradients)(clips, labels, positions)
+        loss, correct = self.world.summed(
+            self.model, self.parameters, loss, correct, part=len(clips) / (self.whole or len(clips))
+        )
         return StepResult(loss, correct, self._update())
 
     def _gradients(
@@ -123,6 +136,7 @@ class TrainStep:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss and correct clips of the batch; the gradients of its loss, scaled by a loss scaler, are in the parameters.
 
+        Of a share: its part of them, which add up to those of the whole.
         Nothing in here may look at a tensor's values.
         """
         self.optimizer.zero_grad(set_to_none=True)
@@ -137,7 +151,7 @@ class TrainStep:
                 loss = self.loss(logits, truth)
                 if self.penalty:
                     loss = loss + self.penalty * self.model.penalty()  # type: ignore[operator]
-                loss = loss * (len(piece) / len(clips))
+                loss = loss * (len(piece) / (self.whole or len(clips)))
             self.scaler.scale(loss).backward()
             total += loss.detach()
             correct += (logits.detach().argmax(1) == truth).sum()

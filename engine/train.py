@@ -19,8 +19,9 @@ from rich.console import Console
 
 from engine import assembly, checkpoint, closing, compiling, graphs, memory, recovery, room
 from engine.config import RunConfig
+from engine.distributed import World
 from engine.environment import describe
-from engine.errors import ConfigError, DivergedError, Interrupted, WorkDirError
+from engine.errors import ConfigError, DivergedError, Interrupted, PeerError, WorkDirError
 from engine.evaluate import evaluate, rehearse
 from engine.metrics import Metrics, Scores, measure
 from engine.optimizers import set_learning_rate
@@ -45,21 +46,24 @@ def train(
     *,
     lines: Sequence[str] = (),
     expect: memory.Expect | None = None,
+    world: World | None = None,
 ) -> Path:
     """Train, evaluate and report; returns the run folder.
 
     keep     file name -> what is written there as JSON beside `config.yaml`, as soon as the run starts or goes on
     lines    for the user, once data and settings are found to agree
     expect   predicts the memory of a run on a GPU, which is compared with what its first two steps take
+    world    the processes that share the run, of which this is one
     An interrupted run of the same settings in the same folder is resumed. Raises a `LabError` whose exit code says what
     happened, or torch's OutOfMemoryError; whatever happens, the last complete checkpoint stands.
     """
-    until = deadline(config.time_limit)
-    with RunFolder(assembly.work_dir(config), force=config.force) as folder:
-        resume = folder.claim(config)
-        trainer = Trainer(config, folder, console, keep, lines=lines, expect=expect)
+    until, world = deadline(config.time_limit), world or World()
+    with RunFolder(assembly.work_dir(config), force=config.force, writes=world.first) as folder:
+        resume = world.from_first(lambda: folder.claim(config))
+        trainer = Trainer(config, folder, console, keep, lines=lines, expect=expect, world=world)
         # Until here there is nothing to save, and Ctrl-C just ends the process.
-        with stop_wish(until) as trainer.wish:
+        with stop_wish(until, patient=world.size > 1) as trainer.wish:
+            world.listen(trainer.wish)
             if resume:
                 trainer.restore()
             else:
@@ -81,8 +85,10 @@ class Trainer:
         *,
         lines: Sequence[str] = (),
         expect: memory.Expect | None = None,
+        world: World | None = None,
     ) -> None:
         self.config, self.folder, self.console, self.wish = config, folder, console, StopWish()
+        self.world = world or World()
         self.keep = keep or {}
         self.device = assembly.choose_device(config.device)
         if config.cuda_graphs:
@@ -92,17 +98,24 @@ class Trainer:
         _make_deterministic(config)
         self.given = assembly.load_data(config)
         self.data = assembly.validation(self.given, config)
-        self.train_batches = assembly.train_loader(self.data, config, self.device)
-        self.test_batches = assembly.test_loader(self.data, config, self.device)
+        self.world.require_same(
+            **config.identity(), clips=assembly.fingerprint(self.given), device=self.device.type, torch=torch.__version__
+        )
+        self.train_batches = assembly.train_loader(self.data, config, self.device, self.world)
+        self.test_batches = assembly.test_loader(self.data, config, self.device, self.world)
         self.model = assembly.build_model(config, self.data, self.device)
-        self.train_step = assembly.train_step(config, self.model, self.device, note=self.note)
+        if config.sync_batchnorm:
+            self.model = self.world.synchronised(self.model, self.device)
+        self.train_step = assembly.train_step(
+            config, self.model, self.device, note=self.note, world=self.world, whole=config.batch_size
+        )
         self.optimizer = self.train_step.optimizer
         for line in lines:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         for remark in assembly.remarks(config, self.data):
             self.note(remark)
         self.watch = MemoryWatch(config, self.data, self.device, expect, self.note)
-        self.mirror = Mirror(folder.path) if config.tensorboard else None
+        self.mirror = Mirror(folder.path) if config.tensorboard and self.world.first else None
         self.epoch = self.step = self.global_step = 0
         self.sums = {"loss": 0.0, "correct": 0, "seen": 0}
         self.last: dict[str, Any] | None = None
@@ -113,20 +126,23 @@ class Trainer:
     # -- life of a run ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        if self.config.weights:
-            load_weights(Path(self.config.weights), self.model, self.config.model, trust_pickle=self.config.trust_pickle)
+        if weights := self.config.weights:
+            self.world.by_first(load_weights, Path(weights), self.model, self.config.model, trust_pickle=self.config.trust_pickle)
+        self.world.share(self.model)
         self.look_ahead()
-        self.folder.clear()
+        self.world.by_first(self.folder.clear)
         self.record()
-        self.folder.write_json("env.json", describe())
+        self.world.by_first(self.folder.write_json, "env.json", {**describe(), "processes": self.world.size})
         self.log("start", model=self.config.model, recipe=self.config.recipe, parameters=self.parameters)
         self.save()
 
     def restore(self) -> None:
         """Go on from the last state that is whole, and drop from the log what came after it."""
-        position = recovery.restore(
-            self.folder, self.model, self.optimizer, self.train_step.scaler, accept=self.require_same_clips, tell=self.note
+        parts = self.model, self.optimizer, self.train_step.scaler
+        position = self.world.from_first(
+            lambda: recovery.restore(self.folder, *parts, accept=self.require_same_clips, tell=self.note)
         )
+        self.world.share(*parts)
         for name in ("epoch", "step", "global_step", "sums", "last", "best", "seconds_before"):
             setattr(self, name, position[name])
         scored = -1 if self.last is None else self.last["epoch"]
@@ -136,7 +152,7 @@ class Trainer:
                 expected="at least as many epochs as were begun",
             )
         self.record()
-        self.folder.cut_log(position["log_size"])
+        self.world.by_first(self.folder.cut_log, position["log_size"])
         done = self.epoch >= self.config.num_epoch
         more = f"is finished; for more epochs: --num-epoch {self.config.num_epoch + 10} --force, as that is another setting"
         where = more if done else f"goes on at epoch {self.epoch + 1}, step {self.step}"
@@ -146,9 +162,9 @@ class Trainer:
 
     def record(self) -> None:
         """Write the settings down, and what is said about them."""
-        self.folder.record(self.config)
+        self.world.by_first(self.folder.record, self.config)
         for name, value in self.keep.items():
-            self.folder.write_json(name, value)
+            self.world.by_first(self.folder.write_json, name, value)
 
     def require_same_clips(self, position: dict[str, Any]) -> None:
         if position["data"] != assembly.fingerprint(self.data) and not self.config.force:
@@ -159,7 +175,7 @@ class Trainer:
 
     def look_ahead(self) -> None:
         """Before the first step of this process: look for room on the disk, try an evaluation batch, have a step predicted."""
-        room.require(self)
+        self.world.by_first(room.require, self)
         self.watch.look_ahead(
             lambda: rehearse(self.model, self.test_batches, self.optimizer, device=self.device, precision=self.config.precision),
             steps=len(self.train_batches) * self.config.num_epoch - self.global_step,
@@ -181,30 +197,32 @@ class Trainer:
     def train_epoch(self, display: Display) -> None:
         """The steps of the current epoch that are still to come."""
         config, began, seen_before = self.config, time.monotonic(), self.sums["seen"]
+        size = config.batch_size  # of every batch: of several processes each has a share
         memory.reset_peak(self.device)
         self.model.train()
-        pending: list[tuple[np.ndarray, torch.Tensor]] = []  # ids and what must be finite, of steps not yet looked at
+        pending: list[torch.Tensor] = []  # what must be finite, of the last steps, not yet looked at
         loss_sum = torch.tensor(self.sums["loss"], dtype=torch.float64, device=self.device)
         correct = torch.tensor(self.sums["correct"], device=self.device)
         for batch in self.train_batches.epoch(self.epoch, start=self.step):
-            torch.manual_seed((config.seed * 0x9E3779B97F4A7C15 + self.global_step) & MASK63)  # dropout, if any
+            own = self.world.rank * 0xD1342543DE82EF95  # each process has other clips, and masks of its own for them
+            torch.manual_seed((config.seed * 0x9E3779B97F4A7C15 + self.global_step + own) & MASK63)  # dropout, if any
             lr = learning_rate(config, epoch=self.epoch, step=self.global_step, steps_per_epoch=len(self.train_batches))
             set_learning_rate(self.optimizer, lr)
             clips = batch.clips.to(self.device, non_blocking=True)
             labels = batch.labels.to(self.device, non_blocking=True)
             positions = None if batch.positions is None else batch.positions.to(self.device, non_blocking=True)
             result = self.train_step(clips, labels, positions)
-            loss_sum += result.loss * len(batch.ids)
+            loss_sum += result.loss * size
             correct += result.correct
             # A loss scaler meets infinite gradients as a matter of course and skips their update.
-            pending.append((batch.ids, result.loss if config.precision == "fp16" else result.loss + 0 * result.grad_norm))
+            pending.append(result.loss if config.precision == "fp16" else result.loss + 0 * result.grad_norm)
             self.step, self.global_step = self.step + 1, self.global_step + 1
-            self.sums["seen"] += len(batch.ids)
+            self.sums["seen"] += size
             if (finding := self.watch.stepped()) is not None:
                 self.tell(finding)
             due_to_log = self.step % config.log_interval == 0
             due_to_save = config.save_steps > 0 and self.step % config.save_steps == 0
-            if self.device.type == "cpu" or due_to_log or due_to_save or self.wish.signal_number:
+            if self.device.type == "cpu" or due_to_log or due_to_save or self.world.agreed(self.wish):
                 self.check_finite(pending)
                 self.sums["loss"], self.sums["correct"] = float(loss_sum), int(correct)
                 rate = (self.sums["seen"] - seen_before) / (time.monotonic() - began)
@@ -212,7 +230,7 @@ class Trainer:
                 if due_to_log:
                     self.log(
                         "step", epoch=self.epoch, step=self.global_step, loss=float(result.loss), lr=lr,
-                        top1=float(result.correct) / len(batch.ids), clips_per_s=rate, grad_norm=float(result.grad_norm),
+                        top1=float(result.correct) / size, clips_per_s=rate, grad_norm=float(result.grad_norm),
                     )  # fmt: skip
                 if self.step < len(self.train_batches):  # the end of an epoch is saved by `close_epoch`
                     if due_to_save:
@@ -237,11 +255,11 @@ class Trainer:
             "eval", epoch=self.epoch, loss=metrics.loss, top1=metrics.top1, top5=metrics.top5,
             seconds=time.monotonic() - began,
         )  # fmt: skip
-        write_scores(self.folder.path / LAST, scores)
+        self.world.by_first(write_scores, self.folder.path / LAST, scores)
         if self.best is None or metrics.top1 > self.best["top1"]:
             self.best = self.last
-            checkpoint.save_weights(self.folder.best, self.model, self.about(metrics))
-            write_scores(self.folder.path / BEST, scores)
+            self.world.by_first(checkpoint.save_weights, self.folder.best, self.model, self.about(metrics))
+            self.world.by_first(write_scores, self.folder.path / BEST, scores)
         seen = max(self.sums["seen"], 1)
         display.line(
             f"epoch {self.epoch + 1:3d}/{self.config.num_epoch}  loss {self.sums['loss'] / seen:.4f}  "
@@ -253,7 +271,7 @@ class Trainer:
         self.sums = {"loss": 0.0, "correct": 0, "seen": 0}
         if self.config.save_interval and self.epoch % self.config.save_interval == 0:
             name = f"runs-{self.epoch}-{self.global_step}.safetensors"
-            checkpoint.save_weights(self.folder.checkpoints / name, self.model, self.about(None))
+            self.world.by_first(checkpoint.save_weights, self.folder.checkpoints / name, self.model, self.about(None))
         self.save()
 
     # -- pieces -------------------------------------------------------------------------------------------------------
@@ -287,24 +305,28 @@ class Trainer:
         for line in finding.lines:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
         if finding.row is not None:
-            self.folder.write(CALIBRATION_ROW, finding.row.encode())
+            self.world.by_first(self.folder.write, CALIBRATION_ROW, finding.row.encode())
         elif self.watch.compare is not None:  # the prediction held
-            (self.folder.path / CALIBRATION_ROW).unlink(missing_ok=True)
+            self.world.by_first((self.folder.path / CALIBRATION_ROW).unlink, missing_ok=True)
 
     def scores(self, batches: Loader, after_batch: Callable[[], None], *, if_full: Callable[[], None] = lambda: None) -> Scores:
         """`evaluate` as the run is set up; `if_full` is called where the GPU's memory is not enough, before the run ends."""
-        return told_as(
-            memory.EVALUATION,
-            lambda: evaluate(self.model, batches, device=self.device, precision=self.config.precision, after_batch=after_batch),
-            if_full=if_full,
-        )
+        how: dict[str, Any] = {"device": self.device, "precision": self.config.precision, "world": self.world}
+        try:
+            return told_as(
+                memory.EVALUATION, lambda: evaluate(self.model, batches, after_batch=after_batch, **how), if_full=if_full
+            )
+        except PeerError:  # that of another process may be full
+            if_full()
+            raise
 
-    def check_finite(self, pending: list[tuple[np.ndarray, torch.Tensor]]) -> None:
-        """Stop at a loss that is not a number, before it reaches a checkpoint; empties `pending`."""
-        if pending and not bool(torch.isfinite(torch.stack([loss for _, loss in pending])).all()):
-            at, (ids, loss) = next((i, p) for i, p in enumerate(pending) if not bool(torch.isfinite(p[1])))
-            step = self.global_step - len(pending) + at + 1
-            self.folder.write_json("diverged.json", {"epoch": self.epoch, "step": step, "ids": ids.tolist()})
+    def check_finite(self, pending: list[torch.Tensor]) -> None:
+        """Stop at a loss that is not a number, before it reaches a checkpoint; empties `pending`, those of the last steps."""
+        if pending and not bool(torch.isfinite(torch.stack(pending)).all()):
+            ago, loss = next((len(pending) - i, p) for i, p in enumerate(pending) if not bool(torch.isfinite(p)))
+            step, ids = self.global_step - ago + 1, self.train_batches.ids(self.epoch, self.step - ago)
+            found = {"epoch": self.epoch, "step": step, "ids": ids.tolist()}
+            self.world.by_first(self.folder.write_json, "diverged.json", found)
             raise DivergedError(
                 f"the loss or its gradient became {float(loss)} in epoch {self.epoch + 1}, step {step}",
                 where=f"clips {', '.join(ids[:4])} ...; all {len(ids)} are in {self.folder.path / 'diverged.json'}",
@@ -315,11 +337,11 @@ class Trainer:
 
     def stop_if_asked(self, *, saved: bool = False) -> None:
         """Leave, after saving the state unless what was `saved` last is still that of the run."""
-        if self.wish.signal_number is not None:
+        if (signal_number := self.world.agreed(self.wish)) is not None:
             if not saved:
                 self.save()
             raise Interrupted(
-                self.wish.signal_number,
+                signal_number,
                 f"stopped at epoch {self.epoch + 1}, step {self.step}; the state is saved in {self.folder.last}",
                 next_step="run the same command again to go on",
             )
@@ -331,17 +353,19 @@ class Trainer:
                 f"the largest weight is {float(largest):.1e} after step {self.global_step}: not saved",
                 next_step="the last checkpoint is from an earlier step; go on from it with --force and a smaller --base-lr",
             )
+        self.world.by_first(self._write_state)
+
+    def _write_state(self) -> None:
         position = {
             "epoch": self.epoch, "step": self.step, "global_step": self.global_step, "sums": self.sums,
             "last": self.last, "best": self.best, "seconds_before": self.seconds, "log_size": self.folder.settle_log(),
             "data": assembly.fingerprint(self.data),
         }  # fmt: skip
-        checkpoint.save_state(
-            self.folder.last, self.model, self.optimizer, self.train_step.scaler, position, previous=self.folder.previous
-        )
+        parts = self.model, self.optimizer, self.train_step.scaler
+        checkpoint.save_state(self.folder.last, *parts, position, previous=self.folder.previous)
 
     def log(self, event: str, **values: Any) -> None:
-        self.folder.append_log(event, **values)
+        self.world.by_first(self.folder.append_log, event, **values)
         if self.mirror:
             self.mirror.write(event, values)
 

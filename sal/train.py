@@ -24,6 +24,7 @@ def main(model: str, argv: Sequence[str] | None = None) -> int:
 
 def launch(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = "sal train") -> int:
     """Parse, fit where asked, then train or test; returns 0 or raises."""
+    from engine import distributed
     from engine.assembly import work_dir
     from engine.config import parse
     from engine.errors import OutOfMemoryError
@@ -36,6 +37,10 @@ def launch(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str =
         wished = _as_begun(wished, begun["fit"])
     config, keep, lines = wished, {}, []
     if config.fit:
+        distributed.require_alone(
+            "--fit", "it reckons with the whole batch on one GPU",
+            f"--fit '' and what `sal plan` says of {-(-config.batch_size // distributed.place().size)} clips (--batch-size)",
+        )  # fmt: skip
         from planner.fit import fitted
 
         choice = fitted(config, said, begun)
@@ -43,6 +48,8 @@ def launch(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str =
     try:
         return run(config, keep, lines=lines, expect=expect)
     except OutOfMemoryError as error:
+        if distributed.place().size > 1:  # the advice, too
+            raise
         full = error
     verb = prog if prog.endswith("main.py") else f"sal {config.phase} {model}".rstrip()
     raise _with_advice(full, config, wished, said, shlex.join([*verb.split(), *argv]))
