@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from engine.errors import RESUME_ME
 from tests.orchestrator.conftest import ROOT, absent
 from tests.orchestrator.documented import DATA, JOB, WORK_DIR, main_py, section
 
@@ -109,14 +110,15 @@ def test_the_job_trains_and_can_go_on() -> None:
 
 def test_the_job_retries_what_may_end_otherwise() -> None:
     spec = job()["spec"]
-    rules = {rule["action"]: rule for rule in spec["podFailurePolicy"]["rules"]}
+    evicted, failed, time_up, stopped = spec["podFailurePolicy"]["rules"]
+    assert [rule["action"] for rule in (evicted, failed, time_up, stopped)] == ["Ignore", "FailJob", "Ignore", "Count"]
     assert pod(job())["restartPolicy"] == "Never", "podFailurePolicy needs it"
-    assert rules["Ignore"]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
-    final, again = (rules[action]["onExitCodes"] for action in ("FailJob", "Count"))
+    assert evicted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    final, resumed, again = (rule["onExitCodes"] for rule in (failed, time_up, stopped))
     assert {2, 65, 66, 76, 78} <= set(final["values"])
-    assert set(again["values"]) == {137, 143}
+    assert (resumed["values"], set(again["values"])) == ([RESUME_ME], {137, 143})
     documented = (ROOT / "docs/exit-codes.md").read_text()
-    for codes in (final, again):
+    for codes in (final, resumed, again):
         assert codes["values"] == sorted(set(codes["values"])), "Kubernetes wants them in order"
         assert codes["operator"] == "In"
         assert codes["containerName"] == pod(job())["containers"][0]["name"]
