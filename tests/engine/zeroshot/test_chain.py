@@ -228,7 +228,7 @@ THIRTY_EPOCHS = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_unseen_actions_are_recognised_by_their_words_and_not_by_others(tmp_path: Path) -> None:
     """Skeletons to harmonic mean in one call each; with the words of other classes nothing is left but chance."""
     data = write_synthetic(
