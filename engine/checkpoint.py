@@ -118,10 +118,10 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
     Files of other programs have no seal. Raises `MissingInputError` (exit 66), `DamagedError` or `WeightsError` (exit 65).
     """
-    size = "no"
+    place = str(path)
     try:
         content = patiently(path.read_bytes, f"read {path}")
-        size = str(len(content))
+        place = f"{path} ({len(content)} bytes)"
         (length,) = struct.unpack("<Q", content[:8])
         if length > min(HEADER_LIMIT, len(content) - 8):
             raise ValueError(f"the header claims {length} bytes, the file has {len(content)}")
@@ -137,7 +137,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     except (OSError, SafetensorError, ValueError, KeyError, struct.error, RuntimeError) as error:
         ours = isinstance(error, OSError) and error.errno != errno.EIO  # no permission, a folder: nothing is said of the content
         raise (WeightsError if ours else DamagedError)(
-            f"the checkpoint cannot be read: {error}", where=f"{path} ({size} bytes)", expected="a complete safetensors file",
+            f"the checkpoint cannot be read: {error}", where=place, expected="a complete safetensors file",
             next_step="--resume never --force starts the run over; or begin another with --weights of what is left",
         ) from error  # fmt: skip
 

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,13 @@ def test_cutting_the_log_to_a_checkpoint(tmp_path: Path) -> None:
     folder.cut_log(1000)
     folder.append_log("epoch", epoch=2)
     assert [event["epoch"] for event in read_log(folder.log)] == [0, 2]
+
+
+def test_the_log_is_on_the_disk_before_a_state_counts_its_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    with RunFolder(tmp_path / "run") as folder:
+        assert folder.settle_log() == 0
+        folder.append_log("epoch", epoch=0)
+        monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(str(Path(f"/proc/self/fd/{handle}").readlink())))
+        assert folder.settle_log() == folder.log.stat().st_size
+    assert flushed == [str(folder.log)]
