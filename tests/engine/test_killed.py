@@ -1,7 +1,7 @@
 """Runs that are killed at random instants, inside saves too, end with the bits of a run that was not.
 
-Each killed run is a process forked from one that has everything imported (`tests.engine.zygote`), so that a kill costs a fraction
-of a second; what it is held against is a run started as a user does.
+Each killed run is a process forked from one that has everything imported (`tests.engine.zygote`), so that a start costs no
+imports; what it is held against is a run started as a user does.
 """
 
 from __future__ import annotations
