@@ -26,9 +26,10 @@ from engine import models
 from engine.environment import describe
 from engine.launch import guarded
 from engine.runfolder import RunFolder
-from engine.zeroshot import pipeline, plan, splits, synthetic, synthetic_folder, system
-from engine.zeroshot.text_rows import TextRows
+from engine.zeroshot import pipeline, plan, synthetic, synthetic_folder, system
+from engine.zeroshot.text.rows import TextRows
 from engine.zeroshot.work import Data, Work
+from shared_data import zeroshot_splits as splits
 
 SEEN_CLIPS = {(60, 5): 36_758, (60, 12): 32_070, (120, 10): 57_767, (120, 24): 50_141}
 """Official clips of seen classes in training, the largest part of each task."""

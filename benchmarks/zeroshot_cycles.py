@@ -24,10 +24,11 @@ from benchmarks.table_file import TableFile
 from engine import models
 from engine.environment import describe
 from engine.launch import guarded
-from engine.zeroshot import splits, synthetic, training
+from engine.zeroshot import synthetic, training
 from engine.zeroshot.schedule import TEXT_CYCLE
 from engine.zeroshot.system import find
 from planner.zeroshot import SKELETON, TEXT, Published, task_named, tasks
+from shared_data import zeroshot_splits as splits
 
 COLUMNS = ("model", "task", "clips", "text", "latent", "steps", "cycle_s")
 WARM_UP = 20

@@ -31,15 +31,16 @@ from engine import launch
 from engine.config import parse
 from engine.environment import describe, machine_line
 from engine.train import train
-from engine.zeroshot import chain, descriptions, text_source
+from engine.zeroshot import COLUMNS, chain
 from engine.zeroshot import run as zeroshot_run
 from engine.zeroshot.chain import Backbone
 from engine.zeroshot.plan import Plan
-from engine.zeroshot.results import COLUMNS
 from engine.zeroshot.settings import Settings
-from engine.zeroshot.splits import split_of
 from engine.zeroshot.system import find
-from engine.zeroshot.text_source import TextSource
+from engine.zeroshot.text import descriptions
+from engine.zeroshot.text import source as text_source
+from engine.zeroshot.text.source import TextSource
+from shared_data.zeroshot_splits import split_of
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CLASSES, UNSEEN = 10, 3

@@ -23,8 +23,8 @@ from engine.losses import LossName, build_loss
 from engine.models import ModelCard
 from engine.optimizers import OptimizerName, build_optimizer
 from engine.step import Precision, TrainStep, chosen_level, takes_positions
-from engine.zeroshot import withheld
 from layers.recompute import Level
+from shared_data import withheld
 from shared_data.clips import Clips
 from shared_data.datasets import DataSet, honest, open_data
 from shared_data.errors import DataError, MissingInputError

@@ -24,7 +24,7 @@ from engine.optimizers import OptimizerName
 from engine.parsing import LabParser, lists_joined
 from engine.signals import seconds
 from engine.step import Precision
-from engine.zeroshot import withheld
+from shared_data import withheld
 from shared_data.errors import MissingInputError, nearest
 
 LARGE = float("inf")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from engine import records
 from engine.assembly import fingerprint
 from engine.trained import TrainedRun
-from engine.zeroshot import records
 from shared_data.atomic import whole_folder
 
 FORMAT = 1  # of what is written: a newer one means that the same run gives something else

@@ -15,9 +15,9 @@ from engine import assembly, checkpoint, memory, models
 from engine.config import RunConfig, parse
 from engine.encode import Encoded, encode_clips, head_of
 from engine.errors import OutOfMemoryError
+from engine.records import array_fingerprint
 from engine.report.reading import read_run
 from engine.weights import load_weights
-from engine.zeroshot.records import array_fingerprint
 from shared_data.clips import Clips
 from shared_data.datasets import DataSet
 from shared_data.errors import DataError, MissingInputError

@@ -16,12 +16,11 @@ import numpy as np
 import torch
 
 from engine.models import ModelCard
-from engine.zeroshot import classifier, splits, training
+from engine.zeroshot import classifier, training
 from engine.zeroshot import system as systems
 from engine.zeroshot.network import LatentClassifier
 from engine.zeroshot.schedule import TEXT_CYCLE
 from engine.zeroshot.settings import Settings, published
-from engine.zeroshot.splits import Phase
 from engine.zeroshot.system import System
 from engine.zeroshot.task import Rows, Task
 from planner import levers
@@ -38,7 +37,9 @@ from planner.steps.tracing import Trace
 from planner.steps.work import StepWork
 from planner.steps.zeroshot import CLASSIFIER_STEPS, STEPS, Stages, shortened
 from planner.verdict import Verdict, judge
+from shared_data import zeroshot_splits as splits
 from shared_data.errors import LabError, UsageError
+from shared_data.zeroshot_splits import Phase
 
 SKELETON, TEXT = 256, 3 * 512
 """Widths of the published skeleton features, and of text: three descriptions of each class, of CLIP's 512 numbers."""

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from engine import models
 from engine.models import Kind, ModelCard
-from engine.zeroshot.splits import UNSEEN
 from sal.printing import PipedConsole, print_json
+from shared_data.zeroshot_splits import UNSEEN
 
 ABOUT = """Accuracies: top-1 in percent, one stream … most streams; ≈ not checked against the paper.
 Papers, sources, other data sets, sizes and recipes: sal models NAME"""

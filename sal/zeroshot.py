@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from engine.zeroshot.chain import Backbone
     from engine.zeroshot.plan import Plan
     from engine.zeroshot.sources import Source
-    from engine.zeroshot.splits import Phase
-    from engine.zeroshot.text_source import TextSource
+    from engine.zeroshot.text.source import TextSource
     from engine.zeroshot.training import Cycle
+    from shared_data.zeroshot_splits import Phase
 
 GO_ON = "run the same command again: it goes on after the last cycle that was done"
 NO_MEANING = (
@@ -106,7 +106,7 @@ def text(
         out: folder in which text_feats/ is made (default: where you are).
         force: also replace features that were made from something else.
     """
-    from engine.zeroshot.text_source import write
+    from engine.zeroshot.text.source import write
 
     source = text_of(weights, le, descriptions, tm, without_clip=without_clip)
     for file in write(out, source, classes, force=force):
@@ -137,7 +137,8 @@ def published(
         device: cpu, auto, cuda, or a GPU's number (or --gpu).
         force: replace what the folders hold of other runs.
     """
-    from engine.zeroshot import results, splits
+    from engine.zeroshot import COLUMNS
+    from shared_data import zeroshot_splits as splits
 
     _require_model(model)
     if inputs.dataset is not None:
@@ -161,7 +162,7 @@ def published(
                     raise
                 print(f"left out: {error}", flush=True)
                 failed.append((name, error))
-    print("\n".join(f"{name:20}" + "".join(f"{c} {100 * mean[c]:6.2f}  " for c in results.COLUMNS) for name, mean in rows))
+    print("\n".join(f"{name:20}" + "".join(f"{c} {100 * mean[c]:6.2f}  " for c in COLUMNS) for name, mean in rows))
     print("\n".join(f"{name:20}left out: {error.what} [{error.where}]" for name, error in failed), end="\n" if failed else "")
     return failed[0][1].exit_code if failed else 0
 
@@ -273,9 +274,9 @@ def _train_alone(model: str, plan: Plan, source: Source, folder: Path, phase: Ph
 
 def _announce(model: str, plan: Plan, source: Source, folder: Path, given: dict[str, Any]) -> None:
     """What is to be done, and every setting that is not the published one, before anything is read."""
-    from engine.zeroshot import descriptions
     from engine.zeroshot.plan import deviations
     from engine.zeroshot.results import deviation_line
+    from engine.zeroshot.text import descriptions
 
     names = descriptions.names(plan.test.classes)
     unseen = ", ".join(f"{k} {names[k]}" for k in plan.test.unseen)

@@ -18,12 +18,12 @@ from shared_data.errors import nearest
 
 if TYPE_CHECKING:
     from engine.zeroshot.chain import Backbone
-    from engine.zeroshot.clip_text import Architecture
     from engine.zeroshot.plan import Plan
     from engine.zeroshot.settings import Settings
     from engine.zeroshot.sources import Source
-    from engine.zeroshot.splits import Phase
-    from engine.zeroshot.text_source import TextSource
+    from engine.zeroshot.text.clip_text import Architecture
+    from engine.zeroshot.text.source import TextSource
+    from shared_data.zeroshot_splits import Phase
 
 LISTS = ("--seeds", "--unseen", "--val-unseen")
 OFFICIAL = {"--gpu": "--device", "--ntu": "--classes"}  # the same flag by another name
@@ -162,7 +162,7 @@ class JudgingFlags:
 def plan_of(task: TaskFlags, training: TrainingFlags, judging: JudgingFlags) -> Plan:
     """The plan that the flags are for. Raises `UsageError` for what cannot be."""
     from engine.zeroshot import plan as plans
-    from engine.zeroshot import splits
+    from shared_data import zeroshot_splits as splits
 
     if task.st != "r":
         raise ConfigError(f"--st {task.st}: no such splits are published", expected="r", next_step="own splits: --unseen 1 4 7")
@@ -274,7 +274,7 @@ def chain_source(backbone: Backbone, text: TextSource) -> Source:
 
 def text_of(weights: Path | None, le: str, descriptions: Path | None, tm: str, *, without_clip: bool) -> TextSource:
     """What makes text features, the weights as named or where the official scripts have them. Raises `UsageError`."""
-    from engine.zeroshot.text_source import TextSource
+    from engine.zeroshot.text.source import TextSource
 
     if le not in WEIGHTS:
         raise ConfigError(f"no text tower is called {le!r}{nearest(le, WEIGHTS)}", expected=", ".join(WEIGHTS))
@@ -305,7 +305,7 @@ def work_folder(model: str, plan: Plan, source: Source, work_dir: Path | None, w
     if wdir is not None:
         base = wdir.with_name(wdir.name.removesuffix("_val")) if phase == "val" and wdir.name != "_val" else wdir
         return base / source.arch / source.mode
-    from engine.zeroshot import splits
+    from shared_data import zeroshot_splits as splits
 
     task = (plan.test.classes, len(plan.test.unseen))
     known = task in splits.UNSEEN and splits.published(*task).unseen == plan.test.unseen

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.zeroshot import COLUMNS
 from smoke_tests import assertions
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ CLASSES, UNSEEN, VALIDATION_UNSEEN = (
 FEATURES, TEXT, PER_CLASS = 64, 48, 20  # of the made-up folder
 STEPS = 40
 ARCH, MODE = "ViT-B/16", "lb_ad_md"
-COLUMNS = ("ZSL", "S", "U", "H")
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def check_training(card: ModelCard, spec: Smoke, device: str, data: Path | None,
     from engine.zeroshot.plan import Plan
     from engine.zeroshot.settings import Settings
     from engine.zeroshot.sources import Source
-    from engine.zeroshot.splits import split_of
+    from shared_data.zeroshot_splits import split_of
 
     test, val = split_of(CLASSES, UNSEEN), split_of(CLASSES, VALIDATION_UNSEEN, without=UNSEEN)
     source = Source(folder / "features", ARCH, MODE)

@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from engine import models
+from engine.records import read_json
 from engine.report.charts import Series, confusion_matrix, line_chart
 from engine.report.parts import DASH, document, header, notice, pairs, section, table, tile
-from engine.zeroshot import descriptions
-from engine.zeroshot.records import PLAN, RESULTS, read_json
+from engine.zeroshot import COLUMNS, PLAN, RESULTS
+from engine.zeroshot.text import descriptions
 from shared_data.errors import DataError, LabError, MissingInputError
 
 Summary = Mapping[str, Any]
-COLUMNS = {
-    "ZSL": "Unseen classes among themselves",
-    "S": "Clips of seen classes, among all",
-    "U": "Clips of unseen classes, among all",
-    "H": "Harmonic mean of the two",
-}
+MEANINGS = (
+    "Unseen classes among themselves", "Clips of seen classes, among all", "Clips of unseen classes, among all",
+    "Harmonic mean of the two",
+)  # fmt: skip
 PUBLISHED = ("zsl", "seen_accuracy", "unseen_accuracy", "harmonic")  # the same columns in a model.toml
 
 
@@ -70,7 +69,7 @@ def _page(run: Summary) -> str:
 def _tiles(run: Summary) -> str:
     many = len(run["seeds"]) > 1
     tiles = []
-    for column, meaning in COLUMNS.items():
+    for column, meaning in zip(COLUMNS, MEANINGS, strict=True):
         lines = [meaning]
         if many:
             lines.append(f"mean of {len(run['seeds'])} seeds, standard deviation {100 * run['spread'][column]:.1f} points")

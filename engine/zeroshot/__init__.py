@@ -4,3 +4,8 @@ Two affine variational autoencoders, one for skeleton features and one for text 
 classes; a classifier of unseen classes is trained on latents of their text; a gate decides between seen and unseen.
 Source: the zero-shot specification, sections 1 to 5.
 """
+
+PLAN, RESULTS = "plan.json", "results.json"
+"""Files of a work folder: whose it is, and what the run came to."""
+COLUMNS = ("ZSL", "S", "U", "H")
+"""What a run is judged by: accuracy among unseen classes; of seen and of unseen clips among all; the harmonic mean of these."""

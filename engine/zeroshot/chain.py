@@ -19,15 +19,17 @@ from engine.errors import ConfigError
 from engine.report.reading import RUN_FILES, read_run
 from engine.runfolder import RunFolder
 from engine.trained import Which, open_run
-from engine.zeroshot import from_skeletons, text_source, withheld
+from engine.zeroshot import from_skeletons
 from engine.zeroshot import run as zeroshot_run
 from engine.zeroshot.plan import Plan, require_sound
 from engine.zeroshot.sources import Source
-from engine.zeroshot.splits import Phase
 from engine.zeroshot.system import System
-from engine.zeroshot.text_source import TextSource
+from engine.zeroshot.text import source as text_source
+from engine.zeroshot.text.source import TextSource
 from engine.zeroshot.work import After, Work
+from shared_data import withheld
 from shared_data.errors import DataError
+from shared_data.zeroshot_splits import Phase
 
 BACKBONES, FEATURES = "backbone", "features"
 PHASES: tuple[Phase, ...] = ("test", "val")

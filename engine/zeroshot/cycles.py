@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from safetensors.torch import save as to_bytes
 
-from engine import checkpoint
+from engine import checkpoint, records
 from engine.errors import WeightsError, WorkDirError
 from engine.storage import sweep_temporaries, write_atomically
-from engine.zeroshot import records
 from engine.zeroshot.network import AlignedVAE, LatentClassifier
 from engine.zeroshot.training import Cycle, Run, restored, train_cycle
 from shared_data.errors import MissingInputError

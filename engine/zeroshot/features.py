@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.zeroshot import records
+from engine import records
 from engine.zeroshot.arrays import read_labels, read_table, require_files, write_array
 from engine.zeroshot.gate import Evidence
-from engine.zeroshot.splits import FIRST_LOST, TRUNCATED, UNSEEN, Phase, Split, published
 from engine.zeroshot.task import Rows, require_rows
 from shared_data.atomic import whole_folder
 from shared_data.errors import DataError
 from shared_data.findings import WARNING, Finding, name_rows
+from shared_data.zeroshot_splits import FIRST_LOST, TRUNCATED, UNSEEN, Phase, Split, published
 
 EXTRACTOR = "shift"  # first part of the official folders' names: Shift-GCN made them
 LEAST = 0.99  # official dumps hold up to 1 % fewer clips than the lists of the data set say

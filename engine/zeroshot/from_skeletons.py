@@ -11,16 +11,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engine import records
 from engine.encode import Encoded
 from engine.errors import ConfigError
 from engine.feature_files import made_from
 from engine.trained import TrainedRun
-from engine.zeroshot import features, records, withheld
+from engine.zeroshot import features
 from engine.zeroshot.features import Features, Judged
-from engine.zeroshot.splits import Split
 from engine.zeroshot.task import Rows
+from shared_data import withheld
 from shared_data.clips import Clips
 from shared_data.errors import DataError
+from shared_data.zeroshot_splits import Split
 
 
 def split_of(run: TrainedRun, *, truncated: bool = True) -> Split:

@@ -14,11 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 
-from engine.zeroshot.splits import Split
 from shared_data.batches.randomness import ZERO_SHOT_GATE, sample_keys, uniforms
 from shared_data.errors import DataError
+from shared_data.zeroshot_splits import Split
 
 TEMPERATURE, THRESHOLD = 2.0, 0.5
 TEMPERATURES = tuple(float(t) for t in range(1, 10))  # those of the official search
@@ -88,6 +87,8 @@ def train_gate(
 
 def _fitted(x: NDArray[np.float64], positive: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
     """Weights (F,) and bias of a logistic regression of rows `x` (N, F), `positive` (N,) or not; there must be some of both."""
+    from sklearn.linear_model import LogisticRegression  # a second of imports, for this one fit
+
     found = LogisticRegression(C=INVERSE_PENALTY, tol=TOLERANCE, max_iter=MOST_STEPS).fit(x, positive)
     return found.coef_[0], float(found.intercept_[0])
 

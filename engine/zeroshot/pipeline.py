@@ -19,15 +19,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.zeroshot import cycles, metrics, records, training
+from engine import records
+from engine.zeroshot import cycles, metrics, training
 from engine.zeroshot.arrays import write_array
 from engine.zeroshot.classifier import probabilities
 from engine.zeroshot.cycles import Kept
 from engine.zeroshot.gate import Gate, predicted, train_gate
 from engine.zeroshot.metrics import Generalised
 from engine.zeroshot.selection import selected
-from engine.zeroshot.splits import Phase
 from engine.zeroshot.work import FORMAT, Work
+from shared_data.zeroshot_splits import Phase
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args
 
 from engine.zeroshot import settings as of_training
-from engine.zeroshot import splits
 from engine.zeroshot.gate import TEMPERATURE, THRESHOLD
 from engine.zeroshot.selection import Selection
 from engine.zeroshot.settings import Noise, Settings
-from engine.zeroshot.splits import Phase, Split
+from shared_data import zeroshot_splits as splits
 from shared_data.errors import UsageError
+from shared_data.zeroshot_splits import Phase, Split
 
 PUBLISHED_SEED = 5
 

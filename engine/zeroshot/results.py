@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from engine.zeroshot import records
+from engine import records
+from engine.zeroshot import COLUMNS, RESULTS
 from engine.zeroshot.pipeline import Outcome
 from engine.zeroshot.plan import Deviation, deviations
 from engine.zeroshot.selection import Selection
 from engine.zeroshot.work import FORMAT, Work
 
 TABLE = "results.txt"
-COLUMNS = ("ZSL", "S", "U", "H")
 CAUTION = "comparable with published figures only on the authors' own feature files, and over several seeds"
 MEANING: dict[Selection, str] = {
     "last": "the last cycle; no accuracy was looked at",
@@ -102,7 +102,7 @@ def deviation_line(deviation: Deviation) -> str:
 def write(work: Work, outcomes: Sequence[Outcome], about: dict[str, Any] | None = None) -> dict[str, Any]:
     """Write ``results.json`` and ``results.txt`` into the work folder; returns the summary. Raises `SaveError`."""
     found = summary(work, outcomes, about)
-    records.write_json(work.folder.path / records.RESULTS, found)
+    records.write_json(work.folder.path / RESULTS, found)
     work.folder.write(TABLE, table(found).encode())
     return found
 

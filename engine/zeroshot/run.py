@@ -17,9 +17,9 @@ from engine.zeroshot import pipeline, results
 from engine.zeroshot.cycles import Kept
 from engine.zeroshot.plan import Plan
 from engine.zeroshot.sources import Source
-from engine.zeroshot.splits import Phase
 from engine.zeroshot.system import System
 from engine.zeroshot.work import After, Data, Work
+from shared_data.zeroshot_splits import Phase
 
 PHASES: tuple[Phase, ...] = ("test", "val")
 

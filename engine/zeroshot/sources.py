@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.zeroshot import features, text_rows
+from engine.zeroshot import features
 from engine.zeroshot.plan import Plan
-from engine.zeroshot.splits import Phase
+from engine.zeroshot.text import rows as text_rows
 from engine.zeroshot.work import Data
+from shared_data.zeroshot_splits import Phase
 
 
 @dataclass(frozen=True)

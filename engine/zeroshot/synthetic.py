@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.zeroshot.gate import Evidence
-from engine.zeroshot.splits import Split
 from engine.zeroshot.task import Rows, Task, joined_text
+from shared_data.zeroshot_splits import Split
 
 ABSENT = -20.0  # logit of a class that the backbone never saw
 

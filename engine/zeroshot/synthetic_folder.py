@@ -6,16 +6,17 @@ import math
 
 import numpy as np
 
-from engine.zeroshot import features, text_rows
+from engine.zeroshot import features
 from engine.zeroshot.arrays import write_array
 from engine.zeroshot.features import Features, Judged
 from engine.zeroshot.plan import Plan
 from engine.zeroshot.sources import Source
-from engine.zeroshot.splits import Phase
 from engine.zeroshot.synthetic import World
 from engine.zeroshot.task import Rows
-from engine.zeroshot.withheld import SEEN_TO_UNSEEN
+from engine.zeroshot.text import rows as text_rows
 from shared_data.atomic import whole_folder
+from shared_data.withheld import SEEN_TO_UNSEEN
+from shared_data.zeroshot_splits import Phase
 
 LENGTH = 10.0  # of a text's row, about that of CLIP
 KINDS = text_rows.MODES["lb_ad_md"]

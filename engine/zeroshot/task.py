@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.zeroshot.splits import Split
 from shared_data.errors import DataError
+from shared_data.zeroshot_splits import Split
 
 
 @dataclass(frozen=True)

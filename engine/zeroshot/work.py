@@ -12,16 +12,17 @@ from typing import Any
 
 import torch
 
+from engine import records
 from engine.errors import WorkDirError
 from engine.runfolder import RunFolder
-from engine.zeroshot import records, training
+from engine.zeroshot import PLAN, training
 from engine.zeroshot.features import Features
 from engine.zeroshot.plan import Plan, require_sound
-from engine.zeroshot.splits import Phase
 from engine.zeroshot.system import System
 from engine.zeroshot.task import Task
-from engine.zeroshot.text_rows import TextRows
+from engine.zeroshot.text.rows import TextRows
 from shared_data.findings import Finding
+from shared_data.zeroshot_splits import Phase
 
 FORMAT = 1  # of the records: a newer one means that the stages compute something else
 After = Callable[[int, Phase, training.Cycle], None]
@@ -94,7 +95,7 @@ class Work:
 
 def _claim(work: Work, inputs: Mapping[Phase, str]) -> None:
     """Take the folder for this run, or refuse it with what differs. Nothing is written before there are `inputs`."""
-    file = work.folder.path / records.PLAN
+    file = work.folder.path / PLAN
     asked: dict[str, Any] = {
         "format": FORMAT,
         "model": work.name,

@@ -10,8 +10,8 @@ import torch
 from engine import models
 from engine.zeroshot import official
 from engine.zeroshot.network import Sizes
-from engine.zeroshot.splits import UNSEEN
 from engine.zeroshot.system import find
+from shared_data.zeroshot_splits import UNSEEN
 
 CARDS = models.discover("zeroshot")
 TASKS = {(f"ntu{classes}", unseen) for classes, unseen in UNSEEN}

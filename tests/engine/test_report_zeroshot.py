@@ -15,9 +15,9 @@ from engine.zeroshot import plan, synthetic, synthetic_folder
 from engine.zeroshot.gate import Evidence, Gate, predicted
 from engine.zeroshot.run import run
 from engine.zeroshot.sources import Source
-from engine.zeroshot.splits import published, split_of
 from engine.zeroshot.system import find
 from shared_data.errors import DataError, MissingInputError
+from shared_data.zeroshot_splits import published, split_of
 from tests.engine.test_report import Reader
 from tests.engine.zeroshot import folders
 

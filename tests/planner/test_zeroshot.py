@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from engine import models
-from engine.zeroshot import classifier, splits, training
+from engine.zeroshot import classifier, training
 from engine.zeroshot.network import LatentClassifier
 from engine.zeroshot.schedule import TEXT_CYCLE, factors
 from engine.zeroshot.settings import Settings, published
@@ -32,6 +32,7 @@ from planner.steps.lifetimes import Lifetimes, rounded
 from planner.steps.zeroshot import STEPS, Stages, shortened
 from planner.verdict import judge
 from sal.__main__ import main
+from shared_data import zeroshot_splits as splits
 from shared_data.errors import LabError, UsageError
 
 SYSTEMS = models.discover("zeroshot")

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from engine import config, models
-from engine.zeroshot import features, splits, withheld
+from engine.zeroshot import features
 from sal import signature
 from sal.__main__ import main
 from sal.features import features as features_verb
+from shared_data import withheld
+from shared_data import zeroshot_splits as splits
 from tests.engine.zeroshot import backbones
 from tests.orchestrator.documented import simple_commands
 

@@ -18,14 +18,16 @@ import pytest
 import torch
 
 from engine import models
-from engine.zeroshot import clip_text, clip_tokens, plan, splits, synthetic, synthetic_folder
-from engine.zeroshot.clip_tokens import tokenizer
+from engine.zeroshot import plan, synthetic, synthetic_folder
 from engine.zeroshot.sources import Source
-from engine.zeroshot.splits import split_of
+from engine.zeroshot.text import clip_text, clip_tokens
+from engine.zeroshot.text.clip_tokens import tokenizer
 from sal import zeroshot_scripts
 from sal.__main__ import main
 from sal.zeroshot_flags import InputFlags, JudgingFlags, TaskFlags, TrainingFlags, plan_of, source_of, spelled, work_folder
+from shared_data import zeroshot_splits as splits
 from shared_data.errors import UsageError
+from shared_data.zeroshot_splits import split_of
 from tests.engine.zeroshot import backbones
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -473,7 +475,7 @@ def test_weights_lie_where_the_official_scripts_look(monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text_extractor").mkdir()
     shutil.move(weights, tmp_path / "text_extractor/ViT-B-32.pt")
-    monkeypatch.setattr("engine.zeroshot.clip_text._state", lambda path: clip_text.checkpoint.read(path)[0])
+    monkeypatch.setattr("engine.zeroshot.text.clip_text._state", lambda path: clip_text.checkpoint.read(path)[0])
     assert zeroshot_scripts.text("fsvae", ["--ntu", "10"]) == 0
     assert np.load("text_feats/ViT-B/32/md_10.npy").shape == (10, 20)
 

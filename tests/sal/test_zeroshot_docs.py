@@ -12,10 +12,10 @@ import pytest
 import sal.__main__
 from engine import models
 from engine.zeroshot import chain as chain_module
-from engine.zeroshot import splits
 from sal import signature, zeroshot, zeroshot_scripts
 from sal.features import features
 from sal.zeroshot_flags import OFFICIAL, BackboneFlags, InputFlags, JudgingFlags, TaskFlags, TrainingFlags
+from shared_data import zeroshot_splits as splits
 from shared_data.errors import LabError
 from tests.orchestrator.documented import simple_commands
 

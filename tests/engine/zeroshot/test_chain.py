@@ -18,11 +18,12 @@ import pytest
 import yaml
 
 from engine.errors import ConfigError, WorkDirError
-from engine.zeroshot import chain, features, splits
+from engine.zeroshot import chain, features
 from engine.zeroshot.chain import Backbone
 from engine.zeroshot.plan import Plan
 from engine.zeroshot.settings import Settings
-from engine.zeroshot.text_source import TextSource
+from engine.zeroshot.text.source import TextSource
+from shared_data import zeroshot_splits as splits
 from shared_data.errors import LabError
 from shared_data.synthetic import write_synthetic
 from tests.engine.zeroshot import backbones

@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.zeroshot import features, splits, synthetic, synthetic_folder, text_rows
+from engine.zeroshot import features, synthetic, synthetic_folder
 from engine.zeroshot import plan as plans
+from engine.zeroshot.text import rows as text_rows
+from shared_data import zeroshot_splits as splits
 from shared_data.atomic import WriteError
 from shared_data.errors import DataError, LabError, MissingInputError, UsageError
 from tests.engine.zeroshot import folders
@@ -201,7 +203,8 @@ def test_unsound_features_leave_nothing_behind(root: Path, tmp_path: Path) -> No
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from engine.zeroshot import arrays, features, splits
+from engine.zeroshot import arrays, features
+from shared_data import zeroshot_splits as splits
 known = features.read(Path(sys.argv[1]), splits.published(60, 5), "test")
 write, left = features.write_array, 3
 def counted(path, values):

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from engine import feature_files, trained
+from engine import feature_files, records, trained
 from engine.errors import ConfigError, WorkDirError
 from engine.trained import TrainedRun, open_run
-from engine.zeroshot import features, from_skeletons, records, splits
-from engine.zeroshot.splits import Split
+from engine.zeroshot import features, from_skeletons
+from shared_data import zeroshot_splits as splits
 from shared_data.atomic import WriteError
 from shared_data.datasets import open_data
 from shared_data.errors import DataError, LabError, MissingInputError
+from shared_data.zeroshot_splits import Split
 from tests.engine.zeroshot import backbones
 
 TEST, VAL = splits.split_of(6, (1, 4)), splits.split_of(6, (0, 3), without=(1, 4))

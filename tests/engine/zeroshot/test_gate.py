@@ -10,8 +10,8 @@ from scipy.special import log_softmax
 from engine.zeroshot.gate import TEMPERATURES, THRESHOLDS, Evidence, Gate, _fitted, confidences, is_seen, predicted, train_gate
 from engine.zeroshot.metrics import Generalised, generalised, zero_shot
 from engine.zeroshot.selection import selected
-from engine.zeroshot.splits import split_of
 from shared_data.errors import DataError, UsageError
+from shared_data.zeroshot_splits import split_of
 
 SPLIT = split_of(6, (1, 4))
 

@@ -18,11 +18,12 @@ import pytest
 
 from engine.errors import WorkDirError
 from engine.runfolder import RunFolder
-from engine.zeroshot import cycles, pipeline, plan, results, splits, synthetic, synthetic_folder
+from engine.zeroshot import cycles, pipeline, plan, results, synthetic, synthetic_folder
 from engine.zeroshot.plan import Plan
 from engine.zeroshot.run import run
 from engine.zeroshot.sources import Source
 from engine.zeroshot.work import Data, Work
+from shared_data import zeroshot_splits as splits
 from shared_data.errors import DataError, MissingInputError, UsageError
 from tests.engine.zeroshot import folders
 from tests.engine.zeroshot.folders import QUICK, SHORT

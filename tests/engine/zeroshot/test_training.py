@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from engine.errors import DivergedError
-from engine.zeroshot import metrics, splits, synthetic, training
+from engine.zeroshot import metrics, synthetic, training
 from engine.zeroshot.classifier import probabilities
 from engine.zeroshot.gate import predicted, train_gate
 from engine.zeroshot.settings import Settings, published
 from engine.zeroshot.task import Rows, Task, joined_text
+from shared_data import zeroshot_splits as splits
 from shared_data.errors import DataError
 from tests.engine.zeroshot.systems import SYSTEMS
 

@@ -17,13 +17,14 @@ from engine.config import RunConfig, parse
 from engine.errors import WorkDirError
 from engine.step import TrainStep
 from engine.train import train
-from engine.zeroshot import splits, withheld
-from engine.zeroshot.splits import UNSEEN, Split
-from engine.zeroshot.withheld import LeftOut
+from shared_data import withheld
+from shared_data import zeroshot_splits as splits
 from shared_data.clips import Clips
 from shared_data.datasets import DataSet
 from shared_data.errors import DataError, LabError, UsageError
 from shared_data.skeletons import NTU25
+from shared_data.withheld import LeftOut
+from shared_data.zeroshot_splits import UNSEEN, Split
 
 
 def clips(labels: list[int], ids: list[str] | None = None) -> Clips:

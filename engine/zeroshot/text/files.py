@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import WorkDirError
+from engine.records import is_as_left, read_json, write_json
 from engine.storage import write_atomically
 from engine.zeroshot.arrays import as_npy
-from engine.zeroshot.descriptions import Descriptions
-from engine.zeroshot.records import is_as_left, read_json, write_json
+from engine.zeroshot.text.descriptions import Descriptions
 from shared_data.errors import DataError, UsageError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.zeroshot.splits import UNSEEN, VALIDATION_UNSEEN, published, split_of
 from shared_data.errors import UsageError
+from shared_data.zeroshot_splits import UNSEEN, VALIDATION_UNSEEN, published, split_of
 
 SEEN = {(60, 5): (55, 50), (60, 12): (48, 36), (120, 10): (110, 100), (120, 24): (96, 72)}  # in the test, in validation
 DIGEST = {(60, 5): (122, 141), (60, 12): (397, 326), (120, 10): (599, 586), (120, 24): (1384, 1456)}  # sums of the unseen

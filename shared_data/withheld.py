@@ -20,12 +20,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.zeroshot import splits
-from engine.zeroshot.splits import UNSEEN, VALIDATION_UNSEEN, Phase, Split
+from shared_data import zeroshot_splits as splits
 from shared_data.clips import Clips
 from shared_data.datasets import DataSet
 from shared_data.errors import DataError, UsageError
 from shared_data.protocols import nearly, recognise
+from shared_data.zeroshot_splits import UNSEEN, VALIDATION_UNSEEN, Phase, Split
 
 EXPECTED = "numbers from 0 with commas (1,4,7; for validation 1,4,7+2,3,5), or 60/5, 60/12, 120/10, 120/24 (60/5-val ...)"
 SEEN_TO_UNSEEN = 1.5  # clips in validation, about as officially: a gate that learns from few unseen ones lets few pass

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.zeroshot import descriptions
-from engine.zeroshot.clip_tokens import MERGES
-from engine.zeroshot.descriptions import FOLDER, KINDS, OURS
+from engine.zeroshot.text import descriptions
+from engine.zeroshot.text.clip_tokens import MERGES
+from engine.zeroshot.text.descriptions import FOLDER, KINDS, OURS
 from shared_data.classes import NTU60, NW_UCLA
 from shared_data.errors import DataError, MissingInputError, UsageError
 from shared_data.interaction import CLASSES as TWO_PERSON
@@ -20,7 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def test_labels_are_those_of_the_data_sets() -> None:
@@ -45,8 +45,8 @@ def test_two_person_actions_are_named_as_such() -> None:
 
 
 def test_the_package_holds_every_file() -> None:
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["engine.zeroshot"]
-    held = {file for pattern in patterns for file in (ROOT / "engine/zeroshot").glob(pattern)}
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["engine.zeroshot.text"]
+    held = {file for pattern in patterns for file in (ROOT / "engine/zeroshot/text").glob(pattern)}
     texts = {FOLDER / f"{kind}_{n}.csv" for kind in KINDS for n in (10, 120)}
     assert texts == set(FOLDER.iterdir()) and held == texts | {MERGES, MERGES.with_name("LICENSE")}
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from engine import checkpoint, official, torch_archive
 from engine.errors import WeightsError
 from engine.official import Entry, affine
-from engine.zeroshot.clip_tokens import Tokenizer
+from engine.zeroshot.text.clip_tokens import Tokenizer
 from shared_data.errors import MissingInputError
 
 Architecture = Literal["ViT-B/32", "ViT-B/16"]

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import WorkDirError
-from engine.zeroshot import clip_text, clip_tokens, descriptions, shared_words, text_files, text_rows
-from engine.zeroshot.clip_text import Architecture
-from engine.zeroshot.descriptions import Descriptions, Kind
-from engine.zeroshot.records import read_json
+from engine.records import read_json
+from engine.zeroshot.text import clip_text, clip_tokens, descriptions, shared_words
+from engine.zeroshot.text import files as text_files
+from engine.zeroshot.text import rows as text_rows
+from engine.zeroshot.text.clip_text import Architecture
+from engine.zeroshot.text.descriptions import Descriptions, Kind
 from shared_data.store import sha256
 
 SHARED_WORDS = "shared_words"

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from engine import torch_archive
 from engine.errors import WeightsError
-from engine.zeroshot import clip_text
-from engine.zeroshot.clip_text import PUBLISHED, Shape, TextTower
-from engine.zeroshot.clip_tokens import tokenizer
+from engine.zeroshot.text import clip_text
+from engine.zeroshot.text.clip_text import PUBLISHED, Shape, TextTower
+from engine.zeroshot.text.clip_tokens import tokenizer
 from shared_data.errors import DataError, MissingInputError
 
 SMALL = Shape(vocabulary=514 + 2, context=12, width=32, blocks=3, heads=4, vector=20)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from engine.errors import WorkDirError
-from engine.zeroshot import clip_text, clip_tokens, descriptions, shared_words, text_rows, text_source
-from engine.zeroshot.text_source import TextSource
+from engine.zeroshot.text import clip_text, clip_tokens, descriptions, shared_words
+from engine.zeroshot.text import rows as text_rows
+from engine.zeroshot.text import source as text_source
+from engine.zeroshot.text.source import TextSource
 from shared_data.errors import DataError, MissingInputError, UsageError
 from tests.engine.zeroshot import backbones
 

@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 
-from engine.zeroshot import clip_tokens, descriptions
-from engine.zeroshot.clip_tokens import Tokenizer, cleaned, tokenizer, words
+from engine.zeroshot.text import clip_tokens, descriptions
+from engine.zeroshot.text.clip_tokens import Tokenizer, cleaned, tokenizer, words
 from shared_data.errors import UsageError
 
 SMALL = [("s", "i"), ("i", "t</w>"), ("si", "t</w>"), ("a", "a"), ("o", "w"), ("d", "ow"), ("dow", "n</w>")]

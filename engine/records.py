@@ -17,7 +17,6 @@ from shared_data.store import sha256
 
 MADE = "made.json"
 """The record in a folder that is made as a whole."""
-PLAN, RESULTS = "plan.json", "results.json"  # of a work folder: whose it is, and what the run came to
 
 
 def fingerprint(value: Any) -> str:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from engine.errors import SaveError, WorkDirError
-from engine.zeroshot import descriptions, shared_words, text_files
+from engine.zeroshot.text import descriptions, shared_words
+from engine.zeroshot.text import files as text_files
 from shared_data.errors import DataError, UsageError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def nearness(texts: tuple[str, ...]) -> dict[tuple[str, str], float]:
@@ -54,7 +55,7 @@ def test_vectors_have_unit_length_and_the_width_asked_for() -> None:
 
 def test_the_same_in_every_process() -> None:
     code = (
-        "import hashlib; from engine.zeroshot import shared_words as s; "
+        "import hashlib; from engine.zeroshot.text import shared_words as s; "
         "print(hashlib.sha256(s.features(['sit down', 'stand up']).tobytes()).hexdigest())"
     )
     said = {
