@@ -20,9 +20,19 @@ from typing import Any
 
 from orchestrator import leftovers
 from orchestrator.errors import EXIT_DATA, EXIT_UNWRITABLE, EXIT_UNWRITTEN, OrchestratorError
+from orchestrator.sweep_states import DONE, FAILED, RETRY, WAITING
 
 _LOCK, _EVENTS = ".lock", "journal.jsonl"
 _FORMAT = 1
+_HOLDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "sweep": {"format": (int,), "id": (str,)},
+    "start": dict.fromkeys(("run", "digest", "context", "gpus", "container"), (str,)) | {"attempt": (int,)},
+    "begun": {"run": (str,)},
+    "lost": {"run": (str,), "why": (str,)},
+    "ended": {"run": (str,), "state": (str,), "code": (int, type(None)), "why": (str,), "counted": (bool,)},
+    "again": {"run": (str,), "same": (bool,)},
+}
+"""Event -> what it holds at least, and of which types; those of later versions are not known."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +121,8 @@ def _whole(folder: Path) -> list[tuple[bytes, dict[str, Any]]]:
     for number, line in enumerate(lines, 1):
         try:
             event = json.loads(line)
-            fits = isinstance(event, dict) and "event" in event and (number > 1 or event.get("format") == _FORMAT)
-        except ValueError:
+            fits = _fits(event) and (number > 1 or (event["event"] == "sweep" and event["format"] == _FORMAT))
+        except (ValueError, RecursionError):
             fits = False
         if not fits:
             raise OrchestratorError(
@@ -122,6 +132,16 @@ def _whole(folder: Path) -> list[tuple[bytes, dict[str, Any]]]:
             )
         result.append((line + b"\n", event))
     return result
+
+
+def _fits(event: Any) -> bool:
+    """Whether it is an event with all that it should hold; type, not isinstance: true is no number."""
+    if not isinstance(event, dict) or type(event.get("event")) is not str:
+        return False
+    holds = _HOLDS.get(event["event"], {"run": (str,)} if "run" in event else {})
+    if not all(type(event.get(key, ...)) in types for key, types in holds.items()):
+        return False
+    return event["event"] != "ended" or event["state"] in (WAITING, RETRY, DONE, FAILED)
 
 
 def _sync(folder: Path) -> None:
