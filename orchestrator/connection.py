@@ -8,6 +8,7 @@ from typing import Any
 
 import docker
 from docker import errors as docker_errors
+from docker.constants import DEFAULT_UNIX_SOCKET
 from docker.context import ContextAPI
 from docker.context.config import get_current_context_name
 from requests import exceptions as http_errors
@@ -38,15 +39,27 @@ def connect(context: str = "") -> Any:
 
 
 def _client(wanted: str) -> Any:
-    host = os.environ.get("DOCKER_HOST", "")
-    name = wanted or ("" if host else os.environ.get("DOCKER_CONTEXT") or get_current_context_name() or "default")
-    if name in ("", "default"):
+    host, name = os.environ.get("DOCKER_HOST", ""), _meant(wanted)
+    if name == "default":
         return docker.from_env(timeout=_CLIENT_SECONDS, use_ssh_client=_by_ssh(host))
     context = named(name)
     return docker.DockerClient(
         base_url=context.Host, tls=context.TLSConfig or False, timeout=_CLIENT_SECONDS, version="auto",
         use_ssh_client=_by_ssh(context.Host),
     )  # fmt: skip
+
+
+def _meant(context: str) -> str:
+    if context or os.environ.get("DOCKER_HOST"):
+        return context or "default"
+    return os.environ.get("DOCKER_CONTEXT") or get_current_context_name() or "default"
+
+
+def address(context: str) -> str:
+    """Where `connect` looks for the engine of a docker context; raises `OrchestratorError` where there is none of that name."""
+    name = _meant(context)
+    there = (os.environ.get("DOCKER_HOST") or DEFAULT_UNIX_SOCKET) if name == "default" else str(named(name).Host)
+    return there.removeprefix("http+").rstrip("/")
 
 
 def named(name: str) -> Any:
