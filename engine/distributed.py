@@ -51,8 +51,6 @@ LAST_WORD = datetime.timedelta(seconds=60)  # for the next vote of the others, b
 GONE = 69  # exit code where another process is gone
 CODES = 1000  # more than there are exit codes
 _joined = False  # whether this process has found the others; until then all fail alike, and the first of a machine tells it
-
-
 _ending = False  # whether this process has lost the others
 
 
@@ -139,13 +137,14 @@ class World:
 
     rank, size   which process of how many
     first        whether this is the one that writes
+    wish         what asks this process to stop, which it brings into every vote
     """
 
     def __init__(self, here: Place | None = None, control: Any = None) -> None:
         here = here or Place()
         self.rank, self.size, self.first = here.rank, here.size, here.rank == 0
         self._control, self._said = control, torch.empty(0)
-        self._wish = StopWish()
+        self.wish = StopWish()
         self._agreed: int | None = None
         self._entangled = self._inside = False
 
@@ -157,16 +156,13 @@ class World:
         Raises `PeerError` where one failed, with its exit code, or is gone.
         """
         if self.size > 1:
-            with _talking():
+            with talking():
                 self._heard(self._say(0).wait)
 
-    def listen(self, wish: StopWish) -> None:
-        """The `wish` to stop that this process brings into every vote."""
-        self._wish = wish
-
-    def agreed(self, wish: StopWish) -> int | None:
-        """The signal that asks the run to stop: of one process its own `wish`; of several that which the last vote has heard."""
-        return wish.signal_number if self.size == 1 else self._agreed
+    @property
+    def agreed(self) -> int | None:
+        """The signal that asks the run to stop: of one process by its own wish; of several that which the last vote has heard."""
+        return self.wish.signal_number if self.size == 1 else self._agreed
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -197,7 +193,7 @@ class World:
 
     def _say(self, failed: int) -> Any:
         """Begin a vote; of several that `failed`, the one with the lowest rank is heard."""
-        self._said = torch.tensor([((self.size - self.rank) * CODES + failed) if failed else 0, self._wish.signal_number or 0])
+        self._said = torch.tensor([((self.size - self.rank) * CODES + failed) if failed else 0, self.wish.signal_number or 0])
         return dist.all_reduce(self._said, dist.ReduceOp.MAX, group=self._control, async_op=True)
 
     def _heard(self, wait: Callable[[], Any]) -> None:
@@ -219,7 +215,7 @@ class World:
             return work()
         box: list[Any] = [work() if self.first else None]
         self.vote()
-        with _talking():
+        with talking():
             dist.broadcast_object_list(box, src=0, group=self._control)
         result: T = box[0]
         return result
@@ -230,7 +226,7 @@ class World:
             return [value]
         self.vote()
         values: list[Any] = [None] * self.size
-        with _talking():
+        with talking():
             dist.all_gather_object(values, value, group=self._control)
         return values
 
@@ -256,6 +252,10 @@ class World:
         """The places, of `count` things in an order, that are this process's: every `size`-th."""
         return slice(self.rank, count, self.size)
 
+    def entangle(self) -> None:
+        """From now on the passes of a step talk to those of the others, at every BatchNorm (`engine.shared_batchnorm`)."""
+        self._entangled = self.size > 1
+
     def begin(self) -> None:
         """Before the passes of a step. Where they talk to those of the others, no process begins them without all."""
         if self._entangled:
@@ -274,11 +274,12 @@ class World:
         """
         if self.size == 1:
             return loss, correct
-        gradients, statistics = [p.grad for p in parameters if p.grad is not None], _moved(model)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        statistics = [] if self._entangled else _moved(model)  # entangled, they are those of the whole batch already
         tensors = gradients + statistics
         self._inside = False
         self.vote()
-        with _talking(), torch.no_grad():
+        with talking(), torch.no_grad():
             counted = torch.stack([loss.double(), correct.double()])
             dist.all_reduce(counted)
             flat = torch.cat([*(g.reshape(-1) for g in gradients), *(s * part for s in statistics)])
@@ -297,23 +298,9 @@ class World:
             for part, state in zip(parts, states, strict=True):
                 part.load_state_dict(state)
 
-    def synchronised(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """`model`, whose BatchNorms in training see the clips of all processes; made before its optimizer."""
-        if self.size == 1:
-            return model
-        self._entangled = True
-        if device.type == "cuda":
-            result: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-            return result
-        for parent in list(model.modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, _BatchNorm):
-                    setattr(parent, name, SharedBatchNorm.like(child))
-        return model
-
 
 @contextlib.contextmanager
-def _talking() -> Iterator[None]:
+def talking() -> Iterator[None]:
     """A connection that breaks inside is told as the loss of a process."""
     try:
         yield
@@ -358,8 +345,7 @@ def _packed(states: list[Any]) -> bytes:
 
 def _moved(model: nn.Module) -> list[Tensor]:
     """Running statistics that the last pass moved, in each process by its own clips."""
-    own = [m for m in model.modules() if isinstance(m, _BatchNorm) and not isinstance(m, (nn.SyncBatchNorm, SharedBatchNorm))]
-    moved = [m for m in own if m.training and m.track_running_stats]
+    moved = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
     return [s for m in moved for s in (m.running_mean, m.running_var) if s is not None]
 
 
@@ -397,59 +383,3 @@ def told_elsewhere(error: LabError) -> bool:
     if isinstance(error, PeerError):
         return error.told
     return not _joined and place().local_rank != 0
-
-
-class SharedBatchNorm(_BatchNorm):
-    """BatchNorm over the clips of all processes, for CPUs, which torch's SyncBatchNorm refuses. In evaluation a usual one."""
-
-    @classmethod
-    def like(cls, bn: _BatchNorm) -> SharedBatchNorm:
-        """With the very parameters and statistics of `bn`."""
-        new = cls(bn.num_features, bn.eps, bn.momentum, bn.affine, bn.track_running_stats, device="meta")
-        new._parameters, new._buffers, new.training = bn._parameters, bn._buffers, bn.training
-        return new
-
-    def _check_input_dim(self, input: Tensor) -> None:  # torch's word
-        """Any."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, ...) -> the same shape and type."""
-        if not self.training:
-            result: Tensor = super().forward(x)
-            return result
-        axes, column = [0, *range(2, x.dim())], (1, -1, *[1] * (x.dim() - 2))
-        values = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        total: Tensor = _Summed.apply(torch.cat([values.sum(axes), values.new_full((1,), x.numel() / x.shape[1])]))
-        count = total[-1].detach()
-        mean = total[:-1] / count
-        centred = values - mean.view(column)
-        variance = _Summed.apply(centred.square().sum(axes)) / count
-        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
-            assert self.num_batches_tracked is not None
-            with torch.no_grad():
-                self.num_batches_tracked += 1
-                part = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), part)
-                self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var.dtype), part)
-        y = centred * torch.rsqrt(variance + self.eps).view(column)
-        if self.affine:
-            y = y * self.weight.view(column) + self.bias.view(column)
-        return y.to(x.dtype)
-
-
-class _Summed(torch.autograd.Function):
-    """The sum over the processes. Each one's loss depends on every process's summand, so gradients are summed as well."""
-
-    @staticmethod
-    def forward(ctx: Any, summand: Tensor) -> Tensor:
-        total = summand.clone()
-        with _talking():
-            dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        with _talking():
-            dist.all_reduce(total)
-        return total

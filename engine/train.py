@@ -29,7 +29,8 @@ from engine.progress import Display
 from engine.runfolder import CALIBRATION_ROW, RunFolder
 from engine.schedules import learning_rate
 from engine.score_files import BEST, LAST, write_scores
-from engine.signals import StopWish, deadline, stop_wish
+from engine.shared_batchnorm import synchronised
+from engine.signals import deadline, stop_wish
 from engine.tensorboard import Mirror
 from engine.watch import MemoryWatch, told_as
 from engine.weights import load_weights
@@ -62,8 +63,7 @@ def train(
         resume = world.from_first(lambda: folder.claim(config))
         trainer = Trainer(config, folder, console, keep, lines=lines, expect=expect, world=world)
         # Until here there is nothing to save, and Ctrl-C just ends the process.
-        with stop_wish(until, patient=world.size > 1) as trainer.wish:
-            world.listen(trainer.wish)
+        with stop_wish(until, patient=world.size > 1) as world.wish:
             if resume:
                 trainer.restore()
             else:
@@ -87,7 +87,7 @@ class Trainer:
         expect: memory.Expect | None = None,
         world: World | None = None,
     ) -> None:
-        self.config, self.folder, self.console, self.wish = config, folder, console, StopWish()
+        self.config, self.folder, self.console = config, folder, console
         self.world = world or World()
         self.keep = keep or {}
         self.device = assembly.choose_device(config.device)
@@ -105,7 +105,7 @@ class Trainer:
         self.test_batches = assembly.test_loader(self.data, config, self.device, self.world)
         self.model = assembly.build_model(config, self.data, self.device)
         if config.sync_batchnorm:
-            self.model = self.world.synchronised(self.model, self.device)
+            self.model = synchronised(self.model, self.device, self.world)
         self.train_step = assembly.train_step(
             config, self.model, self.device, note=self.note, world=self.world, whole=config.batch_size
         )
@@ -222,7 +222,7 @@ class Trainer:
                 self.tell(finding)
             due_to_log = self.step % config.log_interval == 0
             due_to_save = config.save_steps > 0 and self.step % config.save_steps == 0
-            if self.device.type == "cpu" or due_to_log or due_to_save or self.world.agreed(self.wish):
+            if self.device.type == "cpu" or due_to_log or due_to_save or self.world.agreed:
                 self.check_finite(pending)
                 self.sums["loss"], self.sums["correct"] = float(loss_sum), int(correct)
                 rate = (self.sums["seen"] - seen_before) / (time.monotonic() - began)
@@ -337,7 +337,7 @@ class Trainer:
 
     def stop_if_asked(self, *, saved: bool = False) -> None:
         """Leave, after saving the state unless what was `saved` last is still that of the run."""
-        if (signal_number := self.world.agreed(self.wish)) is not None:
+        if (signal_number := self.world.agreed) is not None:
             if not saved:
                 self.save()
             raise Interrupted(

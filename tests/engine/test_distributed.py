@@ -28,11 +28,12 @@ from torch import nn
 from engine import distributed
 from engine.checkpoint import read
 from engine.config import RunConfig, parse
-from engine.distributed import Place, SharedBatchNorm, World, own_device, place, require_shares
+from engine.distributed import Place, World, own_device, place, require_shares
 from engine.errors import ConfigError, PeerError
 from engine.evaluate import _whole
 from engine.metrics import Scores
 from engine.runfolder import read_log
+from engine.shared_batchnorm import SharedBatchNorm
 from sal.__main__ import main
 from shared_data.synthetic import write_synthetic
 

@@ -197,7 +197,7 @@ def test_a_resumed_run_is_compared_too_and_a_good_prediction_is_quiet(
     def stop(trainer: Trainer) -> None:
         close(trainer)
         if trainer.epoch == 1:
-            trainer.wish(signal.SIGTERM, None)
+            trainer.world.wish(signal.SIGTERM, None)
 
     close = Trainer.close_epoch
     words = [*flags, "--num-epoch", "2"]
