@@ -29,6 +29,8 @@ import io
 import os
 import socket
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -36,6 +38,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.errors import ConfigError, PeerError
@@ -349,6 +353,29 @@ def _moved(model: nn.Module) -> list[Tensor]:
     return [s for m in moved for s in (m.running_mean, m.running_var) if s is not None]
 
 
+def meeting(store: Store, rank: int, size: int) -> str:
+    """A name for this start of the run, which its `size` processes agree on through `store`.
+
+    torchrun's store outlives a restart, with the addresses of processes that are gone: what is said under this name was said
+    since. The count of restarts would not do, as each node counts those alone that it began itself. So every process calls with
+    a word that nobody has used before, and the first one answers under that word, until all have heard it: an answer to a call
+    that a dead process has left harms nobody. Raises RuntimeError where one is not heard of within `PATIENCE`.
+    """
+    word, until = uuid.uuid4().hex, time.monotonic() + PATIENCE.total_seconds()
+    if rank:
+        store.set(f"call/{rank}", word)
+        name: str = store.get(f"answer/{word}").decode()
+        store.add(f"heard/{name}", 1)
+        return name
+    while store.add(f"heard/{word}", 0) < size - 1:
+        if time.monotonic() > until:
+            raise RuntimeError(f"not all of the {size} processes answer")
+        for other in range(1, size):
+            store.set("answer/" + store.get(f"call/{other}").decode(), word)
+        time.sleep(0.02)
+    return word
+
+
 @contextlib.contextmanager
 def joined(config: RunConfig, device: torch.device) -> Iterator[World]:
     """The `World` of this process on `device`, for as long as the block lasts; see `World.together`."""
@@ -360,7 +387,10 @@ def joined(config: RunConfig, device: torch.device) -> Iterator[World]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        store = PrefixStore(meeting(store, rank, size), store)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         control = dist.new_group(backend="gloo", timeout=PATIENCE)
     except RuntimeError as error:
         raise PeerError(GONE, f"the processes of the run did not find each other: {_line(error)}") from error

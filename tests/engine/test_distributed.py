@@ -12,10 +12,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from torch import nn
 from engine import distributed
 from engine.checkpoint import read
 from engine.config import RunConfig, parse
-from engine.distributed import Place, World, own_device, place, require_shares
+from engine.distributed import Place, World, meeting, own_device, place, require_shares
 from engine.errors import ConfigError, PeerError
 from engine.evaluate import _whole
 from engine.metrics import Scores
@@ -268,7 +271,7 @@ def test_a_worker_that_is_killed_is_started_again_and_the_bits_stay(flags: list[
     assert straight.returncode == 0, straight.stderr
     folder = tmp_path / "run"
     with subprocess.Popen(
-        torchrun(2, sal(words, folder), "--max-restarts", "2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        torchrun(2, sal(words, folder), "--max-restarts", "1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         cwd=ROOT, env=environment(),
     ) as process:  # fmt: skip
         wait_for_step(process, folder / "log.jsonl", 6)
@@ -284,6 +287,47 @@ def workers(launcher: int) -> list[int]:
     """The processes that `launcher` has started, oldest first."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
     return [int(child) for child in children if b"sal" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.slow
+def test_nodes_that_count_their_restarts_apart_find_each_other_again(flags: list[str], tmp_path: Path) -> None:
+    """Two of torchrun as two nodes. A worker dies; the other node hears of it before its own ends, and counts no restart."""
+    words = [*flags, "--num-epoch", "40", "--eval-interval", "20", "--save-steps", "3"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder, nodes = tmp_path / "run", []
+    how = ("--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "two",
+           "--local-addr", "127.0.0.1", "--max-restarts", "1")  # fmt: skip
+    try:
+        for name in "ab":
+            with (tmp_path / name).open("w") as said:
+                command = torchrun(1, sal(words, folder), *how)
+                nodes.append(subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=said, stderr=said, text=True))
+        wait_for_step(nodes[0], folder / "log.jsonl", 6)
+        (survivor,), (killed,) = (workers(node.pid) for node in nodes)
+        os.kill(survivor, signal.SIGSTOP)
+        os.kill(killed, signal.SIGKILL)
+        wait_for_sigterm(survivor)
+        os.kill(survivor, signal.SIGCONT)
+        codes = [node.wait(timeout=150) for node in nodes]
+    finally:
+        for node in nodes:
+            node.kill()
+            node.wait()
+    said = [(tmp_path / name).read_text() for name in "ab"]
+    assert codes == [0, 0], said
+    assert sum(text.count("resuming: ") for text in said) == 1, said
+
+
+def wait_for_sigterm(stopped: int) -> None:
+    """Until it waits for the `stopped` process."""
+    for _ in range(3000):
+        (pending,) = re.findall(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{stopped}/status").read_text(), re.MULTILINE)
+        if int(pending, 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.01)
+    pytest.fail("no SIGTERM in half a minute")
 
 
 @pytest.mark.slow
@@ -409,6 +453,21 @@ def test_one_process_without_torchrun() -> None:
     assert place() == Place()
     world = World()
     assert world.first and world.gather(3) == [3] and world.from_first(lambda: 4) == 4 and world.mine(5) == slice(0, 5, 1)
+
+
+def test_processes_meet_past_what_dead_ones_left() -> None:
+    """In one store, as torchrun keeps it: a start that did not succeed, and two that did."""
+    store = dist.HashStore()
+    store.set_timeout(timedelta(seconds=20))
+    store.set("call/2", "of a process that is dead")
+    names = []
+    for _ in range(2):
+        with ThreadPoolExecutor(3) as processes:
+            first = processes.submit(meeting, store, 0, 3)
+            time.sleep(0.1)  # it finds the dead one's call before the living ones'
+            others = [processes.submit(meeting, store, rank, 3) for rank in (1, 2)]
+            names.append({process.result(30) for process in (first, *others)})
+    assert [len(found) for found in names] == [1, 1] and names[0] != names[1]
 
 
 @pytest.fixture
