@@ -27,6 +27,7 @@ import contextlib
 import datetime
 import io
 import os
+import signal
 import socket
 import sys
 import time
@@ -150,6 +151,7 @@ class World:
         self._control, self._said = control, torch.empty(0)
         self.wish = StopWish()
         self._agreed: int | None = None
+        self._launcher = os.getppid()
         self._entangled = self._inside = False
 
     # -- votes, and what rests on them --------------------------------------------------------------------------------
@@ -197,8 +199,12 @@ class World:
 
     def _say(self, failed: int) -> Any:
         """Begin a vote; of several that `failed`, the one with the lowest rank is heard."""
-        self._said = torch.tensor([((self.size - self.rank) * CODES + failed) if failed else 0, self.wish.signal_number or 0])
+        self._said = torch.tensor([((self.size - self.rank) * CODES + failed) if failed else 0, self._asked()])
         return dist.all_reduce(self._said, dist.ReduceOp.MAX, group=self._control, async_op=True)
+
+    def _asked(self) -> int:
+        """The signal that asks this process to stop, or 0. That its torchrun was killed counts as one: nobody would send it."""
+        return self.wish.signal_number or (0 if os.getppid() == self._launcher else signal.SIGTERM)
 
     def _heard(self, wait: Callable[[], Any]) -> None:
         wait()

@@ -283,6 +283,28 @@ def test_a_worker_that_is_killed_is_started_again_and_the_bits_stay(flags: list[
     assert_same_bits(tmp_path / "straight", folder)
 
 
+@pytest.mark.slow
+def test_workers_whose_torchrun_is_killed_save_and_end(flags: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = [*flags, "--num-epoch", "4000", "--eval-interval", "4000"]
+    nobody = subprocess.DEVNULL
+    with subprocess.Popen(
+        torchrun(2, sal(words, folder)), cwd=ROOT, env=environment(), stdout=nobody, stderr=nobody, text=True
+    ) as process:
+        wait_for_step(process, folder / "log.jsonl", 6)
+        left = workers(process.pid)
+        process.kill()
+    for _ in range(600):
+        if not any(Path(f"/proc/{pid}").exists() for pid in left):
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail(f"still there after a minute: {left}")
+    steps = [event["step"] for event in read_log(folder / "log.jsonl") if event["event"] == "step"]
+    position = json.loads(read(folder / "checkpoints" / "last.safetensors")[1]["position"])
+    assert len(left) == 2 and position["global_step"] == steps[-1] >= 6
+
+
 def workers(launcher: int) -> list[int]:
     """The processes that `launcher` has started, oldest first."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
