@@ -313,7 +313,9 @@ class World:
 def talking() -> Iterator[None]:
     """A connection that breaks inside is told as the loss of a process."""
     try:
-        yield
+        # torch 2.3 writes what it receives in threads of its own, which may not touch a tensor that an evaluation made.
+        with torch.inference_mode(mode=False):
+            yield
     except torch.cuda.OutOfMemoryError:  # a RuntimeError too
         raise
     except RuntimeError as error:
