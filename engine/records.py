@@ -17,6 +17,8 @@ from shared_data.store import sha256
 
 MADE = "made.json"
 """The record in a folder that is made as a whole."""
+SEAL = "seal"
+"""In a record: the fingerprint of the rest of it."""
 
 
 def fingerprint(value: Any) -> str:
@@ -58,7 +60,7 @@ def read_json(file: Path) -> dict[str, Any] | None:
     """The table in a file; None if there is no such file, or no table in it."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -66,18 +68,24 @@ def read_json(file: Path) -> dict[str, Any] | None:
 def write_record(file: Path, made_from: Mapping[str, Any], files: list[str], found: Mapping[str, Any]) -> None:
     """Write the record of a stage in `file`, once its `files` lie beside it; `found` is what the stage has to say."""
     hashes = {name: sha256(file.parent / name) for name in files}
-    write_json(file, {"made_from": dict(made_from), "files": hashes, "found": dict(found)})
+    record = plain({"made_from": dict(made_from), "files": hashes, "found": dict(found)})
+    write_json(file, {**record, SEAL: fingerprint(record)})
 
 
 def read_record(file: Path, made_from: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the stage found, if it was made from the same and all its files are as it left them; else None: do it again."""
     record = read_json(file)
-    if record is None or record.get("made_from") != plain(dict(made_from)):
+    if record is None or not is_sealed(record) or record.get("made_from") != plain(dict(made_from)):
         return None
     files, found = record.get("files"), record.get("found")
     if not isinstance(files, dict) or not isinstance(found, dict):
         return None
     return found if all(is_as_left(file.parent / name, known) for name, known in files.items()) else None
+
+
+def is_sealed(record: Mapping[str, Any]) -> bool:
+    """Whether a record is as it was written, to the last digit."""
+    return record.get(SEAL) == fingerprint({name: value for name, value in record.items() if name != SEAL})
 
 
 def is_made(folder: Path, made_from: Mapping[str, Any], *, force: bool = False) -> bool:
