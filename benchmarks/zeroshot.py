@@ -21,6 +21,8 @@ from typing import get_args
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from benchmarks.table_file import TableFile
 from engine import models
 from engine.environment import describe
