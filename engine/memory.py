@@ -62,7 +62,7 @@ class RanOut(torch.cuda.OutOfMemoryError):
         self.part = part
 
 
-def first_line(error: torch.cuda.OutOfMemoryError) -> str:
+def first_line(error: Exception) -> str:
     """The allocator's words, without its tables."""
     return (str(error).splitlines() or ["no more memory"])[0]
 

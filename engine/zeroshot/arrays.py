@@ -29,7 +29,8 @@ def read_table(path: Path, *, width: int | None = None) -> tuple[NDArray[np.floa
     """(N, D) float32 of a file, and a finding if it holds floats of another size; N and D at least 1.
 
     width  D, if it is known
-    Raises `DataError` with the file and the reason: no floats, not two axes, no rows, another width, numbers that are none.
+    Raises `DataError` with the file and the reason: no floats, not two axes, no rows, another width, rows of zeros or of
+    numbers that are none.
     """
     file = Npy(path)
     if file.dtype.kind != "f":
@@ -46,6 +47,11 @@ def read_table(path: Path, *, width: int | None = None) -> tuple[NDArray[np.floa
             expected="finite numbers in the range of float32",
             next_step="make these rows again; nothing is left out silently",
         )
+    if len(empty := np.flatnonzero(~values.any(1))):
+        raise DataError(
+            f"{len(empty)} of {len(values)} rows are all zeros", where=f"{path}: {name_rows(empty.tolist())}",
+            expected="numbers that say something of each row", next_step="make these rows again",
+        )  # fmt: skip
     told = Finding("float-size", INFO, f"{file.dtype} is used as float32", str(path), len(values))
     return values, () if file.dtype.itemsize == values.itemsize else (told,)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine import records
 from engine.zeroshot.arrays import read_labels, read_table, require_files, write_array
 from engine.zeroshot.gate import Evidence
+from engine.zeroshot.plausible import knowledge_findings, logit_findings, rows_again
 from engine.zeroshot.task import Rows, require_rows
 from shared_data.atomic import whole_folder
 from shared_data.errors import DataError
@@ -99,7 +100,7 @@ def read(folder: Path, split: Split, phase: Phase) -> Features:
 
     Raises `MissingInputError` with all files that are missing, and `DataError` with the file, the rows and the reason.
     """
-    require_files(folder, [name for files in LAYOUT[phase] for name in _names(files)])
+    require_files(folder, file_names(phase))
     parts: list[Judged] = []
     findings: list[Finding] = []
     width: int | None = None
@@ -116,7 +117,7 @@ def read(folder: Path, split: Split, phase: Phase) -> Features:
                     f"logits of {len(logits)} clips", where=str(folder / files.logits),
                     expected=f"{len(values)} rows, one for each of {files.features}",
                 )  # fmt: skip
-            findings += told
+            findings += told + tuple(logit_findings(logits, str(folder / files.logits)))
         parts.append(Judged(Rows(str(folder / files.features), values, labels), logits))
     train, unseen, rest = parts
     everything = tuple(sorted((*split.seen, *split.unseen)))
@@ -134,6 +135,9 @@ def read(folder: Path, split: Split, phase: Phase) -> Features:
     findings += _class_findings(train.rows, split.seen)
     findings += _class_findings(unseen.rows, split.unseen)
     findings += _repetition_findings(train.rows, [unseen.rows, rest.rows])
+    judged = rest if phase == "test" else unseen
+    assert judged.logits is not None
+    findings += knowledge_findings(judged.rows, judged.logits, split.unseen, judged.rows.name)
     return Features(phase, split, train.rows, unseen, rest, tuple(findings))
 
 
@@ -163,13 +167,17 @@ def write(
             if not _same(ours, theirs):
                 raise DataError("what was written reads differently", where=str(folder), expected="the same numbers")
         if made_from is not None:
-            written = [name for files in LAYOUT[features.phase] for name in _names(files)]
-            records.write_record(partial / records.MADE, made_from, written, found or {})
+            records.write_record(partial / records.MADE, made_from, file_names(features.phase), found or {})
 
 
 def usual_sizes(split: Split, phase: Phase) -> tuple[int, int, int] | None:
     """Clips in train, ztest, and gtest or val, if `split` is a published one."""
     return next((USUAL[task][phase] for task in UNSEEN if published(*task, phase) == split), None)
+
+
+def file_names(phase: Phase) -> list[str]:
+    """All files of a folder."""
+    return [name for files in LAYOUT[phase] for name in _names(files)]
 
 
 def _names(files: _Files) -> Iterator[str]:
@@ -205,12 +213,10 @@ def _class_findings(rows: Rows, classes: tuple[int, ...]) -> list[Finding]:
 
 def _repetition_findings(train: Rows, tried: list[Rows]) -> list[Finding]:
     """Rows of train, bit for bit, among those to be tried on: the same clips stand on both sides."""
-    known = {row.tobytes() for row in train.features}
     found = []
     for rows in tried:
-        again = [i for i, row in enumerate(rows.features) if row.tobytes() in known]
-        if again:
-            text = f"{len(again)} clips are also in train: {name_rows(again)}"
+        if again := rows_again(train.features, rows.features):
+            text = f"{len(again)} clips are also in train, duplicates in the data (sal data check names them): {name_rows(again)}"
             found.append(Finding("clip-in-train", WARNING, text, rows.name, len(again), tuple(again[:8])))
     return found
 

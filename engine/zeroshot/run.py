@@ -16,12 +16,14 @@ from engine.runfolder import RunFolder
 from engine.zeroshot import pipeline, results
 from engine.zeroshot.cycles import Kept
 from engine.zeroshot.plan import Plan
+from engine.zeroshot.plausible import require_one_world
 from engine.zeroshot.sources import Source
 from engine.zeroshot.system import System
 from engine.zeroshot.work import After, Data, Work
 from shared_data.zeroshot_splits import Phase
 
 PHASES: tuple[Phase, ...] = ("test", "val")
+HOST_FULL = "DefaultCPUAllocator"  # in the words of torch where the host has no more memory
 
 
 def run(
@@ -45,6 +47,7 @@ def run(
     Raises `UsageError`, `MissingInputError`, `DataError`, `WorkDirError`, `SaveError`, `DivergedError`, `OutOfMemoryError`.
     """
     data: dict[Phase, Data] = {phase: source.data(plan, phase) for phase in PHASES}  # a wrong file leaves no folder behind
+    require_one_world(*(data[phase].features for phase in PHASES))
     with _enough_memory(), RunFolder(path, force=force) as folder:
         work = Work(folder, name, system, plan, data.__getitem__, device=device, force=force, after=after)
         outcomes = [pipeline.evaluate(work, seed) for seed in plan.seeds]
@@ -85,3 +88,9 @@ def _enough_memory() -> Iterator[None]:
     except torch.cuda.OutOfMemoryError as error:
         message = f"the GPU ran out of memory: {memory.first_line(error)}"
         raise OutOfMemoryError(message, part=memory.TRAINING, next_step="--device cpu: it needs minutes there") from None
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and HOST_FULL not in str(error):
+            raise
+        message = f"this machine has not so much memory: {memory.first_line(error)}"
+        advice = "a smaller --latent-size, --batch-size or --samples"
+        raise OutOfMemoryError(message, part=memory.TRAINING, next_step=advice) from None

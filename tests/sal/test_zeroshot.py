@@ -211,6 +211,16 @@ BAD: dict[str, tuple[Callable[[Path], object], int, tuple[str, ...]]] = {
     ),
     "labels from 1": (lambda r: spoiled(r, f"{SK}/g_label.npy", lambda v: v + 1), 65, ("g_label.npy", "60", "0 .. 59")),
     "labels of fewer clips": (lambda r: spoiled(r, f"{SK}/z_label.npy", lambda v: v[1:]), 65, ("z_label.npy",)),
+    "text of another tower": (lambda r: spoiled(r, f"{TEXT}/ad_60.npy", lambda v: v[:, :10]), 65, ("ad_60.npy", "10 wide", "24")),
+    "a validation of another backbone": (
+        lambda r: [spoiled(r, f"{VAL}/{name}.npy", lambda v: v[:, :20]) for name in ("train", "ztest", "val")], 65,
+        ("32 wide", "20", VAL),
+    ),
+    "an unseen clip in validation": (
+        lambda r: spoiled(r, f"{VAL}/train.npy", lambda v: np.concatenate([np.load(r / SK / "ztest.npy")[:1], v[1:]])), 65,
+        ("1 clips of the test's unseen classes", f"{VAL}/train.npy: row 0"),
+    ),
+    "clips of zeros": (lambda r: spoiled(r, f"{SK}/ztest.npy", np.zeros_like), 65, ("ztest.npy", "all zeros")),
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engine.zeroshot.arrays import read_table, require_files
 from engine.zeroshot.task import joined_text
 from shared_data.errors import DataError, UsageError, nearest
-from shared_data.findings import WARNING, Finding, name_rows
+from shared_data.findings import WARNING, Finding
 
 MODES = {"lb": ("lb",), "ad": ("ad",), "md": ("md",), "ad_md": ("ad", "md"), "lb_ad_md": ("lb", "ad", "md")}
 UNEQUAL = 2.0  # times longer: rows of one description then outweigh those of another
@@ -52,8 +52,11 @@ def read(folder: Path, mode: str, classes: int) -> TextRows:
                 f"text of {len(values)} classes", where=str(folder / name), expected=f"({classes}, Dt), one row per class",
                 next_step="make the text features for this number of classes",
             )  # fmt: skip
-        if len(empty := np.flatnonzero(~values.any(1))):
-            raise DataError("rows of zeros", where=f"{folder / name}: {name_rows(empty.tolist())}", expected="a text per class")
+        if kinds and values.shape[1] != kinds[0].shape[1]:
+            raise DataError(
+                f"text {values.shape[1]} wide", where=str(folder / name), expected=f"{kinds[0].shape[1]}, as {names[0]}",
+                next_step="make all text features with the same tower",
+            )  # fmt: skip
         kinds.append(values)
         findings += told
     rows = joined_text(kinds)

@@ -16,10 +16,12 @@ import pytest
 
 from engine.zeroshot import features, synthetic, synthetic_folder
 from engine.zeroshot import plan as plans
+from engine.zeroshot.plausible import require_one_world
 from engine.zeroshot.text import rows as text_rows
 from shared_data import zeroshot_splits as splits
 from shared_data.atomic import WriteError
 from shared_data.errors import DataError, LabError, MissingInputError, UsageError
+from shared_data.findings import ERROR, WARNING
 from tests.engine.zeroshot import folders
 
 TEST, VAL = splits.published(60, 5), splits.published(60, 5, "val")
@@ -88,6 +90,9 @@ BAD_TEST: dict[str, tuple[Callable[[Path], None], str]] = {
     "gtest of seen classes": (change("g_label.npy", np.zeros_like), r"all of seen(.|\n)*gtest\.npy"),
     "logits of fewer classes": (change("gtest_out.npy", lambda x: x[:, :55]), r"\(300, 55\)(.|\n)*gtest_out(.|\n)*\(N, 60\)"),
     "logits of fewer clips": (change("gtest_out.npy", lambda x: x[:-1]), r"299 clips(.|\n)*gtest_out(.|\n)*300 rows"),
+    "clips of zeros": (change("train.npy", np.zeros_like), r"275 of 275 rows are all zeros(.|\n)*train\.npy: rows 0"),
+    "one clip of zeros": (change("ztest.npy", lambda x: x * (np.arange(25) != 7)[:, None]), r"1 of 25(.|\n)*ztest\.npy: row 7"),
+    "logits of zeros": (change("gtest_out.npy", np.zeros_like), r"300 of 300 rows are all zeros(.|\n)*gtest_out\.npy"),
     "Python objects": (objects, r"pickles(.|\n)*train\.npy"),
     "cut off": (cut, r"declares shape(.|\n)*train\.npy"),
 }  # fmt: skip
@@ -175,8 +180,54 @@ def test_clips_on_both_sides_and_empty_classes_are_told(root: Path) -> None:
     change("gtest.npy", lambda x: np.concatenate([train[5:6], x[1:]]))(folder)
     change("z_label.npy", lambda x: np.where(x == 19, 26, x))(folder)
     found = {f.code: f for f in features.read(folder, TEST, "test").findings}
-    assert found["clip-in-train"].message == "1 clips are also in train: row 0"
+    told = found["clip-in-train"].message
+    assert told.startswith("1 clips are also in train, duplicates in the data") and told.endswith(": row 0")
     assert "class 19" in found["class-empty"].message
+
+
+@pytest.mark.parametrize(("phase", "file"), [("test", "gtest_out.npy"), ("val", "ztest_out.npy"), ("val", "val_out.npy")])
+def test_probabilities_in_place_of_logits_are_told(root: Path, phase: splits.Phase, file: str) -> None:
+    folder = root / "sk_feats" / features.folder_name(5, phase)
+    split = splits.published(60, 5, phase)
+    assert not [f for f in features.read(folder, split, phase).findings if f.code == "logits-probabilities"]
+    change(file, lambda x: (np.exp(x - x.max(1)[:, None]) / np.exp(x - x.max(1)[:, None]).sum(1)[:, None]).astype("f4"))(folder)
+    found = [f for f in features.read(folder, split, phase).findings if f.code == "logits-probabilities"]
+    assert len(found) == 1 and file in found[0].where and found[0].severity == WARNING
+
+
+@pytest.mark.parametrize(
+    ("phase", "file", "labels"), [("test", "gtest_out.npy", "g_label.npy"), ("val", "ztest_out.npy", "z_label.npy")]
+)
+def test_a_backbone_that_knows_unseen_classes_is_told(root: Path, phase: splits.Phase, file: str, labels: str) -> None:
+    folder, split = root / "sk_feats" / features.folder_name(5, phase), splits.published(60, 5, phase)
+    truth = np.load(folder / labels)
+
+    def saw(*, constant: bool) -> list[str]:
+        named = np.full_like(truth, split.unseen[0]) if constant else truth
+        change(file, lambda x: 9 * np.eye(60, dtype=np.float32)[named] - 1)(folder)
+        return [f.severity for f in features.read(folder, split, phase).findings if f.code == "backbone-saw"]
+
+    assert saw(constant=False) == [ERROR]
+    assert not saw(constant=True), "a network that always names one class knows nothing"
+
+
+def test_phases_of_other_backbones_are_refused(root: Path) -> None:
+    folder = root / "sk_feats/shift_val_5_r"
+    test, val = features.read(root / "sk_feats/shift_5_r", TEST, "test"), features.read(folder, VAL, "val")
+    require_one_world(test, val)
+    for name in ("train.npy", "ztest.npy", "val.npy"):
+        change(name, lambda x: x[:, :20])(folder)
+    with pytest.raises(DataError, match=r"64 wide, the validation's 20(.|\n)*shift_5_r(.|\n)*shift_val_5_r"):
+        require_one_world(test, features.read(folder, VAL, "val"))
+
+
+@pytest.mark.parametrize("file", ["train.npy", "val.npy", "ztest.npy"])
+def test_unseen_clips_of_the_test_in_validation_are_refused(root: Path, file: str) -> None:
+    folder = root / "sk_feats/shift_val_5_r"
+    test = features.read(root / "sk_feats/shift_5_r", TEST, "test")
+    change(file, lambda x: np.concatenate([x[:3], test.unseen.rows.features[4:6], x[5:]]))(folder)
+    with pytest.raises(DataError, match=rf"2 clips of the test's unseen(.|\n)*{file}: rows 3, 4"):
+        require_one_world(test, features.read(folder, VAL, "val"))
 
 
 def test_written_and_read_back(root: Path, tmp_path: Path) -> None:
@@ -247,6 +298,7 @@ BAD_TEXT: dict[str, tuple[Callable[[Path], None], type[LabError], str]] = {
     "too few classes": (change("ad_60.npy", lambda x: x[:55]), DataError, r"55 classes(.|\n)*ad_60\.npy(.|\n)*\(60, Dt\)"),
     "a NaN": (change("md_60.npy", put(np.nan, 11, 2)), DataError, r"md_60\.npy: row 11"),
     "a row of zeros": (change("md_60.npy", lambda x: x * (np.arange(60) != 8)[:, None]), DataError, r"md_60\.npy: row 8"),
+    "another width": (change("ad_60.npy", lambda x: x[:, :10]), DataError, r"text 10 wide(.|\n)*ad_60\.npy(.|\n)*48, as lb_60"),
     "no table": (change("md_60.npy", lambda x: x[0]), DataError, r"shape \(48,\)(.|\n)*md_60"),
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.errors import WorkDirError
+from engine.errors import OutOfMemoryError, WorkDirError
 from engine.runfolder import RunFolder
 from engine.zeroshot import cycles, pipeline, plan, results, synthetic, synthetic_folder
 from engine.zeroshot.plan import Plan
@@ -132,6 +132,32 @@ def test_a_damaged_or_missing_file_is_made_again(world: Source, tmp_path: Path, 
         short(path, world, after=after)
         assert [(phase, number) for _, phase, number in seen] == again
         assert contents(path) == whole
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("evaluation.json", {"zero_shot": 5}),
+        ("evaluation.json", {"confusions": {}}),
+        ("gate.json", {"bias": float("nan")}),
+        ("gate.json", {"more": 1}),
+        ("gate.json", {"weights": None}),
+    ],
+)
+def test_a_changed_record_is_made_again(world: Source, tmp_path: Path, file: str, change: dict[str, Any]) -> None:
+    path = tmp_path / "a"
+    short(path, world)
+    whole = contents(path)
+    record = json.loads((path / "seed-5" / file).read_text())
+    record["found"].update(change)
+    (path / "seed-5" / file).write_text(json.dumps(record))
+    short(path, world)
+    assert contents(path) == whole
+
+
+def test_networks_larger_than_the_machine_are_refused_in_words(world: Source, tmp_path: Path) -> None:
+    with pytest.raises(OutOfMemoryError, match=r"this machine(.|\n)*--latent-size"):
+        short(tmp_path / "a", world, settings=replace(SHORT, latent=10**12))
 
 
 KILLED = """
