@@ -11,9 +11,10 @@ from engine import models
 from engine.records import read_json
 from engine.report.charts import Series, confusion_matrix, line_chart
 from engine.report.parts import DASH, document, header, notice, pairs, section, table, tile
-from engine.zeroshot import COLUMNS, PLAN, RESULTS
+from engine.zeroshot import COLUMNS, PLAN, RESULTS, provenance
 from engine.zeroshot.text import descriptions
 from shared_data.errors import DataError, LabError, MissingInputError
+from shared_data.findings import ERROR
 
 Summary = Mapping[str, Any]
 MEANINGS = (
@@ -51,6 +52,7 @@ def _page(run: Summary) -> str:
     about = run["about"]
     tags = {"features": about.get("features"), "text": about.get("text"), "texts": about.get("mode"), "seeds": len(run["seeds"])}
     told = [f"Selection {run['selection']['rule']}: {run['selection']['meaning']}.", f"These figures are {run['caution']}."]
+    told += [f"{row['phase']}: {row['message']}." for row in run["findings"] if row["severity"] == ERROR]
     sections = [
         header("Zero-shot run", f"{run['title']}: {task}", tags), notice(told), _tiles(run),
         section("Seeds", _seeds(run)),
@@ -61,9 +63,15 @@ def _page(run: Summary) -> str:
         section("Not as published", _deviations(run)),
         section("What was noticed about the files", _findings(run)),
         section("Published figures", _published(run)),
-        section("Settings", pairs({**run["plan"]["settings"], **about, "inputs": run["inputs"]})),
+        section("Settings", pairs({**run["plan"]["settings"], **_sources(about), "inputs": run["inputs"]})),
     ]  # fmt: skip
     return document(f"{run['title']}: {task}", sections)
+
+
+def _sources(about: Mapping[str, Any]) -> dict[str, Any]:
+    made = about.get("backbone", {})
+    lines = {f"backbone ({phase})": provenance.words(one) for phase, one in made.items()}
+    return {name: value for name, value in about.items() if name != "backbone"} | lines
 
 
 def _tiles(run: Summary) -> str:

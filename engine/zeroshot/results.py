@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from engine import records
-from engine.zeroshot import COLUMNS, RESULTS
+from engine.zeroshot import COLUMNS, RESULTS, provenance
 from engine.zeroshot.pipeline import Outcome
 from engine.zeroshot.plan import Deviation, deviations
 from engine.zeroshot.selection import Selection
@@ -46,7 +46,7 @@ def summary(work: Work, outcomes: Sequence[Outcome], about: dict[str, Any] | Non
         "chance": 1 / len(plan.test.unseen),
         "selection": {"rule": plan.selection, "meaning": MEANING[plan.selection]},
         "caution": CAUTION,
-        "deviations": [asdict(deviation) for deviation in deviations(plan)],
+        "deviations": [asdict(d) for d in (*deviations(plan), *provenance.deviations((about or {}).get("backbone", {})))],
         "plan": plan.as_json(),
         "about": about or {},
         "inputs": {phase: work.inputs(phase) for phase in ("test", "val")},
@@ -85,6 +85,7 @@ def table(summary: dict[str, Any]) -> str:
     else:
         lines += ["", "One seed says little: differences below two points mean nothing. Give at least five."]
     lines += ["", f"selection: {summary['selection']['rule']}: {summary['selection']['meaning']}"]
+    lines += [f"backbone ({phase}): {provenance.words(made)}" for phase, made in summary["about"].get("backbone", {}).items()]
     lines += [deviation_line(Deviation(**d)) for d in summary["deviations"]]
     lines += [
         f"{f['severity']} ({f['phase']}): {f['message']}" + (f" [{f['where']}]" if f["where"] else "")

@@ -53,7 +53,7 @@ def run(
         outcomes = [pipeline.evaluate(work, seed) for seed in plan.seeds]
         if official_log:
             results.write_official_log(work, outcomes, source.arch)
-        summary = results.write(work, outcomes, source.about())
+        summary = results.write(work, outcomes, source.about(plan))
         write_report(path)
         return summary
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
-from engine.zeroshot import features
+from engine.zeroshot import features, provenance
 from engine.zeroshot.plan import Plan
 from engine.zeroshot.text import rows as text_rows
 from engine.zeroshot.work import Data
@@ -38,9 +39,12 @@ class Source:
         """That of the text tower."""
         return self.root / "text_feats" / self.arch
 
-    def about(self) -> dict[str, str]:
-        """For the results; no path of this machine."""
-        return {"text": self.arch, "mode": self.mode, "features": self.extractor}
+    def about(self, plan: Plan) -> dict[str, Any]:
+        """For the results, with what made the features of each phase; no path of this machine."""
+        made = {
+            phase: provenance.of_folder(self.features_folder(len(plan.split(phase).unseen), phase)) for phase in get_args(Phase)
+        }
+        return {"text": self.arch, "mode": self.mode, "features": self.extractor, "backbone": made}
 
     def data(self, plan: Plan, phase: Phase) -> Data:
         """Read and check what a phase needs. Raises `MissingInputError`, `DataError`, `UsageError`."""

@@ -178,7 +178,8 @@ def test_from_skeletons(sal: Sal, tmp_path: Path) -> None:
     assert code == 0, err
     assert "know no meaning" in out and "backbone of the validation" in out and len(cycles_told(out)) == 4
     found = json.loads((tmp_path / "w/results.json").read_text())
-    assert found["about"] == {"text": "shared_words", "mode": "lb", "features": "baselines"} and found["unseen"] == [1, 4]
+    assert found["about"]["features"] == "baselines" and found["about"]["backbone"]["test"]["recipe"] == recipe
+    assert found["about"]["text"] == "shared_words" and found["unseen"] == [1, 4]
     code, again, _ = sal(*command)
     assert code == 0 and again.count("done before") == 4 and not cycles_told(again)
 

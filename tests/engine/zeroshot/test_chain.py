@@ -76,7 +76,17 @@ def test_every_step_and_what_it_left(whole: Any, made: Path) -> None:
     path, found, done = whole
     assert done == ["test", "val", *CYCLES]
     assert json.loads((path / "results.json").read_text()) == found
-    assert found["about"] == {"text": "shared_words", "mode": "lb", "features": "baselines"}
+    about = found["about"]
+    assert {name: about[name] for name in ("text", "mode", "features")} == {
+        "text": "shared_words", "mode": "lb", "features": "baselines",
+    }  # fmt: skip
+    for phase, left in (("test", "1,4"), ("val", "1,4+0,3")):
+        made_by = about["backbone"][phase]
+        assert (made_by["model"], made_by["recipe"], made_by["leave_out"]) == ("baselines", "tiny_cpu", left)
+        assert (made_by["num_epoch"], made_by["weights"], made_by["began_with"]) == (1, "last", "none")
+        assert f"backbone ({phase}): model baselines, recipe tiny_cpu" in (path / "results.txt").read_text()
+    assert "tiny_cpu" in (path / "report.html").read_text() and str(path) not in json.dumps(about)
+    assert not [d for d in found["deviations"] if "backbone" in d["name"]]
     assert (path / "features/text_feats/shared_words/lb_6.npy").is_file()
     for phase, split, left, held in (("test", TEST, "1,4", 0), ("val", VAL, "1,4+0,3", 3)):
         config = yaml.safe_load((path / "backbone" / phase / "config.yaml").read_text())
