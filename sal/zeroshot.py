@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, WorkDirError
 from sal import signature
 from sal.zeroshot_flags import (
     BackboneFlags,
@@ -50,7 +51,7 @@ def run_(
     judging: JudgingFlags,
     model: str = "",
     phase: Literal["all", "train", "val"] = "all",
-    mode: Literal["train"] = "train",
+    mode: str = "train",
     work_dir: Path | None = None,
     wdir: Path | None = None,
     device: str | None = None,
@@ -70,6 +71,11 @@ def run_(
         official_log: write ZSL, S, U and H as the official text file too.
     """
     _require_model(model)
+    if mode != "train":
+        raise ConfigError(
+            f"--mode {mode}: there is no other mode than train, since what is trained already is not trained again",
+            expected="--mode train", next_step="results: all stages, --phase all; what is done of them is skipped",
+        )  # fmt: skip
     plan = plan_of(task, training, judging)
     chosen: Phase | None = None if phase == "all" else "test" if phase == "train" else "val"
     chain = chain_of(made, inputs)
@@ -78,9 +84,10 @@ def run_(
     source = chain_source(*chain) if chain else source_of(inputs, len(plan.test.unseen), chosen)
     folder = work_folder(model, plan, source, work_dir, wdir, phase)
     given: dict[str, Any] = {"device": _device(device or ("auto" if chain else "cpu")), "force": force}
-    if chosen is not None:
-        return _train_alone(model, plan, source, folder, chosen, given)
-    _whole(model, plan, source, folder, {**given, "official_log": official_log}, chain)
+    with _named("--work-dir" if wdir is None else "--wdir"):
+        if chosen is not None:
+            return _train_alone(model, plan, source, folder, chosen, given)
+        _whole(model, plan, source, folder, {**given, "official_log": official_log}, chain)
     return 0
 
 
@@ -128,7 +135,7 @@ def published(
 ) -> int:
     """All five stages for every published task of a data set and every choice of texts, one after the other.
 
-    A task whose files are missing or wrong is left out, and told at the end with its exit code.
+    With --tm for this one alone. A task whose files are missing or wrong is left out, and told at the end with its exit code.
 
     Args:
         model: the zero-shot system: fsvae or msf_gzssar.
@@ -150,20 +157,24 @@ def published(
     rows, failed = [], []
     for unseen in tasks:
         plan = plan_of(TaskFlags(classes, unseen), training, judging)
-        for mode in MODES:
+        for mode in MODES if inputs.tm is None else (inputs.tm,):
             source = source_of(InputFlags(inputs.root, None, inputs.ve, inputs.le, mode), unseen, None)
             folder = work_folder(model, plan, source, None, wdir / f"{unseen}_r", "all")
             name = f"{classes}/{unseen} {mode}"
             print(f"== {name}", flush=True)
             try:
-                rows.append((name, _whole(model, plan, source, folder, given)["mean"]))
+                with _named("--wdir"):
+                    rows.append((name, _whole(model, plan, source, folder, given)["mean"]))
             except LabError as error:
                 if error.exit_code not in SKIPPED:
                     raise
                 print(f"left out: {error}", flush=True)
                 failed.append((name, error))
     print("\n".join(f"{name:20}" + "".join(f"{c} {100 * mean[c]:6.2f}  " for c in COLUMNS) for name, mean in rows))
-    print("\n".join(f"{name:20}left out: {error.what} [{error.where}]" for name, error in failed), end="\n" if failed else "")
+    print(
+        "\n".join(f"{name:20}left out (exit code {error.exit_code}): {error.what} [{error.where}]" for name, error in failed),
+        end="\n" if failed else "",
+    )
     return failed[0][1].exit_code if failed else 0
 
 
@@ -176,8 +187,13 @@ VERBS: dict[str, tuple[str, Callable[..., int]]] = {
 }  # fmt: skip
 
 
-def run(argv: list[str], *, model: str = "", prog: str = "sal zeroshot") -> int:
-    """`sal zeroshot VERB …`, or with a `model` its `main.py VERB …`, in which `run` may be left out."""
+def run(argv: list[str], *, model: str = "", prog: str = "sal zeroshot", verb: str = "") -> int:
+    """`sal zeroshot VERB …`, or with a `model` its `main.py VERB …`, in which `run` may be left out.
+
+    verb  of a script that has this one alone, and is not told it
+    """
+    if verb:
+        return _called(verb, argv, model, prog)
     if not argv or argv[0] in ("-h", "--help"):
         print(f"usage: {prog} VERB …   ({prog} run --help)\n")
         print("\n".join(f"  {name:10} {about}" for name, (about, _) in VERBS.items()))
@@ -185,12 +201,26 @@ def run(argv: list[str], *, model: str = "", prog: str = "sal zeroshot") -> int:
     verb, rest = ("run", argv) if model and argv[0].startswith("-") else (argv[0], argv[1:])
     if verb not in VERBS:
         raise ConfigError(f"no verb 'zeroshot {verb}'{nearest(verb, VERBS)}", expected=", ".join(VERBS))
+    return _called(verb, rest, model, f"{prog} {verb}")
+
+
+def _called(verb: str, rest: list[str], model: str, prog: str) -> int:
     words = spelled(rest)
     if model and verb != "text" and not {"-h", "--help"} & set(words):
         if any(word == "--model" or word.startswith("--model=") for word in words):
             raise ConfigError(f"this script is of {model}", expected="no --model", next_step="sal zeroshot takes any --model")
         words += ["--model", model]
-    return signature.call(VERBS[verb][1], words, f"{prog} {verb}")
+    return signature.call(VERBS[verb][1], words, prog)
+
+
+@contextmanager
+def _named(flag: str) -> Iterator[None]:
+    """A refused work folder is told by the `flag` that named it."""
+    try:
+        yield
+    except WorkDirError as error:
+        step = error.next_step.replace("--work-dir", flag)
+        raise type(error)(error.what, where=error.where, expected=error.expected, next_step=step) from error
 
 
 def _require_model(model: str) -> None:
@@ -262,10 +292,11 @@ def _train_alone(model: str, plan: Plan, source: Source, folder: Path, phase: Ph
     _announce(model, plan, source, folder, given)
     with stopped_at_once(GO_ON):
         kept = train_alone(folder, model, system.find(model), plan, source, phase=phase, after=_progress(plan), **given)
+    kind = "unseen classes" if phase == "test" else "the validation's unseen classes, which are others than the test's,"
     for seed, cycles in kept.items():
         best = max(cycles, key=lambda cycle: cycle.accuracy)
         print(
-            f"seed {seed}: accuracy on unseen classes {cycles[-1].accuracy:.2%} after the last cycle, "
+            f"seed {seed}: accuracy on {kind} {cycles[-1].accuracy:.2%} after the last cycle, "
             f"{best.accuracy:.2%} after the best ({best.number + 1}), chosen by these clips themselves"
         )
     print("the other stages: the same command with --phase all; nothing is trained twice", flush=True)
@@ -281,8 +312,9 @@ def _announce(model: str, plan: Plan, source: Source, folder: Path, given: dict[
     names = descriptions.names(plan.test.classes)
     unseen = ", ".join(f"{k} {names[k]}" for k in plan.test.unseen)
     print(f"{model}: {plan.test.classes} classes, {len(plan.test.unseen)} unseen: {unseen}")
+    seeds = f"seed{'s' if len(plan.seeds) > 1 else ''} {', '.join(map(str, plan.seeds))}"
     print(
-        f"text {source.arch} {source.mode}, skeleton features {source.extractor}, seeds {', '.join(map(str, plan.seeds))}, "
+        f"text {source.arch} {source.mode}, skeleton features {source.extractor}, {seeds}, "
         f"{given['device']}, work folder {folder}"
     )
     for deviation in deviations(plan):

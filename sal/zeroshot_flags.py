@@ -29,6 +29,7 @@ LISTS = ("--seeds", "--unseen", "--val-unseen")
 OFFICIAL = {"--gpu": "--device", "--ntu": "--classes"}  # the same flag by another name
 PERCENT = 100
 WEIGHTS = {"ViT-B/32": "ViT-B-32.pt", "ViT-B/16": "ViT-B-16.pt"}  # OpenAI's names of the files
+ALL_TEXTS = "lb_ad_md"
 WEIGHTS_FOLDER = Path("text_extractor")  # where the official scripts look for them
 
 
@@ -74,14 +75,14 @@ class InputFlags:
         dataset: a folder of skeleton features such as sk_feats/shift_5_r/, in place of those below --root.
         ve: what made the skeleton features, first part of their folders' names (default shift).
         le: what made the text features, their folder below text_feats/.
-        tm: texts of a class that count: lb, ad, md, ad_md or lb_ad_md.
+        tm: texts of a class that count: lb, ad, md, ad_md or lb_ad_md (default: all three; published: each of the five).
     """
 
     root: Path | None = None
     dataset: Path | None = None
     ve: str | None = None
     le: str = "ViT-B/32"
-    tm: str = "lb_ad_md"
+    tm: str | None = None
 
 
 @dataclass(frozen=True)
@@ -224,9 +225,11 @@ def source_of(inputs: InputFlags, unseen: int, phase: Phase | None) -> Source:
     from engine.zeroshot import features
     from engine.zeroshot.sources import Source
 
-    root = inputs.root or Path()
+    root, mode = inputs.root or Path(), inputs.tm or ALL_TEXTS
+    if inputs.ve is not None and not re.fullmatch(r"[\w.-]+", inputs.ve):
+        raise ConfigError(f"--ve {inputs.ve!r} is no name", expected="the first part of a folder's name, such as shift")
     if inputs.dataset is None:
-        return Source(root, inputs.le, inputs.tm, inputs.ve or features.EXTRACTOR)
+        return Source(root, inputs.le, mode, inputs.ve or features.EXTRACTOR)
     folder = inputs.dataset.absolute()
     match = re.fullmatch(r"(?P<extractor>.+?)_(?P<val>val_)?(?P<unseen>\d+)_r", folder.name)
     expected = features.folder_name(unseen, phase or "test", extractor=inputs.ve or features.EXTRACTOR)
@@ -242,7 +245,7 @@ def source_of(inputs: InputFlags, unseen: int, phase: Phase | None) -> Source:
         raise ConfigError(
             f"--dataset {inputs.dataset} and --ve {inputs.ve}", expected=f"…/{expected}, or --ve {match['extractor']}"
         )
-    return Source(root, inputs.le, inputs.tm, match["extractor"], skeletons=folder.parent)
+    return Source(root, inputs.le, mode, match["extractor"], skeletons=folder.parent)
 
 
 def chain_of(made: BackboneFlags, inputs: InputFlags) -> tuple[Backbone, TextSource] | None:
@@ -261,7 +264,7 @@ def chain_of(made: BackboneFlags, inputs: InputFlags) -> tuple[Backbone, TextSou
         flags = (*(("--recipe", made.recipe) if made.recipe else ()), *shlex.split(made.backbone_flags))
     except ValueError as error:
         raise ConfigError(f"--backbone-flags: {error}", where=made.backbone_flags) from None
-    text = text_of(made.weights, inputs.le, made.descriptions, inputs.tm, without_clip=made.without_clip)
+    text = text_of(made.weights, inputs.le, made.descriptions, inputs.tm or ALL_TEXTS, without_clip=made.without_clip)
     return Backbone(made.backbone, made.data, flags, made.backbone_weights), text
 
 

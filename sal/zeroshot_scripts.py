@@ -22,12 +22,12 @@ def train(model: str, argv: Sequence[str] | None = None) -> int:
     """`python3 train.py …`: stage 1 of training alone, or stage 2 with ``--phase val``."""
     given = _words(argv)
     words = given if any(word.partition("=")[0] == "--phase" for word in given) else ["--phase", "train", *given]
-    return guarded(lambda: zeroshot.run(["run", *words], model=model, prog="python3 train.py"))
+    return guarded(lambda: zeroshot.run(words, model=model, prog="python3 train.py", verb="run"))
 
 
 def text(model: str, argv: Sequence[str] | None = None) -> int:
     """`python3 gen_text_feat.py …`: `sal zeroshot text …`."""
-    return guarded(lambda: zeroshot.run(["text", *_words(argv)], model=model, prog="python3 gen_text_feat.py"))
+    return guarded(lambda: zeroshot.run(_words(argv), model=model, prog="python3 gen_text_feat.py", verb="text"))
 
 
 def smoke(model: str, argv: Sequence[str] | None = None) -> int:

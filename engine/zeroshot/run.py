@@ -46,6 +46,7 @@ def run(
     after         sees every new cycle: seed, phase, cycle
     Raises `UsageError`, `MissingInputError`, `DataError`, `WorkDirError`, `SaveError`, `DivergedError`, `OutOfMemoryError`.
     """
+    source.require_files(plan, PHASES)
     data: dict[Phase, Data] = {phase: source.data(plan, phase) for phase in PHASES}  # a wrong file leaves no folder behind
     require_one_world(*(data[phase].features for phase in PHASES))
     with _enough_memory(), RunFolder(path, force=force) as folder:
@@ -74,6 +75,7 @@ def train_alone(
 
     Reads the phase's files alone. Raises as `run` does.
     """
+    source.require_files(plan, [phase])
     data = {phase: source.data(plan, phase)}
     with _enough_memory(), RunFolder(path, force=force) as folder:
         work = Work(folder, name, system, plan, data.__getitem__, device=device, force=force, after=after)

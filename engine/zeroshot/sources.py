@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -10,6 +11,7 @@ from engine.zeroshot import features, provenance
 from engine.zeroshot.plan import Plan
 from engine.zeroshot.text import rows as text_rows
 from engine.zeroshot.work import Data
+from shared_data.errors import MissingInputError, nearest
 from shared_data.zeroshot_splits import Phase
 
 
@@ -45,6 +47,40 @@ class Source:
             phase: provenance.of_folder(self.features_folder(len(plan.split(phase).unseen), phase)) for phase in get_args(Phase)
         }
         return {"text": self.arch, "mode": self.mode, "features": self.extractor, "backbone": made}
+
+    def require_files(self, plan: Plan, phases: Sequence[Phase]) -> None:
+        """Raises `MissingInputError` that names every file of text and features that `phases` read and that is not there."""
+        needed = {self.text_folder: text_rows.file_names(self.mode, plan.test.classes)}
+        for phase in phases:
+            needed[self.features_folder(len(plan.split(phase).unseen), phase)] = features.file_names(phase)
+        absent = {
+            folder: names for folder, all_names in needed.items()
+            if (names := [name for name in all_names if not (folder / name).is_file()])
+        }  # fmt: skip
+        if not absent:
+            return
+        lines = [
+            f"{folder}{'' if folder.is_dir() else ' (no such folder' + self._meant(folder) + ')'}: {', '.join(names)}"
+            for folder, names in absent.items()
+        ]
+        raise MissingInputError(
+            "missing files: " + "; ".join(lines), where=str(self.root.absolute()),
+            expected="sk_feats/ and text_feats/ as docs/zero-shot.md lays them out",
+            next_step="--root FOLDER if they are elsewhere; sal zeroshot text makes the text, --backbone features from skeletons",
+        )  # fmt: skip
+
+    def _meant(self, folder: Path) -> str:
+        """The nearest of the folders that are there in place of `folder`."""
+        try:
+            if folder == self.text_folder:
+                base = self.root / "text_feats"
+                known = {str(file.parent.relative_to(base)) for file in base.glob("**/*.npy")}
+                return nearest(self.arch, sorted(known))
+            tail = folder.name.removeprefix(self.extractor)  # of the same task and phase
+            makers = [other.name.removesuffix(tail) for other in folder.parent.iterdir() if other.name.endswith(tail)]
+            return nearest(self.extractor, sorted(maker for maker in makers if not maker.endswith("_val")))
+        except OSError:
+            return ""
 
     def data(self, plan: Plan, phase: Phase) -> Data:
         """Read and check what a phase needs. Raises `MissingInputError`, `DataError`, `UsageError`."""

@@ -112,7 +112,7 @@ def _claim(work: Work, inputs: Mapping[Phase, str]) -> None:
             raise WorkDirError(
                 "the work folder holds another run; these differ (saved -> asked):\n    " + "\n    ".join(differences),
                 where=str(work.folder.path),
-                next_step="give another --work-dir, or --force to go on with the new settings",
+                next_step="give another --work-dir, or --force to replace what is not of the new settings",
             )
         known = saved.get("inputs")
         asked["inputs"] = {**(known if isinstance(known, dict) else {}), **inputs}

@@ -155,3 +155,10 @@ def test_a_run_without_an_end_and_results_that_are_none(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"results\.json"):
             write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_an_error_among_the_findings_stands_at_the_head(finished: tuple[Path, Source], tmp_path: Path) -> None:
+    known = {"phase": "test", "where": "/a/gtest.npy"}
+    findings = [{**known, "severity": "error", "message": "it knew"}, {**known, "severity": "warning", "message": "unusual"}]
+    head = text_of(changed(finished[0], tmp_path / "x", findings=findings)).split("Accuracy on unseen")[0]
+    assert "test: it knew." in head and "unusual" not in head

@@ -125,9 +125,13 @@ def test_the_official_scripts_flags(
     assert not (folder / "results.json").exists()
     val = ["--phase", "val", "--dataset", "sk_feats/shift_val_5_r/", "--wdir", "results/5_r_val"]
     assert zeroshot_scripts.train(system, words + val) == 0
-    assert cycles_told(capsys.readouterr().out) == EVERY_CYCLE[2:]
+    told = capsys.readouterr().out
+    assert cycles_told(told) == EVERY_CYCLE[2:] and "accuracy on the validation's unseen classes" in told and ", seed 5," in told
     assert zeroshot_scripts.main(system, ["run", *words, "--wdir", "results/5_r"]) == 0
     assert cycles_told(capsys.readouterr().out) == []
+    assert zeroshot_scripts.main(system, ["run", *words, "--wdir", "results/5_r", "--lr", "0.1"]) == 73
+    err = capsys.readouterr().err
+    assert "another --wdir" in err and "--work-dir" not in err and "--force to replace" in err
     assert (folder / "results.json").exists() and not (tmp_path / "results/5_r_val").exists()
 
 
@@ -237,6 +241,26 @@ def test_bad_input_is_refused_before_anything_is_trained(
     assert not (tmp_path / "w").exists()
 
 
+def test_all_missing_files_are_named_at_once(sal: Sal, world: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(world, tmp_path / "world")
+    (root / SK / "gtest_out.npy").unlink()
+    (root / VAL).rename(root / "sk_feats/shifd_val_5_r")
+    (root / "text_feats/ViT-B/32").rename(root / "text_feats/ViT-B/23")
+    code, _, err = sal("run", "--model", "fsvae", "--ss", 5, "--root", root, "--work-dir", tmp_path / "w", *SHORT)
+    assert code == 66 and str(root.absolute()) in err
+    assert all(name in err for name in ("gtest_out.npy", "val_label.npy", "lb_60.npy", "ad_60.npy", "md_60.npy"))
+    assert "did you mean ViT-B/23?" in err and "did you mean shifd?" in err
+    assert all(word in err for word in ("sal zeroshot text", "--root", "--backbone"))
+    assert not (tmp_path / "w").exists()
+
+
+def test_published_of_one_choice_of_texts(sal: Sal, world: Path, tmp_path: Path) -> None:
+    code, out, _ = sal("published", "--model", "fsvae", "--root", world, "--wdir", tmp_path / "r", "--tm", "lb", *SHORT)
+    assert code == 66 and [line for line in out.splitlines() if line.startswith("==")] == ["== 60/5 lb", "== 60/12 lb"]
+    assert [file.name for file in (tmp_path / "r/5_r" / TOWER).iterdir()] == ["lb"]
+    assert "left out (exit code 66)" in out.splitlines()[-1]
+
+
 WRONG: dict[str, tuple[list[str], str]] = {
     "no model": (["--ss", "5", "--model", ""], "--model fsvae or msf_gzssar"),
     "a misspelt model": (["--ss", "5", "--model", "fsvea"], "did you mean fsvae?"),
@@ -254,7 +278,8 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "a threshold of 100": (["--ss", "5", "--th", "100"], "between 0 and 1"),
     "a selection": (["--ss", "5", "--select", "best"], "--select"),
     "a noise": (["--ss", "5", "--noise", "none"], "--noise"),
-    "a mode": (["--ss", "5", "--mode", "eval"], "--mode"),
+    "a mode": (["--ss", "5", "--mode", "test"], "is not trained again"),
+    "no extractor": (["--ss", "5", "--ve", ""], "is no name"),
     "a text mode": (["--ss", "5", "--tm", "lb_md"], "no text mode"),
     "no cycles": (["--ss", "5", "--num_cycles", "0"], "at least 1"),
     "a seed twice": (["--ss", "5", "--seeds", "1", "1"], "each once"),
@@ -307,6 +332,13 @@ def test_no_gpu_is_said_with_the_way_without_one(sal: Sal, monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     code, _, err = sal("run", "--model", "fsvae", "--ss", 5, "--root", world, "--gpu", 0)
     assert code == 2 and "no GPU 0" in err and "--gpu cpu" in err
+
+
+def test_a_scripts_usage_names_no_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    for script, name in ((zeroshot_scripts.train, "train.py"), (zeroshot_scripts.text, "gen_text_feat.py")):
+        with pytest.raises(SystemExit):
+            script("fsvae", ["--help"])
+        assert f"usage: python3 {name} [" in capsys.readouterr().out
 
 
 def test_wrong_verbs_and_help(sal: Sal, capsys: pytest.CaptureFixture[str]) -> None:

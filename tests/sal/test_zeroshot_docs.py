@@ -14,7 +14,7 @@ from engine import models
 from engine.zeroshot import chain as chain_module
 from sal import signature, zeroshot, zeroshot_scripts
 from sal.features import features
-from sal.zeroshot_flags import OFFICIAL, BackboneFlags, InputFlags, JudgingFlags, TaskFlags, TrainingFlags
+from sal.zeroshot_flags import ALL_TEXTS, OFFICIAL, BackboneFlags, InputFlags, JudgingFlags, TaskFlags, TrainingFlags
 from shared_data import zeroshot_splits as splits
 from shared_data.errors import LabError
 from tests.orchestrator.documented import simple_commands
@@ -135,8 +135,9 @@ def test_every_flag_of_run_has_its_row_and_no_other() -> None:
 def test_defaults_in_the_rows_are_those_of_the_parser() -> None:
     text = PAGE.read_text()
     defaults = {action.dest: action.default for action in signature.parser(zeroshot.run_, "x")._actions}
-    for name in ("st", "le", "tm", "select", "phase", "mode"):
+    for name in ("st", "le", "select", "phase", "mode"):
         assert f"| `--{name}` | `{defaults[name]}` |" in text, name
+    assert defaults["tm"] is None and f"| `--tm` | `{ALL_TEXTS}` |" in text
     assert f"| `--backbone-weights` | `{defaults['backbone_weights']}` |" in text
     assert "| `--t`, `--th` | 2, 50 |" in text and (defaults["t"], defaults["th"]) == (2, 50)
 
