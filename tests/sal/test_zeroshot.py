@@ -500,6 +500,12 @@ def test_text_by_clip_from_ones_own_words(sal: Sal, tmp_path: Path, monkeypatch:
     assert sal(*command, "--force")[0] == 0 and len(np.unique(np.load(file), axis=0)) == 3
 
 
+def test_damaged_weights_for_the_text(sal: Sal, tmp_path: Path) -> None:
+    (tmp_path / "clip.safetensors").write_bytes(b"\x10" + bytes(40))
+    code, _, err = sal("text", "--weights", tmp_path / "clip.safetensors", "--out", tmp_path)
+    assert code == 65 and "clip.safetensors" in err and "again" in err and "--resume" not in err
+
+
 def test_text_without_what_it_needs(sal: Sal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code, _, err = sal("text")

@@ -168,7 +168,11 @@ def _state(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise MissingInputError("no such file of weights", where=str(path), expected="OpenAI's .pt file, or .safetensors")
     if path.suffix == ".safetensors":
-        return checkpoint.read(path)[0]
+        try:
+            return checkpoint.read(path)[0]
+        except WeightsError as error:  # its advice is for the checkpoint of a training run
+            advice = "copy or download the file again, or give OpenAI's .pt"
+            raise WeightsError(error.what, where=error.where, expected=error.expected, next_step=advice) from error
     if not zipfile.is_zipfile(path):
         raise WeightsError(
             "will not open a pickled checkpoint", where=str(path), expected="a zip archive of PyTorch, or a safetensors file",
