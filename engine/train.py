@@ -101,6 +101,7 @@ class Trainer:
         self.world.require_same(
             **config.identity(), clips=assembly.fingerprint(self.given), device=self.device.type, torch=torch.__version__
         )
+        self.clips = assembly.fingerprint(self.data)
         self.train_batches = assembly.train_loader(self.data, config, self.device, self.world)
         self.test_batches = assembly.test_loader(self.data, config, self.device, self.world)
         self.model = assembly.build_model(config, self.data, self.device)
@@ -167,7 +168,7 @@ class Trainer:
             self.world.by_first(self.folder.write_json, name, value)
 
     def require_same_clips(self, position: dict[str, Any]) -> None:
-        if position["data"] != assembly.fingerprint(self.data) and not self.config.force:
+        if position["data"] != self.clips and not self.config.force:
             raise WorkDirError(
                 "the data holds other clips than the run began with", where=str(self.config.data),
                 next_step="give the data of the run, another --work-dir, or --force to go on with these clips",
@@ -359,7 +360,7 @@ class Trainer:
         position = {
             "epoch": self.epoch, "step": self.step, "global_step": self.global_step, "sums": self.sums,
             "last": self.last, "best": self.best, "seconds_before": self.seconds, "log_size": self.folder.settle_log(),
-            "data": assembly.fingerprint(self.data),
+            "data": self.clips,
         }  # fmt: skip
         parts = self.model, self.optimizer, self.train_step.scaler
         checkpoint.save_state(self.folder.last, *parts, position, previous=self.folder.previous)

@@ -59,9 +59,7 @@ class TrainedRun:
 
     def require_its_clips(self) -> None:
         """Raises `DataError` if `data` is not what the run was trained and evaluated on."""
-        begun = json.loads(checkpoint.read(_weights(self.folder, "last"))[1]["position"])["data"]
-        seen = assembly.validation(assembly.shown(self.data, self.config), self.config)
-        if assembly.fingerprint(seen) != begun:
+        if not began_with(self.folder, self.data, self.config):
             raise DataError(
                 "the data holds other clips than the run was trained with", where=str(self.data.path),
                 expected=f"the data of {self.folder}", next_step="name it with --data",
@@ -99,6 +97,15 @@ def open_run(
     load_weights(file, network, config.model)
     card = models.find(config.model)
     return TrainedRun(folder, config, whole, network.eval(), head_of(card, network), weights, _fingerprint(network), found)
+
+
+def began_with(folder: Path, data: DataSet, config: RunConfig) -> bool:
+    """Whether the run in `folder`, of these settings, was trained and evaluated on what `config` shows of the whole `data`.
+
+    Raises `DataError` or `MissingInputError` where its last state cannot be read.
+    """
+    begun = json.loads(checkpoint.read(_weights(folder, "last"))[1]["position"])["data"]
+    return bool(assembly.fingerprint(assembly.validation(assembly.shown(data, config), config)) == begun)
 
 
 def _weights(folder: Path, which: Which) -> Path:

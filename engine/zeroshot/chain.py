@@ -18,7 +18,7 @@ from engine.config import RunConfig, parse
 from engine.errors import ConfigError
 from engine.report.reading import RUN_FILES, read_run
 from engine.runfolder import RunFolder
-from engine.trained import Which, open_run
+from engine.trained import Which, began_with, open_run
 from engine.zeroshot import from_skeletons
 from engine.zeroshot import run as zeroshot_run
 from engine.zeroshot.plan import Plan, require_sound
@@ -28,7 +28,8 @@ from engine.zeroshot.text import source as text_source
 from engine.zeroshot.text.source import TextSource
 from engine.zeroshot.work import After, Work
 from shared_data import withheld
-from shared_data.errors import DataError
+from shared_data.datasets import DataSet
+from shared_data.errors import DataError, MissingInputError
 from shared_data.zeroshot_splits import Phase
 
 BACKBONES, FEATURES = "backbone", "features"
@@ -101,7 +102,8 @@ def run(
     if config.weights:
         note(f"note: the backbones begin with the weights {config.weights}; what these had seen, they have seen")
     where, place = source(path, backbone, text), assembly.choose_device(device)
-    counts = {"test": 0, "val": _count(config, plan)}
+    data = assembly.whole_data(config)
+    counts = {"test": 0, "val": _count(data, plan)}
     with RunFolder(path, force=force) as work:  # whether it is free for this run is said before anything is trained
         Work(work, name, system, plan, lambda phase: where.data(plan, phase), device=place, force=force)
     text_source.write(where.root, text, plan.test.classes, force=force)
@@ -109,11 +111,13 @@ def run(
         folder = path / BACKBONES / phase
         flags = _flags(backbone, plan, phase, folder, device=device, held_out=counts[phase])
         wished = parse(flags, model=backbone.model, phase="train")
-        if _is_finished(folder, wished):
+        if _is_finished(folder, wished, data):
             note(f"backbone of the {_called(phase)}: done before")
         else:
             note(f"backbone of the {_called(phase)}: {backbone.model} without the classes {wished.leave_out}")
-            train(backbone.model, [*flags, *(("--resume", "never", "--force") if force and _is_other(folder, wished) else ())])
+            train(
+                backbone.model, [*flags, *(("--resume", "never", "--force") if force and _is_other(folder, wished, data) else ())]
+            )
         note(f"features of the {_called(phase)}")
         trained = open_run(folder, data=backbone.data, weights=backbone.weights, device=device)
         _, made = from_skeletons.write(where.root, trained, plan.split(phase), extractor=where.extractor, force=force)
@@ -138,12 +142,11 @@ def _backbone_config(backbone: Backbone) -> RunConfig:
     return replace(config, data=str(backbone.data))
 
 
-def _count(config: RunConfig, plan: Plan) -> int:
+def _count(data: DataSet, plan: Plan) -> int:
     """Clips of each class to hold out of the validation's backbone. Raises `DataError` for data of another task."""
-    data = assembly.whole_data(config)
     if data.num_classes != plan.test.classes:
         raise DataError(
-            f"the data has {data.num_classes} classes", where=str(config.data), expected=f"{plan.test.classes}, as the task",
+            f"the data has {data.num_classes} classes", where=str(data.path), expected=f"{plan.test.classes}, as the task",
         )  # fmt: skip
     return withheld.suitable_count(data, withheld.read(withheld.text_of(plan.test, plan.val, "val")))
 
@@ -154,16 +157,28 @@ def _flags(backbone: Backbone, plan: Plan, phase: Phase, folder: Path, *, device
     return [*backbone.flags, *(word for name, value in ours.items() for word in (f"--{name}", str(value)))]
 
 
-def _is_finished(folder: Path, wished: RunConfig) -> bool:
+def _is_finished(folder: Path, wished: RunConfig, data: DataSet) -> bool:
+    """Of a run on other clips training itself says so, and of a state that cannot be read."""
     if not _is_run(folder):
         return False
     run = read_run(folder)
-    return bool(run.metrics) and run.ended and not _differences(wished, run.config)
+    done = bool(run.metrics) and run.ended and not _differences(wished, run.config)
+    return done and _saw(folder, wished, data) is True
 
 
-def _is_other(folder: Path, wished: RunConfig) -> bool:
+def _is_other(folder: Path, wished: RunConfig, data: DataSet) -> bool:
     """What a fit has changed is not known here; training itself compares then."""
-    return not wished.fit and _is_run(folder) and bool(_differences(wished, read_run(folder).config))
+    if not _is_run(folder):
+        return False
+    return (not wished.fit and bool(_differences(wished, read_run(folder).config))) or _saw(folder, wished, data) is False
+
+
+def _saw(folder: Path, wished: RunConfig, data: DataSet) -> bool | None:
+    """Whether the run in `folder` was begun with these clips; None where its last state cannot be read."""
+    try:
+        return began_with(folder, data, wished)
+    except (DataError, MissingInputError):
+        return None
 
 
 def _is_run(folder: Path) -> bool:

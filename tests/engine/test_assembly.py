@@ -15,6 +15,8 @@ from engine import assembly, environment, models
 from engine.config import parse
 from engine.errors import ConfigError
 from engine.parity import fixture
+from shared_data import inplace, store
+from shared_data.datasets import open_data
 from shared_data.errors import LabError, MissingInputError, UsageError
 from shared_data.skeletons import NTU25
 
@@ -221,3 +223,24 @@ def test_where_runs_go(monkeypatch):
     tested = dataclasses.replace(asked, phase="test")
     assert assembly.work_dir(tested).name == "ntu60_xsub_b_test"
     assert assembly.work_dir(dataclasses.replace(asked, work_dir="mine")) == Path("mine")
+
+
+def test_the_fingerprint_is_of_the_clips_and_not_of_their_file(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = open_data(tiny_data)
+    mark = assembly.fingerprint(data)
+    assert mark == assembly.fingerprint(open_data(store.prepare(tiny_data, tmp_path / "store.h5")))
+    monkeypatch.setattr(inplace, "SMALLEST", 0)
+    placed = open_data(tiny_data)
+    assert placed.train.frame_step > 1 and mark == assembly.fingerprint(placed)
+
+
+@pytest.mark.parametrize("column", ["rows", "extent", "people", "labels", "ids"])
+def test_the_fingerprint_notices(tiny_data: Path, column: str) -> None:
+    data = open_data(tiny_data)
+    old = getattr(data.test, column)
+    new = old[::-1] if column == "ids" else np.maximum(old - 1, 0) if column != "rows" else 3 * old
+    other = dataclasses.replace(data, test=dataclasses.replace(data.test, **{column: new}))
+    assert assembly.fingerprint(other) != assembly.fingerprint(data)

@@ -223,6 +223,19 @@ def test_resuming_on_other_clips_is_refused(
     assert "other clips" in capsys.readouterr().err
 
 
+def test_resuming_on_other_coordinates_is_refused_and_on_a_moved_file_is_not(
+    finished: Path, tiny_data: Path, quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(finished, tmp_path / "run")
+    with np.load(tiny_data) as arrays:
+        columns = dict(arrays)
+    np.savez(tmp_path / "tripled_synthetic.npz", **{**columns, "x_train": 3 * columns["x_train"]})
+    moved = shutil.copy(tiny_data, tmp_path / "moved_synthetic.npz")
+    assert train(*flags(quick, tmp_path / "tripled_synthetic.npz", folder)) == 73
+    assert "other clips" in capsys.readouterr().err
+    assert train(*flags(quick, moved, folder)) == 0
+
+
 def test_missing_data(quick: list[str], tmp_path: Path, run_main: Run) -> None:
     done = run_main(*quick, "--data", str(tmp_path / "nothing.npz"), "--work-dir", str(tmp_path / "run"))
     assert done.returncode == 66, done.stderr
