@@ -15,8 +15,6 @@ from shared_data.atomic import WriteError
 from shared_data.errors import LabError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from engine.config import RunConfig
     from engine.memory import Expect
 
@@ -97,7 +95,7 @@ def run(
             if config.phase == "test":
                 for line in lines:
                     world.by_first(print, line, flush=True)
-                world.by_first(_kept, score(config, console, world), keep or {})
+                score(config, console, keep, world=world)
             else:
                 # What is predicted is a step of one process with the whole batch.
                 train(config, console, keep, lines=lines, expect=expect if world.size == 1 else None, world=world)
@@ -109,19 +107,6 @@ def run(
     # Past the handler the traceback is gone, and with it the network and all that a step kept.
     memory.release(choose_device(config.device))
     raise OutOfMemoryError(f"the GPU ran out of memory: {words}", part=part, next_step="; ".join(_smaller(config, part)))
-
-
-def _kept(folder: Path, keep: Mapping[str, Any]) -> None:
-    """`keep` of a test, in place of what an earlier one left."""
-    import json
-
-    from engine.runfolder import FIT
-    from engine.storage import write_atomically
-
-    if FIT not in keep:
-        (folder / FIT).unlink(missing_ok=True)
-    for name, value in keep.items():
-        write_atomically(folder / name, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def _smaller(config: RunConfig, part: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -16,14 +18,15 @@ from engine.evaluate import evaluate
 from engine.examples import save_examples
 from engine.metrics import measure
 from engine.report import write_report
-from engine.runfolder import RunFolder
+from engine.runfolder import FIT, RunFolder
 from engine.score_files import LAST, write_scores
 from engine.weights import load_weights
 
 
-def score(config: RunConfig, console: Console, world: World | None = None) -> Path:
+def score(config: RunConfig, console: Console, keep: Mapping[str, Any] | None = None, *, world: World | None = None) -> Path:
     """Evaluate `--weights` on the test clips; writes scores, metrics and a report into the run folder and returns it.
 
+    keep    file name -> what the run folder keeps there as JSON, in place of what an earlier test left
     world   the processes that share the clips, of which this is one
     """
     world = world or World()
@@ -31,10 +34,12 @@ def score(config: RunConfig, console: Console, world: World | None = None) -> Pa
         raise ConfigError("no weights named", next_step="--weights checkpoints/best.safetensors, or an official .pt file")
     with RunFolder(assembly.work_dir(config), force=config.force, writes=world.first) as folder:
         world.by_first(folder.claim, config)
-        return _score(config, console, folder, world)
+        _score(config, console, folder, world)
+        world.by_first(_keep, folder, keep or {})
+    return folder.path
 
 
-def _score(config: RunConfig, console: Console, folder: RunFolder, world: World) -> Path:
+def _score(config: RunConfig, console: Console, folder: RunFolder, world: World) -> None:
     device = assembly.choose_device(config.device)
     data = assembly.load_data(config)
     world.require_same(**config.identity(), clips=assembly.fingerprint(data), device=device.type, torch=torch.__version__)
@@ -62,4 +67,10 @@ def _score(config: RunConfig, console: Console, folder: RunFolder, world: World)
     report = world.from_first(lambda: write_report(folder.path))
     console.print(f"top-1 {metrics.top1:.2%}  top-5 {metrics.top5:.2%}  ({len(scores.ids)} clips)", highlight=False)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
-    return folder.path
+
+
+def _keep(folder: RunFolder, keep: Mapping[str, Any]) -> None:
+    if FIT not in keep:
+        (folder.path / FIT).unlink(missing_ok=True)
+    for name, value in keep.items():
+        folder.write_json(name, value)
