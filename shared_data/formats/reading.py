@@ -5,13 +5,14 @@ A new layout is a module with `recognise` and `read` like the others, and a line
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from shared_data.clips import Clips
-from shared_data.errors import DataError, UsageError, nearest
+from shared_data.errors import DataError, MissingInputError, UsageError, nearest
 from shared_data.findings import Finding
 from shared_data.formats import agcn, kaggle, ntu_raw, nw_ucla, per_clip, pku_mmd, pyskl, skeleton5d
 from shared_data.formats.fourkeys import KEYS
@@ -76,10 +77,21 @@ def _unknown(seen: Look) -> DataError:
         inside = ", ".join(seen.names[:4]) + (" ..." if len(seen.names) > 4 else "")
         return DataError(
             f"a {seen.kind} of {len(seen.names)} files that fit no layout: {inside}", where=where, expected=known,
-            next_step="clips of your own need a table labels.csv beside them",
+            next_step=_inside(seen) or "clips of your own need a table labels.csv beside them",
         )  # fmt: skip
     open_zip(seen.path, kind=f"a data file: {known}").close()  # says what the file is instead
     raise AssertionError("a zip is never unknown here")
+
+
+def _inside(seen: Look) -> str:
+    """What to give in place of a folder that holds the data's file, as a download does; "" if none of its first files is data."""
+    if seen.kind != "folder":
+        return ""
+    for name in [name for name in seen.names if name.lower().endswith((".zip", ".npz"))][:8]:
+        with contextlib.suppress(DataError, MissingInputError):
+            layout, reason = detect(seen.path / name)
+            return f"give the file in it, which is of the layout {layout} ({reason}): {seen.path / name}"
+    return ""
 
 
 def resolve(path: Path, layout: str) -> tuple[str, str]:
