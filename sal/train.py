@@ -39,7 +39,7 @@ def launch(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str =
     if config.fit:
         distributed.require_alone(
             "--fit", "it reckons with the whole batch on one GPU",
-            f"--fit '' and what `sal plan` says of {-(-config.batch_size // distributed.place().size)} clips (--batch-size)",
+            f"--fit '' and what `sal plan` says of {-(-config.batch_size // distributed.place().size)} clips (--batch)",
         )  # fmt: skip
         from planner.fit import fitted
 

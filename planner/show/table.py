@@ -40,7 +40,11 @@ def render(answers: Sequence[Answer], question: Question, console: Console, *, e
     for remark, recipes in remarks(shown).items():
         console.print(Text.assemble((grouped(recipes), "bold"), ": ", remark))
     console.print(footnote(shown, question, left_out=len(answers) - len(shown)), style="dim", highlight=False)
-    console.print(f"next: {next_step(question, tasks=all(answer.task for answer in shown))}", highlight=False, soft_wrap=True)
+    console.print(
+        f"next: {next_step(question, tasks=shown if all(answer.task for answer in shown) else ())}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def for_a_try(answer: Answer) -> bool:
@@ -173,15 +177,16 @@ def footnote(answers: Sequence[Answer], question: Question, *, left_out: int = 0
     return " ".join(said)
 
 
-def next_step(question: Question, answer: Answer | None = None, *, tasks: bool = False) -> str:
-    """What to type, for one recipe or for any; `tasks`: for any zero-shot task."""
+def next_step(question: Question, answer: Answer | None = None, *, tasks: Sequence[Answer] = ()) -> str:
+    """What to type, for one recipe or for any; `tasks`: for any of these zero-shot ones."""
     free = question.budget.vram_gib - question.budget.taken_gib
     name = f"{answer.model} --recipe {answer.recipe}" if answer else "MODEL --recipe RECIPE"
     asked = f" {' '.join(question.changes)}" if question.changes else ""
     if answer is not None and answer.verdict is not None and not answer.verdict.choice.fits:
         return "a larger card, or a smaller --batch or --window"
     if tasks:
-        return "sal plan MODEL --recipe 60/5 tells all about one; sal zeroshot run --model MODEL --ntu 60 --ss 5"
+        model = tasks[0].model if len({task.model for task in tasks}) == 1 else "MODEL"
+        return f"sal plan {model} --recipe 60/5 tells all about one; sal zeroshot run --model {model} --ntu 60 --ss 5"
     if answer is not None and answer.task is not None:
         return f"sal zeroshot run --model {answer.model} {answer.task.flags}"
     train = f"sal train {name} --data FILE{asked} --fit {free:.4g}GiB"
