@@ -244,3 +244,12 @@ def test_real_nw_ucla():
     assert short == {"train": (1, True), "test": (1, True)}
     held = honest(open_data(path))
     assert len(held.train) + len(held.test) == 1020 and len(set(held.test.labels.tolist())) == 10
+
+
+def test_a_folder_that_holds_the_datas_zip_is_answered_with_the_zip(tmp_path: Path) -> None:
+    (tmp_path / "README.md").touch()
+    with zipfile.ZipFile(tmp_path / "all_sqe.zip", "w") as archive:
+        archive.writestr("all_sqe/a01_s01_e00_v01.json", "{}")
+    with pytest.raises(DataError) as error:
+        detect(tmp_path)
+    assert "nw_ucla" in str(error.value) and str(tmp_path / "all_sqe.zip") in str(error.value)
