@@ -335,10 +335,10 @@ def work_dir(config: RunConfig) -> Path:
 def fingerprint(data: DataSet) -> int:
     """CRC-32 of both splits: whether a resumed run reads the same clips, wherever the file is now.
 
-    It covers the id, label, and numbers of frames and people of every clip, and the coordinates, rounded to float32, of `LOOKED_AT`
-    clips of each split, evenly spaced: tens of milliseconds for 10 GB. So it notices other clips, another order, another
-    length anywhere, and coordinates that were changed throughout; it cannot notice a change of coordinates that is confined to
-    clips between those. The same clips give the same number from their file, in place or not, and from a store made of it.
+    It covers id, label, frames and people of every clip, and the coordinates, rounded to float32, of `LOOKED_AT` clips of each
+    split, evenly spaced, which takes tens of milliseconds. So it notices other clips, another order, another length anywhere, and
+    coordinates that were changed throughout; it cannot notice a change of coordinates that is confined to clips between those.
+    The same clips give the same number from their file, in place or not, and from a store made of it.
     """
     crc = 0
     for clips in (data.train, data.test):

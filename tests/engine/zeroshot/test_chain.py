@@ -174,6 +174,17 @@ def test_another_backbone_is_refused_and_made_if_forced(whole: Any, made: Path, 
     assert yaml.safe_load((path / "backbone/val/config.yaml").read_text())["seed"] == 2
 
 
+def test_changed_skeletons_are_refused_and_trained_on_if_forced(whole: Any, made: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(whole[0], tmp_path / "work")
+    with np.load(made / "synthetic.npz") as arrays:
+        columns = dict(arrays)
+    np.savez(tmp_path / "synthetic.npz", **{**columns, "x_train": 3 * columns["x_train"]})
+    backbone = Backbone("baselines", tmp_path / "synthetic.npz", backbones.FLAGS)
+    with pytest.raises(WorkDirError, match="other clips"):
+        ran(path, made, backbone=backbone)
+    assert ran(path, made, backbone=backbone, force=True)[1] == ["test", "val", *CYCLES]
+
+
 def test_a_folder_of_another_run_is_refused_before_anything_is_trained(whole: Any, made: Path, tmp_path: Path) -> None:
     with pytest.raises(WorkDirError, match="selection: last -> oracle"):
         ran(whole[0], made, dataclasses.replace(PLAN, selection="oracle"))
