@@ -317,3 +317,22 @@ def test_stopped_while_the_honest_test_set_is_scored_keeps_the_last_weights(
     with pytest.raises(Interrupted):
         train(parse(words, model="ctrgcn"), Console(quiet=True))
     assert stopped == [last.read_bytes()]
+
+
+def test_a_test_writes_nothing_after_it_gave_up_the_lock(
+    finished: Path, tiny_data: Path, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine import launch
+    from engine.config import parse
+    from engine.runfolder import FIT, RunFolder
+
+    events, folder = [], tmp_path / "scores"
+    write, release = RunFolder.write_json, RunFolder.release
+    monkeypatch.setattr(RunFolder, "write_json", lambda self, name, value: (events.append(name), write(self, name, value)))
+    monkeypatch.setattr(RunFolder, "release", lambda self: (events.append("released"), release(self)))
+    words = [*flags(quick, tiny_data, folder), "--weights", str(finished / "checkpoints/best.safetensors")]
+    config = parse(words, model="ctrgcn", phase="test")
+    assert launch.run(config, {FIT: {"fit": "8GiB"}}) == 0
+    assert events[-2:] == [FIT, "released"] and (folder / FIT).exists()
+    assert launch.run(config) == 0
+    assert not (folder / FIT).exists()
