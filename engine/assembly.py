@@ -343,9 +343,9 @@ def fingerprint(data: DataSet) -> int:
     crc = 0
     for clips in (data.train, data.test):
         for column in (clips.labels, clips.extent, clips.people):
-            crc = zlib.crc32(np.ascontiguousarray(column, "<i8"), crc)
+            crc = zlib.crc32(np.ascontiguousarray(column, "<i8").data, crc)
         crc = zlib.crc32("\n".join(clips.ids.tolist()).encode(), crc)
         some = _thinned(clips, LOOKED_AT)
         for n in range(len(some)):
-            crc = zlib.crc32(np.ascontiguousarray(some.clip(n), "<f4"), crc)
+            crc = zlib.crc32(np.ascontiguousarray(some.clip(n), "<f4").data, crc)
     return crc
