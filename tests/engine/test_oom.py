@@ -251,7 +251,7 @@ def test_the_network_is_let_go_before_anybody_looks_for_an_answer(
 
 
 def test_a_test_run_is_all_evaluation(monkeypatch: pytest.MonkeyPatch, flags: list[str], tmp_path: Path) -> None:
-    def full(*_: object) -> Path:
+    def full(*_: object, **__: object) -> Path:
         raise torch.cuda.OutOfMemoryError(WORDS)
 
     monkeypatch.setattr(scoring, "score", full)

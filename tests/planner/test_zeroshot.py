@@ -238,7 +238,7 @@ def test_people_are_told_what_a_task_is_and_that_no_gpu_is_needed(monkeypatch: p
     found = answers(question, SYSTEMS, model="msf_gzssar")
     flat = printed(lambda console: render(found, question, console))
     assert all(task in flat for task in zeroshot.tasks()) and "published zero-shot tasks" in flat
-    assert "sal zeroshot run --model MODEL --ntu 60 --ss 5" in flat and "sal train" not in flat
+    assert "sal zeroshot run --model msf_gzssar --ntu 60 --ss 5" in flat and "sal train" not in flat
     one = printed(lambda console: render_one(found[0], question, console))
     assert "without a GPU" in one and "20 cycles of" in one and "AMD EPYC" in one and "feature files" in one
     assert "sal zeroshot run --model msf_gzssar --ntu 60 --ss 5" in one and "window" not in one

@@ -271,6 +271,7 @@ def test_bad_files_end_a_run_before_it_trains(world: Source, tmp_path: Path) -> 
     seen, after = watched()
     with pytest.raises(MissingInputError, match=r"val_out\.npy"):
         short(tmp_path / "a", source, after=after)
+    shutil.copy(world.root / "sk_feats/shift_val_5_r/val_out.npy", root / "sk_feats/shift_val_5_r/val_out.npy")
     labels = root / "sk_feats/shift_5_r/train_label.npy"
     np.save(labels, np.full_like(np.load(labels), 56))
     with pytest.raises(DataError, match="class 56 where only seen"):
