@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from shared_data.batches.randomness import ZERO_SHOT_GATE, sample_keys, uniforms
 from shared_data.errors import DataError
@@ -80,17 +79,23 @@ def train_gate(
         x = confidences(both, t)
         weights, bias = _fitted(x[fitted], truth[fitted])
         for limit in THRESHOLDS if threshold is None else (threshold,):
-            decided = expit(x[held] @ weights + bias) > limit
+            decided = _probability(x[held] @ weights + bias) > limit
             candidates.append(Gate(tuple(weights.tolist()), bias, t, limit, float((decided == truth[held]).mean())))
     return max(candidates, key=lambda gate: gate.accuracy)  # the first of equals
 
 
 def _fitted(x: NDArray[np.float64], positive: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
     """Weights (F,) and bias of a logistic regression of rows `x` (N, F), `positive` (N,) or not; there must be some of both."""
-    from sklearn.linear_model import LogisticRegression  # a second of imports, for this one fit
+    from sklearn.linear_model import LogisticRegression  # not above: images of classifiers do without it, and read reports
 
     found = LogisticRegression(C=INVERSE_PENALTY, tol=TOLERANCE, max_iter=MOST_STEPS).fit(x, positive)
     return found.coef_[0], float(found.intercept_[0])
+
+
+def _probability(margins: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy.special import expit  # as scikit-learn, with which it comes
+
+    return np.asarray(expit(margins))
 
 
 def confidences(evidence: Evidence, temperature: float) -> NDArray[np.float64]:
@@ -112,7 +117,7 @@ def is_seen(gate: Gate, evidence: Evidence) -> NDArray[np.bool_]:
             f"the gate is for {len(gate.weights) // 2} unseen classes, the evidence for {evidence.unseen.shape[1]}",
             next_step="train the gate on the validation split of the same task",
         )
-    return np.asarray(expit(x @ np.asarray(gate.weights) + gate.bias) > gate.threshold)
+    return np.asarray(_probability(x @ np.asarray(gate.weights) + gate.bias) > gate.threshold)
 
 
 def predicted(gate: Gate, evidence: Evidence, split: Split) -> NDArray[np.int64]:

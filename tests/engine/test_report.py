@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -332,3 +334,9 @@ def test_the_interval_is_wilsons() -> None:
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
     assert _wilson(1.0, 10)[1] == pytest.approx(1.0)
     assert _wilson(0.0, 10)[0] == pytest.approx(0.0)
+
+
+def test_reports_need_neither_scikit_learn_nor_scipy() -> None:
+    """Images of classifiers have neither."""
+    code = "import sys; sys.modules.update(dict.fromkeys(('sklearn', 'scipy'))); import engine.report, engine.train, sal.__main__"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
