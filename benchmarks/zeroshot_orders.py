@@ -42,23 +42,23 @@ def main() -> int:
     parser.add_argument("--splits", type=int, default=20)
     given = parser.parse_args()
     about = describe()
-    rows = []
+    rows: list[tuple[int, str, str, list[float]]] = []
     for number, plan in enumerate(itertools.islice(plans(), given.splits)):
         for model in models.discover("zeroshot"):
             found = accuracies(given.work_dir / f"split{number:03}" / "first" / "features", plan, model)
-            rows.append([number, " ".join(map(str, plan.test.unseen)), model, *found, statistics.fmean(found)])
-            print(*rows[-1][:3], *(f"{value:.4f}" for value in rows[-1][3:]), flush=True)
+            rows.append((number, " ".join(map(str, plan.test.unseen)), model, [*found, statistics.fmean(found)]))
+            print(number, model, *(f"{value:.4f}" for value in rows[-1][3]), flush=True)
     with RESULTS.open("w", newline="") as out:
         out.write(f"# {machine_line()}\n# {about['date']}, revision {about['git']}\n")
         out.write(f"# python benchmarks/zeroshot_orders.py --splits {given.splits}\n# ZSL on features of zeroshot_nw_ucla.py, ")
         out.write("no ReLU on scores, last cycle, seed 5; order 012 is the right one\n")
         table = csv.writer(out)
         table.writerow(HEAD)
-        table.writerows([*row[:3], *(round(value, 4) for value in row[3:])] for row in rows)
+        table.writerows([*row[:3], *(round(value, 4) for value in row[3])] for row in rows)
         for model in models.discover("zeroshot"):
-            columns = list(zip(*(row[3:] for row in rows if row[2] == model), strict=True))
+            columns = list(zip(*(row[3] for row in rows if row[2] == model), strict=True))
             for name, fold in (("mean", statistics.fmean), ("deviation", statistics.stdev)):
-                table.writerow([f"{name} of {len(columns[0])}", "", model, *(round(fold(column), 4) for column in columns)])
+                table.writerow([f"{name} of {given.splits}", "", model, *(round(fold(column), 4) for column in columns)])
     return 0
 
 
