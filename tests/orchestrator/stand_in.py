@@ -23,7 +23,7 @@ class Engine:
     codes     run -> its exit codes, one for each time that it is started, 0 when they are used up; None: it goes on for ever
     ran       every run that was started, in that order
     refuses   what it says to whoever wants to start something; "" for nothing
-    silent    whether it answers at all; `hangs`: it does so when this is set
+    silent    whether it answers at all; `hangs`: it does so when this is set; `unanswered`: how often somebody asked in vain
     """
 
     codes: dict[str, list[int | None]] = field(default_factory=dict)
@@ -34,11 +34,13 @@ class Engine:
     refuses: Exception | None = None
     silent: bool = False
     hangs: threading.Event | None = None
+    unanswered: int = 0
 
     def asked(self) -> None:
         if self.hangs is not None:
             self.hangs.wait(30)
         if self.silent:
+            self.unanswered += 1
             raise requests.exceptions.ConnectionError("Connection refused")
 
     def containers(self) -> dict[str, str]:

@@ -225,6 +225,7 @@ def test_a_run_whose_host_went_away_waits_for_it(engines, tmp_path, capsys):
         until(lambda: len(engines[""].ran) == 2)
         [name] = engines["far"].there
         engines["far"].there[name] = ("exited", 0)
+        until(lambda: engines["far"].unanswered)
         engines["far"].silent = False
 
     going = later(away)
@@ -266,6 +267,7 @@ def test_on_a_shared_file_system_it_goes_on_elsewhere_and_the_other_one_is_ended
         until(lambda: engines["far"].ran)
         engines["far"].silent = True
         until(lambda: "b" in engines[""].ran)
+        until(lambda: engines["far"].unanswered)
         engines["far"].silent = False
         until(lambda: engines["far"].heard)
         [name] = [name for name in engines[""].there if "-c-" in name]
@@ -286,6 +288,7 @@ def test_on_a_shared_file_system_one_that_still_runs_when_its_host_is_back_is_ke
         engines["far"].silent = True
         with_journal = tmp_path / "journal.jsonl"
         until(lambda: '"lost"' in with_journal.read_text())
+        until(lambda: engines["far"].unanswered)
         engines["far"].silent = False
         until(lambda: with_journal.read_text().count('"begun"') == 2)
         [name] = engines["far"].there
