@@ -39,7 +39,7 @@ from planner.steps.zeroshot import CLASSIFIER_STEPS, STEPS, Stages, shortened
 from planner.verdict import Verdict, judge
 from shared_data import zeroshot_splits as splits
 from shared_data.errors import LabError, UsageError
-from shared_data.zeroshot_splits import Phase
+from shared_data.zeroshot_splits import PHASES, Phase
 
 SKELETON, TEXT = 256, 3 * 512
 """Widths of the published skeleton features, and of text: three descriptions of each class, of CLIP's 512 numbers."""
@@ -49,7 +49,6 @@ FIXED = frozenset(get_args(levers.Key))
 WITHOUT = "it also runs without a GPU: --device cpu"
 BATCH = "--batch-size"
 """The one flag of those that `sal plan` puts behind a recipe which means something here."""
-PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from shared_data.errors import UsageError
 
 Phase = Literal["test", "val"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 UNSEEN: dict[tuple[int, int], tuple[int, ...]] = {
     (60, 5): (10, 11, 19, 26, 56),

@@ -30,10 +30,9 @@ from engine.zeroshot.work import After, Work
 from shared_data import withheld
 from shared_data.datasets import DataSet
 from shared_data.errors import DataError, MissingInputError
-from shared_data.zeroshot_splits import Phase
+from shared_data.zeroshot_splits import PHASES, Phase
 
 BACKBONES, FEATURES = "backbone", "features"
-PHASES: tuple[Phase, ...] = ("test", "val")
 OURS = ("phase", "data", "leave_out", "hold_out", "work_dir", "device", "resume", "force")
 """Settings of a backbone that the chain gives."""
 

@@ -20,9 +20,8 @@ from engine.zeroshot.plausible import require_one_world
 from engine.zeroshot.sources import Source
 from engine.zeroshot.system import System
 from engine.zeroshot.work import After, Data, Work
-from shared_data.zeroshot_splits import Phase
+from shared_data.zeroshot_splits import PHASES, Phase
 
-PHASES: tuple[Phase, ...] = ("test", "val")
 HOST_FULL = "DefaultCPUAllocator"  # in the words of torch where the host has no more memory
 
 
