@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine import assembly, launch, models
+from engine import assembly, models
 from engine.config import RunConfig, parse
 from engine.errors import ConfigError
 from engine.report.reading import RUN_FILES, read_run
@@ -56,16 +56,6 @@ class Backbone:
     weights: Which = "last"
 
 
-def train_backbone(model: str, flags: list[str]) -> None:
-    """As `sal train` does, but that `--fit` needs the planner."""
-    config = parse(flags, model=model, phase="train")
-    if config.fit:
-        raise ConfigError(
-            "the backbone cannot be fitted to a GPU here", where="--fit", next_step="give the memory levers themselves"
-        )
-    launch.run(config)
-
-
 def source(path: Path, backbone: Backbone, text: TextSource) -> Source:
     """Where the zero-shot run in the work folder `path` reads."""
     return Source(path / FEATURES, arch=text.arch, mode=text.mode, extractor=backbone.model)
@@ -82,7 +72,7 @@ def run(
     device: str = "auto",
     force: bool = False,
     official_log: bool = False,
-    train: Train = train_backbone,
+    train: Train,
     note: Callable[[str], None] = print,
     after: After = lambda seed, phase, cycle: None,
 ) -> dict[str, Any]:

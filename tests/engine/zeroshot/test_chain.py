@@ -232,11 +232,6 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
     assert not trained
 
 
-def test_a_fit_needs_the_planner() -> None:
-    with pytest.raises(ConfigError, match="--fit"):
-        chain.train_backbone("baselines", [*backbones.FLAGS, "--fit", "8GiB"])
-
-
 # Ten actions in three postures: an unseen class is an action and a posture that are seen, and so are the words of its label.
 COMBINED = 30
 FAR = splits.split_of(COMBINED, (2, 8, 14, 21, 27)), splits.split_of(COMBINED, (5, 11, 19, 23, 26), without=(2, 8, 14, 21, 27))
