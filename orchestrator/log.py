@@ -18,7 +18,7 @@ _LONGEST = 1 << 16  # bytes looked at together where a line has no end; a result
 _SHOWN = 400  # characters of a line that is shown
 _TAIL = 15
 _END = re.compile(r"[\r\n]+")  # a progress bar's \r ends a line, too
-_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_UNSEEN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x00+")  # colours and NULs, which say nothing and take up a page each
 
 UNCLEAN, READ_ONLY, NETWORK, DISK_FULL, OLD_IMAGE = "unclean", "read-only", "network", "disk full", "old image"
 _SIGNS = {
@@ -93,7 +93,7 @@ class Log:
 
     def _lines(self, raw: bytes) -> None:
         """Whole lines. Nearly all are only counted and forgotten, so they are first looked at together."""
-        text = _COLOUR.sub("", raw.decode(errors="replace"))
+        text = _UNSEEN.sub("", raw.decode(errors="replace"))
         lines = _END.split(text.rstrip("\r\n"))
         if RESULT_KIND in text or any(sign.search(text) for sign in _SIGNS.values()):
             for line in lines:
