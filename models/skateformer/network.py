@@ -26,6 +26,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from layers.device import on_gpu
+from layers.drop_path import DropPath
 from layers.recompute import cheap, normalised, segment
 from models.skateformer.attention import NEAR_JOINTS, Cut, Join, PartitionedAttention, Pieces, relative_biases
 from models.skateformer.sizes import (
@@ -60,22 +61,6 @@ def sine_code(positions: Tensor, channels: int) -> Tensor:
 def normal(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     """``norm(x)`` in the dtype in which autocast has linear layers read it, so that they keep no copy of theirs."""
     return norm(x).to(autocast_dtype(x))
-
-
-class DropPath(nn.Module):
-    """A branch that is left out of some clips in training, and scaled up in the others."""
-
-    def __init__(self, drop_prob: float) -> None:
-        super().__init__()
-        self.drop_prob = drop_prob
-
-    def forward(self, residual: Tensor, branch: Tensor) -> Tensor:
-        """residual + branch, both (N, T, V, C)."""
-        if not self.training or self.drop_prob == 0.0:
-            return residual + branch
-        keep = 1.0 - self.drop_prob
-        kept = residual.new_empty(len(branch), 1, 1, 1).bernoulli_(keep).div_(keep)
-        return torch.addcmul(residual, branch, kept)
 
 
 class Downsample(nn.Module):
