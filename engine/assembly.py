@@ -7,7 +7,7 @@ import dataclasses
 import os
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -172,7 +172,7 @@ def input_pipeline(config: RunConfig, skeleton: str, *, train: bool) -> Pipeline
 
 
 def clip_shape(config: RunConfig, skeleton: Skeleton, people: int, *, train: bool) -> tuple[int, ...]:
-    """(C, T, V, M): one clip of up to `people` people in the run's batches, without any data."""
+    """(C, T, V, M), or (K, C, T, V, M) of K views: one clip of up to `people` people in the run's batches, without any data."""
     none = np.zeros(0, np.int64)
     clips = Clips(np.zeros((1, skeleton.joints, 3), np.float32), none, none, none, none, none, none.astype(str), people)
     return input_pipeline(config, skeleton.name, train=train).item(clips)
@@ -203,7 +203,7 @@ def remarks(config: RunConfig, data: DataSet) -> list[str]:
     if config.stream not in streams:
         told.append(f"{config.model} is published with the streams {', '.join(streams)}, not {config.stream}: see its README")
     for train, name, window in ((True, "training", config.train_window_size), (False, "test", config.test_window_size)):
-        frames = clip_shape(config, data.skeleton, data.train.max_people, train=train)[1]
+        frames = clip_shape(config, data.skeleton, data.train.max_people, train=train)[-3]
         if window not in (-1, frames):
             told.append(f"{config.pipeline} makes {name} clips of {frames} frames, not of {window}: docs/pipelines.md says when")
     return told
@@ -246,6 +246,12 @@ class StepConfig(Protocol):
     @property
     def weight_decay(self) -> float: ...
     @property
+    def decay_vectors(self) -> bool: ...
+    @property
+    def betas(self) -> Sequence[float]: ...
+    @property
+    def layer_decay(self) -> float: ...
+    @property
     def loss_type(self) -> LossName: ...
     @property
     def label_smoothing(self) -> float: ...
@@ -269,8 +275,29 @@ def new_optimizer(config: StepConfig, model: nn.Module) -> torch.optim.Optimizer
     """The recipe's optimizer of `model`, before its first step. Raises `ValueError` where no parameter needs a gradient."""
     return build_optimizer(
         model.parameters(), name=config.optimizer, lr=config.base_lr, weight_decay=config.weight_decay,
-        momentum=config.momentum, nesterov=config.nesterov,
+        momentum=config.momentum, nesterov=config.nesterov, betas=config.betas, decay_vectors=config.decay_vectors,
+        scales=_learning_rate_scales(config, model),
     )  # fmt: skip
+
+
+def _learning_rate_scales(config: StepConfig, model: nn.Module) -> dict[nn.Parameter, float]:
+    """Factors of the learning rate: those of the model itself (``parameter_scales()``), or by the decay from layer to layer.
+
+    A model that numbers its layers says so in ``layer_ids()``, parameter name -> 0 for what is nearest to the input.
+    Raises `ConfigError` for a decay without layers.
+    """
+    own: Callable[[], Mapping[str, float]] | None = getattr(model, "parameter_scales", None)
+    layers: Callable[[], Mapping[str, int]] | None = getattr(model, "layer_ids", None)
+    if config.layer_decay == 1.0:
+        scales = own() if own else {}
+    elif layers is None:
+        raise ConfigError(f"{type(model).__name__} does not number its layers", where="layer_decay", expected="1")
+    else:
+        numbers = layers()
+        top = max(numbers.values())
+        scales = {name: config.layer_decay ** (top - number) for name, number in numbers.items()}
+    parameters = dict(model.named_parameters())
+    return {parameters[name]: scale for name, scale in scales.items() if scale != 1.0}
 
 
 def train_step(
@@ -320,6 +347,22 @@ def model_arguments(config: RunConfig, num_classes: int, skeleton: Skeleton, peo
             raise ConfigError(f"{key} is {value} in the data and cannot be set to something else", where="model_args")
     if "frames" in models.arguments(card):
         given.setdefault("frames", clip_shape(config, skeleton, people, train=True)[1])
+    return given
+
+
+def build_objective(config: RunConfig, data: DataSet, device: torch.device) -> nn.Module:
+    """The objective of `config.model` for `config.stage` and the joints and people of `data`, seeded, on `device`."""
+    card, layout, people = models.find(config.model), data.skeleton, data.train.max_people
+    torch.manual_seed(config.seed)
+    given = objective_arguments(config, layout, people)
+    return models.build_objective(card, config.stage, skeleton=layout, people=people, **given).to(device)
+
+
+def objective_arguments(config: RunConfig, skeleton: Skeleton, people: int) -> dict[str, Any]:
+    """The objective arguments of the run; a class that has to know the window as `frames` is told."""
+    given = dict(config.objective_args)
+    if "frames" in models.arguments(models.find(config.model), config.stage):
+        given.setdefault("frames", clip_shape(config, skeleton, people, train=True)[-3])
     return given
 
 

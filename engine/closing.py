@@ -1,4 +1,4 @@
-"""What closes a training run: its metrics, the untouched test set of an honest run, examples and the report."""
+"""What closes a supervised training run: its metrics, the untouched test set of an honest run, examples and the report."""
 
 from __future__ import annotations
 
@@ -12,39 +12,42 @@ from engine.score_files import BEST, HONEST_TEST, LAST, write_scores
 from engine.weights import load_weights
 
 if TYPE_CHECKING:
+    from engine.supervised import Supervised
     from engine.train import Trainer
 
 
-def close(run: Trainer) -> None:
-    """Write `metrics.json`, examples and the report of a `run` whose last epoch is closed, and tell the user."""
+def close(learning: Supervised) -> None:
+    """Write `metrics.json`, examples and the report of a run whose last epoch is closed, and tell the user."""
+    run, held_out = learning.run, learning.held_out
     assert run.last is not None and run.best is not None  # the last epoch is always evaluated
-    values = _summary(run)
+    values = _summary(run, held_out)
     if run.config.protocol == "honest":
-        values["test"] = _test_untouched(run)
+        values["test"] = _test_untouched(learning)
     run.world.by_first(run.folder.write_json, "metrics.json", values)
     run.world.by_first(save_examples, run.folder, run.data)
     run.log("end", last=run.last["top1"], best=run.best["top1"], seconds=run.seconds)
     report = run.world.from_first(lambda: write_report(run.folder.path))
-    best = f"best on {run.held_out} {run.best['top1']:.1%} (epoch {run.best['epoch'] + 1})"
-    habit = "; best-on-test picks the epoch by the test set, as the field does" if run.held_out == "test" else ""
+    best = f"best on {held_out} {run.best['top1']:.1%} (epoch {run.best['epoch'] + 1})"
+    habit = "; best-on-test picks the epoch by the test set, as the field does" if held_out == "test" else ""
     run.console.print(f"last epoch {run.last['top1']:.1%}, {best}{habit}", highlight=False)
     run.console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
 
-def _summary(run: Trainer) -> dict[str, Any]:
+def _summary(run: Trainer, held_out: str) -> dict[str, Any]:
     config, data = run.config, run.data
     return {
         "model": config.model, "recipe": config.recipe, "dataset": data.name, "split": config.split,
         "stream": config.stream, "protocol": config.protocol,
-        "selection": {"last": run.last, f"best_on_{run.held_out}": run.best},
+        "selection": {"last": run.last, f"best_on_{held_out}": run.best},
         "num_classes": data.num_classes, "class_names": list(data.class_names),
         "parameters": run.parameters, "clips_train": len(data.train), "clips_test": len(data.test),
         "seconds": run.seconds,
     }  # fmt: skip
 
 
-def _test_untouched(run: Trainer) -> dict[str, Any]:
+def _test_untouched(learning: Supervised) -> dict[str, Any]:
     """After an honest run: the real test set, looked at once, with the last weights and with the validation's choice."""
+    run = learning.run
     batches = assembly.test_loader(run.given, run.config, run.device, run.world)
     result = {}
     for name, file, kept in (("last", None, LAST), ("best_on_validation", run.folder.best, BEST)):
@@ -52,7 +55,7 @@ def _test_untouched(run: Trainer) -> dict[str, Any]:
             run.world.by_first(load_weights, file, run.model, run.config.model)
             run.world.share(run.model)
         # The state was saved when the last epoch closed; the network may hold other weights by now.
-        scores = run.scores(batches, lambda: run.stop_if_asked(saved=True))
+        scores = learning.scores(batches, lambda: run.stop_if_asked(saved=True))
         result[name] = measure(scores, run.epoch - 1).as_dict()
         run.world.by_first(write_scores, run.folder.path / HONEST_TEST[kept], scores)
         run.console.print(f"test set, {name} weights: {result[name]['top1']:.1%}", highlight=False)

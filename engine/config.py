@@ -20,6 +20,7 @@ from jsonargparse import ArgumentParser, Namespace
 from engine import models
 from engine.errors import ConfigError
 from engine.losses import LossName
+from engine.models import Stage
 from engine.optimizers import OptimizerName
 from engine.parsing import LabParser, lists_joined
 from engine.signals import seconds
@@ -38,11 +39,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "repeat": (1, 10_000),
     "seed": (0, 2**32 - 1),
     "clip_grad": (1e-12, LARGE),
-    **dict.fromkeys(("momentum", "label_smoothing", "lr_decay_rate"), (0, 1)),
+    **dict.fromkeys(("momentum", "label_smoothing", "lr_decay_rate", "layer_decay"), (0, 1)),
 }  # fmt: skip
 NUMBERS_TOO = ("fit", "time_limit")
 """Words that a recipe may also give as a number: `fit: 8`."""
-MERGED = ("model_args", "train_feeder_args", "test_feeder_args")
+MERGED = ("model_args", "objective_args", "train_feeder_args", "test_feeder_args")
 
 
 def _key(default: Any, text: str, *, volatile: bool = False) -> Any:
@@ -84,6 +85,19 @@ class RunConfig:
     repeat: int = _key(1, "times each training clip is drawn in an epoch")
     model_args: dict[str, Any] = _key({}, "constructor arguments of the network; merged into the recipe's")
     weights: str | None = _key(None, "checkpoint to start from or to test: ours, or an official one")
+    init: str | None = _key(
+        None, "encoder to start from, with a new head: that of a pretraining run, or the encoder in any checkpoint of the model, "
+        "also an official one"
+    )  # fmt: skip
+    stage: Stage = _key(
+        "supervised", "what is trained: a classifier with labels; an encoder without (sal pretrain); one that is pretrained, "
+        "further (sal tune)"
+    )  # fmt: skip
+    objective_args: dict[str, Any] = _key({}, "arguments of the objective of pretraining or tuning; merged into the recipe's")
+    labelled: str = _key(
+        "", "learn from a share of the training clips alone: 1% or 10%, of every class its part (draw 0), 10%/3 for draw 3; "
+        "random:10%/0 draws from all clips together, as MAMP's code does"
+    )  # fmt: skip
     trust_pickle: bool = _key(False, "allow opening a pickled checkpoint (.pt); it can run code", volatile=True)
     num_epoch: int = _key(65, "epochs")
     batch_size: int = _key(64, "clips per optimizer step, of all processes together")
@@ -113,10 +127,16 @@ class RunConfig:
     base_lr: float = _key(0.1, "learning rate after the warm-up")
     momentum: float = _key(0.9, "momentum of SGD")
     nesterov: bool = _key(True, "Nesterov momentum")
-    weight_decay: float = _key(0.0004, "weight decay, on every parameter")
-    lr_schedule: Literal["step", "cosine", "cosine_iteration"] = _key(
-        "step", "drops at the epochs in --step; half a cosine by epoch; SkateFormer's cosine by iteration"
+    weight_decay: float = _key(0.0004, "weight decay")
+    decay_vectors: bool = _key(True, "weight decay on biases and normalisations, too")
+    betas: list[float] = _key([0.9, 0.999], "decay rates of Adam's two averages")
+    layer_decay: float = _key(
+        1.0, "factor of the learning rate from each block of the encoder to the one below it, for models that number their blocks"
     )
+    lr_schedule: Literal["step", "cosine", "cosine_iteration", "cosine_fraction"] = _key(
+        "step", "drops at the epochs in --step; half a cosine by epoch; SkateFormer's cosine by iteration; that of masked "
+        "autoencoders, by the fraction of an epoch, whose warm-up begins at 0"
+    )  # fmt: skip
     warm_up_epoch: int = _key(5, "epochs of linear warm-up")
     warm_up_lr: float = _key(0.0, "learning rate of the first step (cosine_iteration)")
     step: list[int] = _key([35, 55], "epochs (from 0) at which the learning rate drops")
@@ -126,6 +146,7 @@ class RunConfig:
     label_smoothing: float = _key(0.0, "share of the target spread over all classes")
     penalty_weight: float = _key(0.0, "weight of the model's own penalty in the loss (Hyper-GCN: divergence of virtual joints)")
     clip_grad: float | None = _key(None, "largest L2 norm of the gradient")
+    clip_each: bool = _key(False, "clip the gradient of each parameter by itself (pretraining and tuning)")
     precision: Precision = _key("fp32", "arithmetic of the forward pass: fp32, or autocast to bf16 or fp16")
     seed: int = _key(1, "seed of initialisation, order and augmentation")
     eval_interval: int = _key(1, "evaluate every so many epochs (the last one always)")
@@ -190,7 +211,9 @@ def _flag(key: str) -> str:
     return "--" + key.replace("_", "-")
 
 
-def parse(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = "sal train") -> RunConfig:
+def parse(
+    argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = "sal train", stage: Stage = "supervised"
+) -> RunConfig:
     """Settings from a command line; a model's name or its recipe's path may be left to the other.
 
     argv   flags; bare words are `key=value` free, a recipe is `--recipe NAME` or `--config FILE`
@@ -198,7 +221,7 @@ def parse(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = 
     """
     argv = _expand(list(argv))
     spoken = parser(prog)
-    config_file, argv = _recipe_file(argv, model)
+    config_file, argv = _recipe_file(argv, model, stage)
     prefix = ["--config", str(config_file)] if config_file else []
     try:
         recipe = spoken.parse_args(prefix)
@@ -223,6 +246,8 @@ def parse(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = 
         values["model"] = model
     if phase:
         values["phase"] = phase
+    if stage != "supervised":
+        values["stage"] = stage
     if config_file and not values["recipe"]:
         values["recipe"] = config_file.stem
     return _checked(RunConfig(**values))
@@ -231,7 +256,7 @@ def parse(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = 
 def _merge(written: dict[str, Any], values: dict[str, Any]) -> None:
     """Add the recipe's arguments to those of the command line; its feeder arguments are for its own pipeline only."""
     for name in MERGED:
-        if name == "model_args" or values["pipeline"] == written["pipeline"]:
+        if name in ("model_args", "objective_args") or values["pipeline"] == written["pipeline"]:
             values[name] = {**written[name], **values[name]}
         elif values[name] == written[name]:
             values[name] = {}
@@ -244,12 +269,12 @@ def _merge(written: dict[str, Any], values: dict[str, Any]) -> None:
 def _expand(argv: list[str]) -> list[str]:
     """The field's spellings: `--memory-friendly` is `--memory-friendly=true`, `--step 35 55` is `--step=[35,55]`."""
     kinds = {_flag(name): kind for name, kind in get_type_hints(RunConfig).items()}
-    argv = lists_joined(argv, [flag for flag, kind in kinds.items() if kind == list[int]])
+    argv = lists_joined(argv, [flag for flag, kind in kinds.items() if kind in (list[int], list[float])])
     followed = itertools.zip_longest(argv, argv[1:], fillvalue="--")
     return [f"{word}=true" if kinds.get(word) is bool and follower.startswith("--") else word for word, follower in followed]
 
 
-def _recipe_file(argv: list[str], model: str) -> tuple[Path | None, list[str]]:
+def _recipe_file(argv: list[str], model: str, stage: Stage) -> tuple[Path | None, list[str]]:
     """Take `--config FILE` or `--recipe NAME` out of argv; return the file and the rest."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--config")
@@ -272,7 +297,7 @@ def _recipe_file(argv: list[str], model: str) -> tuple[Path | None, list[str]]:
         try:
             file.read_text(encoding="utf-8")
         except FileNotFoundError:
-            known_recipes = models.find(known.model).recipes if known.model else {}
+            known_recipes = models.find(known.model).recipes_of(stage) if known.model else {}
             raise MissingInputError(
                 f"no such recipe file{nearest(file.stem, known_recipes)}", where=str(file),
                 expected=", ".join(f"--recipe {name}" for name in known_recipes),
@@ -283,7 +308,7 @@ def _recipe_file(argv: list[str], model: str) -> tuple[Path | None, list[str]]:
         return file, others
     if not known.model:
         raise ConfigError("--recipe needs a model", next_step="sal train MODEL --recipe NAME")
-    return models.find(known.model).recipe(known.recipe), others
+    return models.find(known.model).recipe(known.recipe, stage), others
 
 
 def _values(namespace: Namespace) -> dict[str, Any]:
@@ -300,6 +325,8 @@ def _checked(config: RunConfig) -> RunConfig:
         value = getattr(config, name)
         if value is not None and not least <= value <= most:
             raise ConfigError(f"{name} is {value}", expected=f"{least} to {most}" if most < LARGE else f"{least} or more")
+    if config.stage != "supervised":
+        models.find(config.model).require_stage(config.stage)
     withheld.read(config.leave_out)
     pieces = min(config.batch_size, config.forward_batch_size or config.batch_size)
     if config.train_window_size == 0 or config.test_window_size == 0:

@@ -298,6 +298,12 @@ class World:
             torch._foreach_copy_(tensors, [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)])
         return counted[0].to(loss.dtype), counted[1].to(correct.dtype)
 
+    def gathered(self, rows: Tensor) -> Tensor:
+        """The `rows` (N, ...) of every process, by rank; there is nothing to differentiate in them."""
+        if self.size == 1:
+            return rows
+        return torch.cat([part.to(rows.device) for part in self.gather(rows.detach().cpu())])
+
     def share(self, *parts: Stateful) -> None:
         """Give every process the state that `parts` have in the first."""
         if self.size == 1:

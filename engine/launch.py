@@ -86,7 +86,9 @@ def run(
     from engine import distributed, memory
     from engine.assembly import choose_device
     from engine.errors import OutOfMemoryError
+    from engine.pretraining.unlabelled import Unlabelled
     from engine.scoring import score
+    from engine.supervised import Supervised
     from engine.train import train
 
     try:
@@ -98,7 +100,10 @@ def run(
                 score(config, console, keep, world=world)
             else:
                 # What is predicted is a step of one process with the whole batch.
-                train(config, console, keep, lines=lines, expect=expect if world.size == 1 else None, world=world)
+                learning = Supervised if config.stage == "supervised" else Unlabelled
+                if world.size > 1 or config.stage != "supervised":
+                    expect = None
+                train(config, console, keep, lines=lines, expect=expect, world=world, learning=learning)
         return 0
     except torch.cuda.OutOfMemoryError as error:
         words = memory.first_line(error)

@@ -36,12 +36,19 @@ if TYPE_CHECKING:
 
 MODELS_VARIABLE = "SAL_MODELS"
 Kind = Literal["classifier", "zeroshot"]
+Stage = Literal["supervised", "pretrain", "tune"]
+STAGES: dict[Stage, tuple[str, str]] = {
+    "supervised": ("recipes", "entry"), "pretrain": ("pretrain", "pretraining"), "tune": ("tune", "tuning"),
+}  # fmt: skip
+"""What is trained: a classifier, an encoder without labels, or one that is pretrained, further. The folder of its recipes in that
+of the model, and the key of its class in model.toml."""
 KINDS: dict[Kind, tuple[str, str]] = {
     "classifier": ("a classifier of clips", "sal train {0} and sal test {0} are for it"),
     "zeroshot": ("a zero-shot system", "sal zeroshot run --model {0} is for it"),
 }
 """What a kind is called, and which verbs are for a model of it."""
 REQUIRED: dict[Kind, tuple[str, ...]] = {"classifier": ("title", "entry", "status"), "zeroshot": ("title", "status")}
+_WORDS: dict[Stage, str] = {"supervised": "model_args", "pretrain": "objective_args", "tune": "objective_args"}
 DATA_DECIDE = ("num_classes", "skeleton", "people")  # arguments that every model takes and no recipe sets
 COUNTS = ("num_classes", "people", "in_channels")  # arguments that are whole numbers from 1 in every model that takes them
 RATES = ("dropout",)
@@ -82,20 +89,34 @@ class ModelCard:
 
     @property
     def recipes(self) -> dict[str, Path]:
-        """Recipe name -> its YAML file."""
-        return {path.stem: path for path in sorted((self.folder / "recipes").glob("*.yaml"))}
+        """Recipe name -> its YAML file, of those that train a classifier."""
+        return self.recipes_of("supervised")
+
+    def recipes_of(self, stage: Stage) -> dict[str, Path]:
+        """Recipe name -> its YAML file, of those of a `stage`."""
+        return {path.stem: path for path in sorted((self.folder / STAGES[stage][0]).glob("*.yaml"))}
+
+    def require_stage(self, stage: Stage) -> None:
+        """Raises `ConfigError` unless the toml names a class for `stage`."""
+        key = STAGES[stage][1]
+        if key not in self.toml:
+            able = [name for name, card in discover().items() if key in card.toml]
+            raise ConfigError(
+                f"{self.name} has nothing to {stage} with: it learns from labels", where=str(self.folder / "model.toml"),
+                expected=", ".join(able) or "a model whose model.toml names an objective",
+            )  # fmt: skip
 
     def unused_parameters(self, names: Iterable[str]) -> set[str]:
         """Those of `names` that the toml lists (fnmatch patterns) as parameters which never get a gradient."""
         return {name for name in names for pattern in self.toml.get("unused_parameters", []) if fnmatch(name, pattern)}
 
-    def recipe(self, name: str) -> Path:
+    def recipe(self, name: str, stage: Stage = "supervised") -> Path:
         """The file of recipe `name`; raises `ConfigError` naming the nearest one."""
-        recipes = self.recipes
+        recipes = self.recipes_of(stage)
         if name not in recipes:
             raise ConfigError(
                 f"{self.name} has no recipe {name!r}{nearest(name, recipes)}",
-                where=str(self.folder / "recipes"),
+                where=str(self.folder / STAGES[stage][0]),
                 expected=", ".join(recipes) or "a YAML file there",
             )
         return recipes[name]
@@ -153,14 +174,30 @@ def build(card: ModelCard, *, num_classes: int, skeleton: str | Skeleton, people
 
     Raises `UsageError` for an argument that the model does not take and for a value that it cannot be built with.
     """
-    entry = entry_class(card)
-    layout = skeleton_named(skeleton) if isinstance(skeleton, str) else skeleton
-    taken = {"num_classes": num_classes, "skeleton": layout, "people": people}
+    return _made(card, "supervised", {"num_classes": num_classes, "skeleton": _layout(skeleton), "people": people}, model_args)
+
+
+def build_objective(card: ModelCard, stage: Stage, *, skeleton: str | Skeleton, people: int, **given: Any) -> nn.Module:
+    """The objective (`engine.pretraining.objective`) by which `card` learns in `stage`, on the CPU, freshly initialised.
+
+    Raises `ConfigError` where it has none, and what `build` raises.
+    """
+    card.require_stage(stage)
+    return _made(card, stage, {"skeleton": _layout(skeleton), "people": people}, given)
+
+
+def _layout(skeleton: str | Skeleton) -> Skeleton:
+    return skeleton_named(skeleton) if isinstance(skeleton, str) else skeleton
+
+
+def _made(card: ModelCard, stage: Stage, taken: dict[str, Any], model_args: dict[str, Any]) -> nn.Module:
+    """An object of the class for `stage`, from what the data decide (`taken`) and what the user may choose."""
+    entry = entry_class(card, stage)
     hints = typing.get_type_hints(inspect.getattr_static(entry, "__init__"))
     parameters = {k: p for k, p in inspect.signature(entry).parameters.items() if p.kind is not p.VAR_KEYWORD}
     for key, value in model_args.items():
         if key not in parameters:
-            raise _not_taken(card, key)
+            raise _not_taken(card, key, stage=stage)
         _check_type(card, key, value, hints.get(key))
     try:
         for key, value in {**taken, **model_args}.items():
@@ -171,15 +208,15 @@ def build(card: ModelCard, *, num_classes: int, skeleton: str | Skeleton, people
             raise
         raise ConfigError(
             f"{card.name} cannot be built: {error}",
-            where="model_args: " + ", ".join(f"{key} {value!r}" for key, value in model_args.items()),
+            where=f"{_WORDS[stage]}: " + ", ".join(f"{key} {value!r}" for key, value in model_args.items()),
             expected=f"values that {card.title} works with, see {card.folder / 'README.md'}",
         ) from error
     return network
 
 
-def arguments(card: ModelCard) -> list[str]:
-    """The keywords that the entry class of `card` takes."""
-    return [name for name, p in inspect.signature(entry_class(card)).parameters.items() if p.kind is not p.VAR_KEYWORD]
+def arguments(card: ModelCard, stage: Stage = "supervised") -> list[str]:
+    """The keywords that the class of `card` for `stage` takes."""
+    return [name for name, p in inspect.signature(entry_class(card, stage)).parameters.items() if p.kind is not p.VAR_KEYWORD]
 
 
 def translated(card: ModelCard, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,13 +240,14 @@ def translated(card: ModelCard, given: Mapping[str, Any]) -> dict[str, Any]:
     return own | {key: value for key, value in names.constructor(official).items() if key in said}
 
 
-def entry_class(card: ModelCard) -> type:
-    """The class named by `entry` ("network:CTRGCN") of the model's toml."""
-    module, _, name = str(card.toml["entry"]).partition(":")
+def entry_class(card: ModelCard, stage: Stage = "supervised") -> type:
+    """The class that the model's toml names for `stage`: by `entry` ("network:CTRGCN"), `pretraining` or `tuning`."""
+    key = STAGES[stage][1]
+    module, _, name = str(card.toml[key]).partition(":")
     found = getattr(import_module(card, module), name, None)
     if not isinstance(found, type):
         raise ModelError(
-            f"entry {card.toml['entry']!r} names no class", where=str(card.folder / "model.toml"), expected="module:Class"
+            f"{key} {card.toml[key]!r} names no class", where=str(card.folder / "model.toml"), expected="module:Class"
         )
     return found
 
@@ -220,7 +258,8 @@ def official_module(card: ModelCard) -> OfficialNames:
 
     module = import_module(card, "official")
     unused, allowance = tuple(getattr(module, "UNUSED", ())), getattr(module, "allowance", lambda arguments: None)
-    return OfficialNames(card.title, module.table, module.constructor, module.KNOWN, unused, allowance)
+    entries = getattr(module, "encoder_entries", None)
+    return OfficialNames(card.title, module.table, module.constructor, module.KNOWN, unused, allowance, entries)
 
 
 def import_module(card: ModelCard, module: str) -> ModuleType:
@@ -255,13 +294,13 @@ def _read_card(path: Path) -> ModelCard:
     return ModelCard(path.parent.name, path.parent, toml)
 
 
-def _not_taken(card: ModelCard, key: str, official: Iterable[str] = ()) -> ConfigError:
+def _not_taken(card: ModelCard, key: str, official: Iterable[str] = (), *, stage: Stage = "supervised") -> ConfigError:
     """That `key` is no argument of the model, neither in our words nor in the `official` ones."""
-    offered = [name for name in arguments(card) if name not in DATA_DECIDE]
+    offered = [name for name in arguments(card, stage) if name not in DATA_DECIDE]
     return ConfigError(
         f"{card.name} takes no model argument {key!r}{nearest(key, [*offered, *official])}",
-        where="model_args",
-        expected=", ".join(offered) or "no model arguments",
+        where=_WORDS[stage],
+        expected=", ".join(offered) or "no arguments",
     )
 
 

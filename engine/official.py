@@ -74,6 +74,7 @@ class OfficialNames:
     constructor  official constructor arguments -> ours, with the keywords of `engine.models.build`
     known        official constructor argument -> the argument of ours that it sets, or None if it only has to fit the others
     unused       official entries (fnmatch patterns) that the official model carries but never uses
+    encoder_entries   of an official checkpoint of pretraining the entries of the encoder called so, under their names in `table`
     allowance    official constructor arguments -> how far the recorded numbers are off by themselves, or None
     """
 
@@ -83,6 +84,20 @@ class OfficialNames:
     known: Mapping[str, str | None] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     allowance: Callable[[Mapping[str, Any]], Allowance | None] = lambda arguments: None
+    encoder_entries: Callable[[Mapping[str, Tensor], str], dict[str, Tensor]] | None = None
+
+    def encoder_from_official(self, state: Mapping[str, Tensor], model: nn.Module, which: str = "") -> dict[str, Tensor]:
+        """The ``encoder.*`` of our classifier's state dict, from an official one, of it or of pretraining.
+
+        Raises `WeightsError` for what does not fit.
+        """
+        given = {strip_prefix(key): value for key, value in state.items()}
+        rows = [row for row in self.table(model) if row.ours.startswith("encoder.")]
+        if not all(row.official in given or row.is_counter for row in rows):
+            given = self.encoder_entries(given, which) if self.encoder_entries else given
+        else:
+            given = {row.official: given[row.official] for row in rows if row.official in given}
+        return from_official(rows, given, model, title=f"the encoder of {self.title}", part="encoder.")
 
     def from_official(self, state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
         """Our complete state dict from an official one; raises `WeightsError` with what does not fit."""
@@ -142,14 +157,15 @@ def from_official(
     *,
     title: str = "the model",
     unused: Sequence[str] = (),
+    part: str = "",
 ) -> dict[str, Tensor]:
-    """Our state dict, in the dtypes and on the devices of `model`, filled from the official `state`.
+    """Our state dict, or the entries of it that begin with `part`, filled from the official `state`.
 
-    Raises `WeightsError` if an entry is missing, unexpected or of another shape. Only BatchNorm's batch counters may be absent
-    (files from before PyTorch 0.4.1 lack them).
+    In the dtypes and on the devices of `model`. Raises `WeightsError` if an entry is missing, unexpected or of another shape;
+    BatchNorm's batch counters alone may be absent (files from before PyTorch 0.4.1 lack them).
     """
     given = {strip_prefix(key): value for key, value in state.items()}
-    target = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    target = {key: value.detach().clone() for key, value in model.state_dict().items() if key.startswith(part)}
     _require_complete(table, target)
     missing, misshapen = [], []
     for row in table:

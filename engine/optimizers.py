@@ -9,13 +9,15 @@ has it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 OptimizerName = Literal["SGD", "AdamW", "Adam"]
+BETAS = (0.9, 0.999)
+"""Torch's own."""
 
 
 def build_optimizer(
@@ -26,25 +28,44 @@ def build_optimizer(
     weight_decay: float = 0.0,
     momentum: float = 0.9,
     nesterov: bool = True,
+    betas: Sequence[float] = BETAS,
+    decay_vectors: bool = True,
+    scales: Mapping[nn.Parameter, float] | None = None,
 ) -> torch.optim.Optimizer:
-    """One group over all `parameters`; weight decay on everything, BatchNorm and biases included, as the official trainers do.
+    """The optimizer of all `parameters` that need gradients.
 
-    `momentum` and `nesterov` are for SGD only.
+    weight_decay        on everything, BatchNorm and biases included, as most official trainers have it
+    decay_vectors       false: none on parameters of one dimension (biases, normalisations), as those of transformers have it
+    momentum, nesterov  for SGD only
+    betas               for Adam and AdamW only
+    scales              parameter -> factor of its learning rate, 1 where it is not in there
     """
-    trained = [p for p in parameters if p.requires_grad]
+    trained: Any = [p for p in parameters if p.requires_grad]
     kinds = {"SGD": torch.optim.SGD, "AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}
     kind: Any = kinds[name]
     how = implementation(kind, trained)
+    if scales or not decay_vectors:
+        trained = _groups(trained, lr, weight_decay, decay_vectors, scales or {})
     if name != "SGD":
-        optimizer: torch.optim.Optimizer = kind(trained, lr=lr, weight_decay=weight_decay, **how)
+        optimizer: torch.optim.Optimizer = kind(trained, lr=lr, weight_decay=weight_decay, betas=tuple(betas), **how)
         return optimizer
     optimizer = kind(trained, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, **how)
     if how.get("fused") and momentum:
         # Torch's fused SGD takes fresh memory as momentum in the first step, and leaves it as it is where a loss scaler skips
         # that step. From zero, the first step is the same: momentum * 0 + gradient.
-        for parameter in trained:
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
+
+
+def _groups(
+    parameters: Sequence[nn.Parameter], lr: float, decay: float, vectors: bool, scales: Mapping[nn.Parameter, float]
+) -> list[dict[str, Any]]:
+    """Parameters of one learning rate and weight decay together, in the order in which they come first."""
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for p in parameters:
+        found.setdefault((scales.get(p, 1.0), decay if vectors or p.dim() > 1 else 0.0), []).append(p)
+    return [{"params": members, "scale": scale, "lr": lr * scale, "weight_decay": own} for (scale, own), members in found.items()]
 
 
 def implementation(kind: type[torch.optim.Optimizer], parameters: Sequence[nn.Parameter]) -> dict[str, bool]:
@@ -64,6 +85,6 @@ def kept_tensors(group: dict[str, Any]) -> int:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """The same learning rate for every group."""
+    """`lr` for every group, times the factor of its parameters (`build_optimizer`, scales)."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("scale", 1.0)

@@ -15,6 +15,11 @@ def learning_rate(config: RunConfig, *, epoch: int, step: int, steps_per_epoch: 
             step, base_lr=config.base_lr, iterations=config.num_epoch * steps_per_epoch,
             warm_up_iterations=config.warm_up_epoch * steps_per_epoch, warm_up_lr=config.warm_up_lr, min_lr=config.min_lr,
         )  # fmt: skip
+    if config.lr_schedule == "cosine_fraction":
+        return fraction_learning_rate(
+            step / steps_per_epoch, base_lr=config.base_lr, num_epoch=config.num_epoch, warm_up_epoch=config.warm_up_epoch,
+            min_lr=config.min_lr,
+        )  # fmt: skip
     if config.lr_schedule == "cosine":
         return cosine_learning_rate(
             epoch, base_lr=config.base_lr, num_epoch=config.num_epoch, warm_up_epoch=config.warm_up_epoch, min_lr=config.min_lr
@@ -69,3 +74,15 @@ def iteration_learning_rate(
     if iteration >= iterations:
         return min_lr
     return min_lr + 0.5 * (base_lr - min_lr) * (1.0 + math.cos(math.pi * iteration / iterations))
+
+
+def fraction_learning_rate(epoch: float, *, base_lr: float, num_epoch: int, warm_up_epoch: int = 0, min_lr: float = 0.0) -> float:
+    """The rule of masked autoencoders, set before every step; `epoch` is a fraction: steps so far by steps in an epoch.
+
+    Linear from 0 (the very first step changes nothing) to `base_lr`, then half a cosine over the rest of the run to `min_lr`.
+    Source: MAMP spec, section 5.
+    """
+    if epoch < warm_up_epoch:
+        return base_lr * epoch / warm_up_epoch
+    progress = (epoch - warm_up_epoch) / max(num_epoch - warm_up_epoch, 1)
+    return min_lr + (base_lr - min_lr) * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))

@@ -7,8 +7,8 @@ of a run, if there are several, add up what they have.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -32,11 +32,13 @@ class StepResult:
     loss       () mean loss of the batch before the update, penalty included
     correct    () number of clips whose largest logit was the label
     grad_norm  () L2 norm over all gradients before clipping
+    terms      what the loss is made of, and the like, by name, all ()
     """
 
     loss: torch.Tensor
     correct: torch.Tensor
     grad_norm: torch.Tensor
+    terms: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
@@ -66,6 +68,15 @@ def chosen_level(wish: Level | Literal["auto"], device: torch.device) -> Level:
 def takes_positions(model: nn.Module) -> bool:
     """Whether `model` says (``takes_positions = True``) that it reads frame positions."""
     return bool(getattr(model, "takes_positions", False))
+
+
+def clipped(parameters: Sequence[nn.Parameter], limit: float | None, *, each: bool = False) -> torch.Tensor:
+    """Clip the gradients if there is a `limit`, all together or `each` by itself; returns the norm of all before."""
+    if limit is None or not each:
+        return torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+    norms = [torch.nn.utils.clip_grad_norm_([p], limit) for p in parameters if p.grad is not None]
+    norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm
 
 
 class TrainStep:
@@ -160,12 +171,7 @@ class TrainStep:
     def _update(self) -> torch.Tensor:
         """Change the parameters by their gradients; returns the norm of these."""
         self.scaler.unscale_(self.optimizer)
-        norm = self._clip()
+        norm = clipped(self.parameters, self.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return norm
-
-    def _clip(self) -> torch.Tensor:
-        """Clip if asked; return the norm before clipping."""
-        limit = float("inf") if self.clip_grad is None else self.clip_grad
-        return torch.nn.utils.clip_grad_norm_(self.parameters, limit)

@@ -1,4 +1,4 @@
-"""The one trainer of all supervised models.
+"""The one trainer. What is learnt, classes or an encoder without labels, is a `Learning`; all else is here.
 
 It equals the official trainers step by step (`sal parity` on a recorded trajectory shows it) and adds what they lack: every
 random number is a function of (seed, epoch, clip) and the full state is saved, so a run that was cut off anywhere goes on and
@@ -17,24 +17,21 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from engine import assembly, checkpoint, closing, compiling, graphs, memory, recovery, room
+from engine import assembly, checkpoint, compiling, graphs, memory, recovery, room
 from engine.config import RunConfig
 from engine.distributed import World
 from engine.environment import describe
-from engine.errors import ConfigError, DivergedError, Interrupted, PeerError, WorkDirError
-from engine.evaluate import evaluate, rehearse
-from engine.metrics import Metrics, Scores, measure
+from engine.errors import ConfigError, DivergedError, Interrupted, WorkDirError
+from engine.learning import Learning
+from engine.metrics import Metrics
 from engine.optimizers import set_learning_rate
 from engine.progress import Display
 from engine.runfolder import CALIBRATION_ROW, RunFolder
 from engine.schedules import learning_rate
-from engine.score_files import BEST, LAST, write_scores
-from engine.shared_batchnorm import synchronised
 from engine.signals import deadline, stop_wish
+from engine.supervised import Supervised
 from engine.tensorboard import Mirror
-from engine.watch import MemoryWatch, told_as
-from engine.weights import load_weights
-from shared_data.loader import Loader
+from engine.watch import MemoryWatch
 
 MASK63 = 2**63 - 1
 ABSURD_WEIGHT = 1e15  # no network that still learns has such a weight; its next step would be infinite
@@ -48,6 +45,7 @@ def train(
     lines: Sequence[str] = (),
     expect: memory.Expect | None = None,
     world: World | None = None,
+    learning: Callable[[Trainer], Learning] = Supervised,
 ) -> Path:
     """Train, evaluate and report; returns the run folder.
 
@@ -55,13 +53,14 @@ def train(
     lines    for the user, once data and settings are found to agree
     expect   predicts the memory of a run on a GPU, which is compared with what its first two steps take
     world    the processes that share the run, of which this is one
+    learning what is learnt
     An interrupted run of the same settings in the same folder is resumed. Raises a `LabError` whose exit code says what
     happened, or torch's OutOfMemoryError; whatever happens, the last complete checkpoint stands.
     """
     until, world = deadline(config.time_limit), world or World()
     with RunFolder(assembly.work_dir(config), force=config.force, writes=world.first) as folder:
         resume = world.from_first(lambda: folder.claim(config))
-        trainer = Trainer(config, folder, console, keep, lines=lines, expect=expect, world=world)
+        trainer = Trainer(config, folder, console, keep, lines=lines, expect=expect, world=world, learning=learning)
         # Until here there is nothing to save, and Ctrl-C just ends the process.
         with stop_wish(until, patient=world.size > 1) as world.wish:
             if resume:
@@ -69,7 +68,7 @@ def train(
             else:
                 trainer.start()
             trainer.run()
-            closing.close(trainer)
+            trainer.learning.close()
     return folder.path
 
 
@@ -86,6 +85,7 @@ class Trainer:
         lines: Sequence[str] = (),
         expect: memory.Expect | None = None,
         world: World | None = None,
+        learning: Callable[[Trainer], Learning] = Supervised,
     ) -> None:
         self.config, self.folder, self.console = config, folder, console
         self.world = world or World()
@@ -103,13 +103,9 @@ class Trainer:
         )
         self.clips = assembly.fingerprint(self.data)
         self.train_batches = assembly.train_loader(self.data, config, self.device, self.world)
-        self.test_batches = assembly.test_loader(self.data, config, self.device, self.world)
-        self.model = assembly.build_model(config, self.data, self.device)
-        if config.sync_batchnorm:
-            self.model = synchronised(self.model, self.device, self.world)
-        self.train_step = assembly.train_step(
-            config, self.model, self.device, note=self.note, world=self.world, whole=config.batch_size
-        )
+        self.learning = learning(self)
+        self.model = self.learning.network()
+        self.train_step = self.learning.step(self.model)
         self.optimizer = self.train_step.optimizer
         for line in lines:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -127,8 +123,7 @@ class Trainer:
     # -- life of a run ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        if weights := self.config.weights:
-            self.world.by_first(load_weights, Path(weights), self.model, self.config.model, trust_pickle=self.config.trust_pickle)
+        self.learning.start()
         self.world.share(self.model)
         self.look_ahead()
         self.world.by_first(self.folder.clear)
@@ -178,7 +173,7 @@ class Trainer:
         """Before the first step of this process: look for room on the disk, try an evaluation batch, have a step predicted."""
         self.world.by_first(room.require, self)
         self.watch.look_ahead(
-            lambda: rehearse(self.model, self.test_batches, self.optimizer, device=self.device, precision=self.config.precision),
+            self.learning.rehearse,
             steps=len(self.train_batches) * self.config.num_epoch - self.global_step,
         )
 
@@ -190,7 +185,7 @@ class Trainer:
                     self.train_epoch(display)
                 due = self.epoch >= config.eval_from and (self.epoch + 1) % config.eval_interval == 0
                 if due or self.epoch + 1 == config.num_epoch:
-                    self.evaluate_epoch(display)
+                    self.learning.evaluate(display)
                 self.close_epoch()
                 if self.epoch < config.num_epoch:
                     self.stop_if_asked()
@@ -210,9 +205,9 @@ class Trainer:
             lr = learning_rate(config, epoch=self.epoch, step=self.global_step, steps_per_epoch=len(self.train_batches))
             set_learning_rate(self.optimizer, lr)
             clips = batch.clips.to(self.device, non_blocking=True)
-            labels = batch.labels.to(self.device, non_blocking=True)
+            targets = self.learning.targets(batch).to(self.device, non_blocking=True)
             positions = None if batch.positions is None else batch.positions.to(self.device, non_blocking=True)
-            result = self.train_step(clips, labels, positions)
+            result = self.train_step(clips, targets, positions)
             loss_sum += result.loss * size
             correct += result.correct
             # A loss scaler meets infinite gradients as a matter of course and skips their update.
@@ -231,7 +226,7 @@ class Trainer:
                 if due_to_log:
                     self.log(
                         "step", epoch=self.epoch, step=self.global_step, loss=float(result.loss), lr=lr,
-                        top1=float(result.correct) / size, clips_per_s=rate, grad_norm=float(result.grad_norm),
+                        clips_per_s=rate, grad_norm=float(result.grad_norm), **self.learning.logged(result, size),
                     )  # fmt: skip
                 if self.step < len(self.train_batches):  # the end of an epoch is saved by `close_epoch`
                     if due_to_save:
@@ -242,37 +237,17 @@ class Trainer:
         seen, seconds = self.sums["seen"], time.monotonic() - began
         self.log(
             "epoch", epoch=self.epoch, loss=self.sums["loss"] / max(seen, 1), top1=self.sums["correct"] / max(seen, 1),
-            lr=self.optimizer.param_groups[0]["lr"], seconds=seconds,
+            lr=max(group["lr"] for group in self.optimizer.param_groups), seconds=seconds,
             clips_per_s=(seen - seen_before) / max(seconds, 1e-9), **memory.peaks(self.device),
         )  # fmt: skip
-
-    def evaluate_epoch(self, display: Display) -> None:
-        """Scores of the test (or held-out) clips; keeps the best weights and both score files."""
-        began = time.monotonic()
-        scores = self.scores(self.test_batches, self.stop_if_asked, if_full=self.save)
-        metrics = measure(scores, self.epoch)
-        self.last = metrics.as_dict()
-        self.log(
-            "eval", epoch=self.epoch, loss=metrics.loss, top1=metrics.top1, top5=metrics.top5,
-            seconds=time.monotonic() - began,
-        )  # fmt: skip
-        self.world.by_first(write_scores, self.folder.path / LAST, scores)
-        if self.best is None or metrics.top1 > self.best["top1"]:
-            self.best = self.last
-            self.world.by_first(checkpoint.save_weights, self.folder.best, self.model, self.about(metrics))
-            self.world.by_first(write_scores, self.folder.path / BEST, scores)
-        seen = max(self.sums["seen"], 1)
-        display.line(
-            f"epoch {self.epoch + 1:3d}/{self.config.num_epoch}  loss {self.sums['loss'] / seen:.4f}  "
-            f"train {self.sums['correct'] / seen:6.1%}  {self.held_out} {metrics.top1:6.1%}  best {self.best['top1']:6.1%}"
-        )
 
     def close_epoch(self) -> None:
         self.epoch, self.step = self.epoch + 1, 0
         self.sums = {"loss": 0.0, "correct": 0, "seen": 0}
         if self.config.save_interval and self.epoch % self.config.save_interval == 0:
-            name = f"runs-{self.epoch}-{self.global_step}.safetensors"
-            self.world.by_first(checkpoint.save_weights, self.folder.checkpoints / name, self.model, self.about(None))
+            for ending, (network, about) in self.learning.weights().items():
+                name = f"runs-{self.epoch}-{self.global_step}{ending}.safetensors"
+                self.world.by_first(checkpoint.save_weights, self.folder.checkpoints / name, network, about)
         self.save()
 
     # -- pieces -------------------------------------------------------------------------------------------------------
@@ -282,20 +257,14 @@ class Trainer:
         return sum(p.numel() for p in self.model.parameters())
 
     @property
-    def held_out(self) -> str:
-        return "validation" if self.config.protocol == "honest" else "test"
-
-    @property
     def seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.began
 
     def status(self, rate: float) -> str:
         seen, used = max(self.sums["seen"], 1), memory.peaks(self.device)
         mib = used["peak_allocated_mib"] if self.device.type == "cuda" else used["rss_mib"]
-        return (
-            f"loss {self.sums['loss'] / seen:.3f}  top-1 {self.sums['correct'] / seen:.1%}  {rate:.0f} clips/s  "
-            f"{mib / 1024:.1f} GiB"
-        )
+        words = self.learning.status(self.sums["loss"] / seen, self.sums["correct"] / seen)
+        return f"{words}  {rate:.0f} clips/s  {mib / 1024:.1f} GiB"
 
     def note(self, text: str) -> None:
         self.console.print(f"note: {text}", highlight=False)
@@ -309,17 +278,6 @@ class Trainer:
             self.world.by_first(self.folder.write, CALIBRATION_ROW, finding.row.encode())
         elif self.watch.compare is not None:  # the prediction held
             self.world.by_first((self.folder.path / CALIBRATION_ROW).unlink, missing_ok=True)
-
-    def scores(self, batches: Loader, after_batch: Callable[[], None], *, if_full: Callable[[], None] = lambda: None) -> Scores:
-        """`evaluate` as the run is set up; `if_full` is called where the GPU's memory is not enough, before the run ends."""
-        how: dict[str, Any] = {"device": self.device, "precision": self.config.precision, "world": self.world}
-        try:
-            return told_as(
-                memory.EVALUATION, lambda: evaluate(self.model, batches, after_batch=after_batch, **how), if_full=if_full
-            )
-        except PeerError:  # that of another process may be full
-            if_full()
-            raise
 
     def check_finite(self, pending: list[torch.Tensor]) -> None:
         """Stop at a loss that is not a number, before it reaches a checkpoint; empties `pending`, those of the last steps."""
@@ -370,7 +328,8 @@ class Trainer:
         if self.mirror:
             self.mirror.write(event, values)
 
-    def about(self, metrics: Metrics | None) -> dict[str, Any]:
+    def about(self, metrics: Metrics | None = None) -> dict[str, Any]:
+        """What a file of weights says about its content."""
         return {
             "model": self.config.model, "model_args": self.config.model_args, "num_classes": self.data.num_classes,
             "skeleton": self.data.skeleton.name, "people": self.data.train.max_people, "stream": self.config.stream,

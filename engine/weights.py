@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from engine import checkpoint, models
-from engine.errors import WeightsError
+from engine.errors import ConfigError, WeightsError
 from shared_data.errors import MissingInputError
 
+ENCODER = "encoder"
+"""What a classifier that pretrains calls all but its head."""
 PICKLE_ADVICE = (
     "a .pt file is a pickle and can run any code when opened; on torch < 2.6 even torch.load(weights_only=True) can be made to "
     "(CVE-2025-32434). If you trust where it comes from, add --trust-pickle"
@@ -36,6 +38,13 @@ def load_weights(path: Path, model: nn.Module, model_name: str, *, trust_pickle:
             raise WeightsError(
                 error.what, where=f"{path}: {error.where}", expected=error.expected, next_step=error.next_step
             ) from None
+    _require_shapes(state, own, path)
+    model.load_state_dict(state)
+    return kind
+
+
+def _require_shapes(state: dict[str, torch.Tensor], own: dict[str, torch.Tensor], path: Path) -> None:
+    """Raise `WeightsError` unless the tensors of a file are of the shapes and kinds of the network's own."""
     wrong = [
         f"{name}: file {tuple(state[name].shape)}, network {tuple(value.shape)}"
         for name, value in own.items()
@@ -48,7 +57,35 @@ def load_weights(path: Path, model: nn.Module, model_name: str, *, trust_pickle:
             "the checkpoint is of another size (another class count, joint layout or variant?):\n    " + "\n    ".join(wrong[:6]),
             where=str(path), next_step="give the data set and --model-args that it was trained with",
         )  # fmt: skip
-    model.load_state_dict(state)
+
+
+def load_encoder(path: Path, model: nn.Module, model_name: str, *, which: str = "", trust_pickle: bool = False) -> str:
+    """Load the encoder in `path` into ``model.encoder`` and leave its head as it is; returns "ours" or "official".
+
+    The file is an encoder of a pretraining run, any checkpoint of ours of this model, or an official one, of the classifier or of
+    pretraining; where that has two encoders, `which` is taken. Raises as `load_weights`.
+    """
+    encoder = getattr(model, ENCODER, None)
+    if not isinstance(encoder, nn.Module):
+        raise ConfigError(f"{model_name} has no encoder apart from its head", where="--init", next_step="--weights FILE")
+    own, prefix = encoder.state_dict(), f"{ENCODER}."
+    state = read_tensors(path, trust_pickle)
+    if any(name.startswith("model/") for name in state):
+        state = {name.removeprefix("model/"): v for name, v in state.items() if name.startswith("model/")}
+    kind = "ours"
+    if all(prefix + name in state for name in own):
+        state = {name: state[prefix + name] for name in own}
+    elif state.keys() != own.keys():
+        kind, names = "official", models.official_module(models.find(model_name))
+        try:
+            state = names.encoder_from_official(state, model, which)
+        except WeightsError as error:
+            raise WeightsError(
+                error.what, where=f"{path}: {error.where}", expected=error.expected, next_step=error.next_step
+            ) from None
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    _require_shapes(state, own, path)
+    encoder.load_state_dict(state)
     return kind
 
 

@@ -262,7 +262,7 @@ def normalised(bn: nn.Module, x: Tensor, after: Callable[..., Result] = lambda y
 
     def again(bn: nn.Module, x: Tensor, *others: Tensor) -> Result:
         nonlocal first
-        with contextlib.nullcontext() if first else _still(bn):
+        with contextlib.nullcontext() if first else still(bn):
             first = False
             return after(bn(x), *others)
 
@@ -289,7 +289,7 @@ class _Segment(torch.autograd.Function):
         ctx.as_it_was.require()
         wanted = ctx.needs_input_grad[2:]
         given = [t.detach().requires_grad_(need) for t, need in zip(ctx.saved_tensors, wanted, strict=False)]
-        with torch.enable_grad(), _random(ctx.random), _still(ctx.block), ctx.autocast, recomputing("cheap"):
+        with torch.enable_grad(), _random(ctx.random), still(ctx.block), ctx.autocast, recomputing("cheap"):
             result = ctx.block(*given)
         asked = [t for t, need in zip([*given, *_trained(ctx.block)], wanted, strict=True) if need]
         found = iter(torch.autograd.grad(result, asked, gradient, allow_unused=True))
@@ -301,8 +301,8 @@ def _trained(block: nn.Module) -> list[nn.Parameter]:
 
 
 @contextlib.contextmanager
-def _still(module: nn.Module) -> Iterator[None]:
-    """BatchNorms of `module` use the statistics of the batch, as they are, and leave their running ones alone."""
+def still(module: nn.Module) -> Iterator[None]:
+    """Inside, BatchNorms of `module` use the statistics of the batch, as they are, and leave their running ones alone."""
     moving = [
         m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training and m.track_running_stats
     ]

@@ -14,7 +14,7 @@ so that pieces of a batch, and processes that share one, meet in two places alon
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -52,6 +52,10 @@ class Objective(Protocol):
 
     def encoders(self) -> dict[str, nn.Module]:
         """What a run is for: name ("" if there is but one) -> encoder, whose keys are ``encoder.*`` of the model's classifier."""
+        ...
+
+    def classifier(self, name: str) -> dict[str, Any]:
+        """The model arguments of the classifier whose encoder is that called `name`."""
         ...
 
     def features(self, embedded: Embedded) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from engine.assembly import new_optimizer, train_step
 from engine.evaluate import evaluation_pass
 from engine.losses import Loss, LossName
-from engine.optimizers import OptimizerName
+from engine.optimizers import BETAS, OptimizerName
 from engine.step import Precision, takes_positions
 from layers.device import as_if_on_gpu
 from layers.recompute import Level
@@ -67,6 +67,9 @@ class TracedStep(StepSettings):
     forward_batch_size: int | None = None
     recompute: Level = "none"
     base_lr: float = 0.1
+    decay_vectors: bool = True
+    betas: Sequence[float] = BETAS
+    layer_decay: float = 1.0
     cuda_graphs: bool = False
     compile: bool = False
 

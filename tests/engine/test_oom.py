@@ -196,7 +196,7 @@ def test_the_rehearsal_is_the_first_test_batch_beside_what_training_keeps(
         look(trainer)
         after = [torch.get_rng_state(), *trainer.model.state_dict().values()]
         assert all(map(torch.equal, bits, after)) and trainer.optimizer.state_dict() == state
-        first = next(iter(trainer.test_batches.epoch(0))).clips
+        first = next(iter(trainer.learning.test_batches.epoch(0))).clips
         assert torch.equal(seen["first"], first) and len(first) == 4
         wanted = 2 * sum(p.numel() for p in trainer.model.parameters())  # gradient and momentum
         assert sum(tensor.numel() for tensor in held) == wanted

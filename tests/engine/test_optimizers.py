@@ -99,3 +99,14 @@ def test_on_a_gpu_an_update_waits_for_nothing() -> None:
             optimizer.step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def test_groups_of_one_rate_and_decay() -> None:
+    matrix, low, vector = (nn.Parameter(torch.ones(*shape)) for shape in ((2, 2), (2, 2), (2,)))
+    optimizer = build_optimizer(
+        [matrix, low, vector], name="AdamW", lr=0.1, weight_decay=0.05, betas=[0.9, 0.95], decay_vectors=False, scales={low: 0.5}
+    )
+    found = [(group["lr"], group["weight_decay"], group["betas"], group["params"]) for group in optimizer.param_groups]
+    assert found == [(0.1, 0.05, (0.9, 0.95), [matrix]), (0.05, 0.05, (0.9, 0.95), [low]), (0.1, 0.0, (0.9, 0.95), [vector])]
+    set_learning_rate(optimizer, 0.2)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.1, 0.2]

@@ -1,0 +1,130 @@
+"""Learning an encoder without labels: the objective of the model's stage, its step, what is kept of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from engine import assembly, checkpoint, models
+from engine.errors import ConfigError
+from engine.pretraining.objective import Objective
+from engine.pretraining.step import PretrainStep
+from engine.progress import Display
+from engine.step import StepResult, chosen_level
+from engine.weights import ENCODER, load_encoder
+from shared_data.loader import Batch
+
+if TYPE_CHECKING:
+    from engine.train import Trainer
+
+COLLAPSED = 0.05
+"""Spread below which a run is told to have collapsed: untrained encoders have 0.1 to 0.9."""
+
+
+class Unlabelled:
+    """An `engine.learning.Learning`."""
+
+    def __init__(self, run: Trainer) -> None:
+        self.run = run
+        self.terms: dict[str, torch.Tensor] = {}
+        self.told = False
+        if run.config.weights:
+            raise ConfigError("weights of a whole classifier have no place here", where="--weights", next_step="--init FILE")
+
+    def network(self) -> nn.Module:
+        return assembly.build_objective(self.run.config, self.run.data, self.run.device)
+
+    def step(self, network: nn.Module) -> PretrainStep:
+        return pretrain_step(self.run.config, network, self.run.device, world=self.run.world)
+
+    def start(self) -> None:
+        """Pretraining begins from nothing, tuning from an encoder: ours or an official one."""
+        run, init = self.run, self.run.config.init
+        if run.config.stage == "pretrain" and init:
+            raise ConfigError(
+                "pretraining begins from nothing", where="--init", next_step="sal tune, where the model can be tuned"
+            )
+        if run.config.stage == "tune":
+            if not init:
+                raise ConfigError("tuning goes on from an encoder, and none is given", next_step="--init encoder.safetensors")
+            for name, encoder in self.objective.encoders().items():
+                run.world.by_first(self._take, Path(init), name, encoder)
+
+    def _take(self, file: Path, name: str, encoder: nn.Module) -> None:
+        """Give `encoder` the weights in `file`, by way of the classifier that has such an encoder."""
+        run, data = self.run, self.run.data
+        classifier = models.build(
+            models.find(run.config.model), num_classes=2, skeleton=data.skeleton, people=data.train.max_people,
+            **self.objective.classifier(name),
+        )  # fmt: skip
+        load_encoder(file, classifier, run.config.model, which=name, trust_pickle=run.config.trust_pickle)
+        encoder.load_state_dict(getattr(classifier, ENCODER).state_dict())
+
+    def targets(self, batch: Batch) -> torch.Tensor:
+        return torch.from_numpy(batch.index)
+
+    def rehearse(self) -> None:
+        """Nothing comes after an epoch that a step does not need."""
+
+    def status(self, loss: float, correct: float) -> str:
+        return f"loss {loss:.4f}"
+
+    def logged(self, result: StepResult, clips: int) -> dict[str, Any]:
+        self.terms = dict(result.terms)
+        return {name: float(term) for name, term in result.terms.items()}
+
+    def evaluate(self, display: Display) -> None:
+        """What the last step said of the epoch; there are no held-out clips."""
+        run = self.run
+        seen = max(run.sums["seen"], 1)
+        terms = {name: float(term) for name, term in self.terms.items()}
+        run.last = run.best = {"epoch": run.epoch, "loss": run.sums["loss"] / seen, "terms": terms}
+        run.log("eval", epoch=run.epoch, **terms)
+        told = f"  spread {terms['spread']:.2f}" if "spread" in terms else ""
+        display.line(f"epoch {run.epoch + 1:3d}/{run.config.num_epoch}  loss {run.last['loss']:.4f}{told}")
+        if terms.get("spread", 1.0) < COLLAPSED and not self.told:
+            self.told = True
+            run.note(
+                f"the features of all clips have become nearly the same (spread {terms['spread']:.3f}): the encoder collapses"
+            )
+
+    def weights(self) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
+        return {
+            f"_{name}" if name else "": (encoder, self.run.about() | {"model_args": self.objective.classifier(name)})
+            for name, encoder in self.objective.encoders().items()
+        }
+
+    def close(self) -> None:
+        """Write the encoders and `metrics.json`, and tell the user what they are for."""
+        run = self.run
+        assert run.last is not None
+        files = []
+        for ending, (encoder, about) in self.weights().items():
+            files.append(run.folder.path / f"{ENCODER}{ending}.safetensors")
+            run.world.by_first(checkpoint.save_weights, files[-1], encoder, about)
+        config = run.config
+        values = {
+            "model": config.model, "recipe": config.recipe, "stage": config.stage, "dataset": run.data.name,
+            "split": config.split, "stream": config.stream, "last": run.last, "parameters": run.parameters,
+            "clips_train": len(run.data.train), "seconds": run.seconds, "encoders": [file.name for file in files],
+        }  # fmt: skip
+        run.world.by_first(run.folder.write_json, "metrics.json", values)
+        run.log("end", loss=run.last["loss"], seconds=run.seconds)
+        for file in files:
+            run.console.print(f"encoder: {file}", highlight=False, soft_wrap=True)
+
+    @property
+    def objective(self) -> Objective:
+        return cast(Objective, self.run.model)
+
+
+def pretrain_step(config: Any, network: nn.Module, device: torch.device, *, world: Any = None) -> PretrainStep:
+    """The run's step of an objective, which is on `device`."""
+    return PretrainStep(
+        network, assembly.new_optimizer(config, network), precision=config.precision, clip_grad=config.clip_grad,
+        clip_each=config.clip_each, micro_batch=config.forward_batch_size, recompute=chosen_level(config.recompute, device),
+        device=device, world=world, whole=config.batch_size,
+    )  # fmt: skip
