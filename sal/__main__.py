@@ -20,15 +20,21 @@ from shared_data.errors import UsageError, nearest
 Verb = Callable[[list[str]], int]
 
 
-def _run(phase: str) -> Verb:
-    """`sal train MODEL …` and `sal test MODEL …`; the model may also come from `--config`."""
+def _run(word: str, stage: models.Stage = "supervised", needs: Sequence[str] = ()) -> Verb:
+    """`sal train MODEL …` and the like; the model may also come from `--config`.
+
+    needs   settings without which the verb would be another one
+    """
 
     def verb(argv: list[str]) -> int:
         named = bool(argv) and not argv[0].startswith("-")
         model = argv[0] if named else ""
         if named:
-            models.find(model)  # name the nearest model before anything else is looked at
-        return launch(argv[named:], model=model, phase=phase, prog=f"sal {phase} MODEL")
+            card = models.find(model)  # name the nearest model before anything else is looked at
+            if stage != "supervised":
+                card.require_stage(stage)
+        phase = "test" if word == "test" else "train"
+        return launch(argv[named:], model=model, phase=phase, prog=f"sal {word} MODEL", stage=stage, needs=needs)
 
     return verb
 
@@ -36,6 +42,10 @@ def _run(phase: str) -> Verb:
 VERBS: dict[str, tuple[Verb, str]] = {
     "train": (_run("train"), "train a model: sal train ctrgcn --recipe ntu60_xsub --data NTU60_CS.npz"),
     "test": (_run("test"), "score weights: sal test ctrgcn --recipe ntu60_xsub --data F --weights W"),
+    "pretrain": (_run("pretrain", "pretrain"), "train an encoder without labels: sal pretrain isc --recipe NAME --data F"),
+    "tune": (_run("tune", "tune", ["init"]), "train a pretrained encoder further without labels: sal tune mamp --init ENCODER"),
+    "finetune": (_run("finetune", needs=["init"]), "train a pretrained encoder with labels: sal finetune mamp --init ENCODER"),
+    "semi": (_run("semi", needs=["init", "labelled"]), "with a share of the labels: sal semi mamp --init ENCODER --labelled 10%"),
     "demo": (verbs.typed(verbs.demo), "the whole way from a file to a report, in minutes"),
     "data": (data.run, "check | prepare | convert | import | info | show: look at a data file, convert it, draw a clip"),
     "models": (verbs.typed(list_models), "the models: paper, size, operations, streams, published accuracies, recipes"),

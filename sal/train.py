@@ -14,6 +14,7 @@ from shared_data.errors import LabError
 if TYPE_CHECKING:
     from engine.config import RunConfig
     from engine.errors import OutOfMemoryError
+    from engine.models import Stage
 
 
 def main(model: str, argv: Sequence[str] | None = None) -> int:
@@ -22,16 +23,33 @@ def main(model: str, argv: Sequence[str] | None = None) -> int:
     return guarded(lambda: launch(words, model=model, prog="python3 main.py"))
 
 
-def launch(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str = "sal train") -> int:
-    """Parse, fit where asked, then train or test; returns 0 or raises."""
+def launch(
+    argv: Sequence[str],
+    *,
+    model: str = "",
+    phase: str = "",
+    prog: str = "sal train",
+    stage: Stage = "supervised",
+    needs: Sequence[str] = (),
+) -> int:
+    """Parse, fit where asked, then train or test; returns 0 or raises.
+
+    needs   settings that must be given
+    """
     from engine import distributed
     from engine.assembly import work_dir
     from engine.config import parse
-    from engine.errors import OutOfMemoryError
+    from engine.errors import ConfigError, OutOfMemoryError
     from engine.runfolder import FIT, fit_to_resume
     from planner.expectation import expect
 
-    wished, said = parse(argv, model=model, phase=phase, prog=prog), given(argv)
+    wished, said = parse(argv, model=model, phase=phase, prog=prog, stage=stage), given(argv)
+    if missing := [name for name in needs if not getattr(wished, name)]:
+        raise ConfigError(f"{prog.removesuffix(' MODEL')} needs --{missing[0]}", next_step=f"{prog} --{missing[0]} ...")
+    if wished.stage != "supervised" and wished.fit:
+        raise ConfigError(
+            "--fit chooses for supervised training", where="--fit", next_step=f"sal plan {wished.model} says what fits"
+        )
     begun = fit_to_resume(wished, work_dir(wished))
     if begun and "fit" not in said:
         wished = _as_begun(wished, begun["fit"])
@@ -48,7 +66,7 @@ def launch(argv: Sequence[str], *, model: str = "", phase: str = "", prog: str =
     try:
         return run(config, keep, lines=lines, expect=expect)
     except OutOfMemoryError as error:
-        if distributed.place().size > 1:  # the advice, too
+        if distributed.place().size > 1 or config.stage != "supervised":  # the advice, too
             raise
         full = error
     verb = prog if prog.endswith("main.py") else f"sal {config.phase} {model}".rstrip()

@@ -58,7 +58,8 @@ class PretrainStep:
         part = len(views) / (self.whole or len(views))
         together = self.objective.in_batch and (len(rows) > 1 or self.world.size > 1)
         loss, terms, embedded = (self._cached if together else self._added)(views, ids, rows, part)
-        loss, _ = self.world.summed(self.network, self.parameters, loss, torch.zeros((), device=views.device), part=part)
+        none = torch.zeros((), device=views.device, dtype=torch.int64)  # nothing is right or wrong here
+        loss, none = self.world.summed(self.network, self.parameters, loss, none, part=part)
         self.scaler.unscale_(self.optimizer)
         norm = clipped(self.parameters, self.clip_grad, each=self.clip_each)
         self.scaler.step(self.optimizer)
@@ -67,7 +68,7 @@ class PretrainStep:
         with torch.no_grad():
             self.objective.finish(kept)
             terms["spread"] = spread(self.objective.features(embedded))
-        return StepResult(loss, torch.zeros((), device=views.device), norm, terms)
+        return StepResult(loss, none, norm, terms)
 
     def _added(
         self, views: Tensor, ids: Tensor, rows: Sequence[slice], part: float
