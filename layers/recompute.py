@@ -278,7 +278,7 @@ class _Segment(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, block: nn.Module, count: int, *tensors: Tensor) -> Tensor:
         ctx.block, ctx.as_it_was = block, _AsItWas([block])
-        ctx.random, ctx.autocast = _random_state(tensors[0]), _same_autocast(tensors[0])
+        ctx.random, ctx.autocast = random_state(tensors[0]), _same_autocast(tensors[0])
         ctx.save_for_backward(*tensors[:count])
         result: Tensor = block(*tensors[:count])
         return result
@@ -289,7 +289,7 @@ class _Segment(torch.autograd.Function):
         ctx.as_it_was.require()
         wanted = ctx.needs_input_grad[2:]
         given = [t.detach().requires_grad_(need) for t, need in zip(ctx.saved_tensors, wanted, strict=False)]
-        with torch.enable_grad(), _random(ctx.random), still(ctx.block), ctx.autocast, recomputing("cheap"):
+        with torch.enable_grad(), random_numbers(ctx.random), still(ctx.block), ctx.autocast, recomputing("cheap"):
             result = ctx.block(*given)
         asked = [t for t, need in zip([*given, *_trained(ctx.block)], wanted, strict=True) if need]
         found = iter(torch.autograd.grad(result, asked, gradient, allow_unused=True))
@@ -333,14 +333,15 @@ def _same_autocast(like: Tensor) -> Context:
     return torch.autocast(kind, dtype=dtype, enabled=on, cache_enabled=False)
 
 
-def _random_state(like: Tensor) -> tuple[torch.device, Tensor] | None:
+def random_state(like: Tensor) -> tuple[torch.device, Tensor] | None:
+    """That of the device of `like`, for `random_numbers`; None where it cannot be asked for."""
     if like.is_meta or (like.is_cuda and torch.cuda.is_current_stream_capturing()):  # a graph may not ask; see engine.graphs
         return None
     return like.device, torch.cuda.get_rng_state(like.device) if like.is_cuda else torch.get_rng_state()
 
 
 @contextlib.contextmanager
-def _random(state: tuple[torch.device, Tensor] | None) -> Iterator[None]:
+def random_numbers(state: tuple[torch.device, Tensor] | None) -> Iterator[None]:
     """The random numbers that came after `state`; those of now go on afterwards."""
     if state is None:
         yield

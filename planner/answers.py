@@ -162,19 +162,28 @@ def answers(
 
 def _recipes(card: ModelCard) -> list[str]:
     """What can be asked about."""
-    return zeroshot.tasks() if card.kind == "zeroshot" else list(card.recipes)
+    if card.kind == "zeroshot":
+        return zeroshot.tasks()
+    return [name if stage == "supervised" else f"{stage}/{name}" for stage in registry.STAGES for name in card.recipes_of(stage)]
+
+
+def recipe_config(card: ModelCard, recipe: str, changes: Sequence[str] = ()) -> RunConfig:
+    """The settings of a recipe, "ntu60_xsub" or "pretrain/ntu60_xsub", with flags behind it; raises `LabError`."""
+    words: list[Any] = recipe.split("/")
+    stage: registry.Stage = words[0] if len(words) == 2 else "supervised"
+    return parse(["--config", str(card.recipe(words[-1], stage)), *changes], model=card.name, stage=stage)
 
 
 def _answer(question: Question, card: ModelCard, recipe: str, traced: dict[str, Steps]) -> Answer:
     try:
-        config = parse(["--config", str(card.recipe(recipe)), *question.changes], model=card.name)
+        config = recipe_config(card, recipe, question.changes)
     except LabError as error:
         if question.changes:
             raise
         return Answer(card.name, recipe, problem=error.what)
     try:
         costs = costs_of(card, config, size_of(config.dataset), traced)
-        _require_window(question, config, costs.steps.clip_shape[1])
+        _require_window(question, config, costs.steps.clip_shape[-3])
         return _judged(question, card, recipe, config=config, costs=costs, traced=traced)
     except LabError as error:
         return Answer(card.name, recipe, config, problem=error.what)

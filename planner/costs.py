@@ -9,7 +9,7 @@ from typing import TypeVar
 from torch import nn
 
 from engine import models as registry
-from engine.assembly import clip_shape, model_arguments
+from engine.assembly import clip_shape, model_arguments, objective_arguments
 from engine.config import RunConfig
 from engine.models import ModelCard
 from planner.levers import Settings
@@ -88,14 +88,24 @@ def costs_of(card: ModelCard, config: RunConfig, size: Size, known: dict[str, St
     """
     known = {} if known is None else known
     layout = skeleton(size.skeleton)
-    arguments = _guarded(card, lambda: model_arguments(config, size.classes, layout, size.people))
+    supervised = config.stage == "supervised"
+    arguments = _guarded(
+        card,
+        lambda: (
+            model_arguments(config, size.classes, layout, size.people)
+            if supervised
+            else {"stage": config.stage, **objective_arguments(config, layout, size.people)}
+        ),
+    )
     settings = StepSettings(**{field.name: getattr(config, field.name) for field in fields(StepSettings)})
 
     def network() -> nn.Module:
+        if not supervised:
+            return registry.build_objective(card, skeleton=size.skeleton, people=size.people, **arguments)
         return registry.build(card, num_classes=size.classes, skeleton=size.skeleton, people=size.people, **arguments)
 
     def steps(*, train: bool) -> Steps:
-        clip = clip_shape(config, layout, size.people, train=train)
+        clip = clip_shape(config, layout, size.people, train=train or not supervised)  # without labels nothing is tested
         key = repr((card.name, size, clip, settings, arguments))
         if key not in known:
             store = store_of(card.name, card.folder, size, clip, settings, arguments)

@@ -19,9 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from engine import models
-from engine.assembly import choose_kernels, clip_shape, model_arguments, train_step
+from engine.assembly import choose_kernels, clip_shape, model_arguments, objective_arguments, train_step
 from engine.config import RunConfig
+from engine.learning import Step
 from engine.models import ModelCard
+from engine.pretraining.objective import encoder_pass, is_objective
+from engine.pretraining.step import pretrain_step
 from engine.step import TrainStep, autocast, forward, takes_positions
 from planner.costs import Size
 from planner.steps.tracing import Phase
@@ -149,7 +152,12 @@ def measured_phase(
 
 def _run(phase: Phase, config: RunConfig, card: ModelCard, size: Size, device: Device, *, steps: int, warm_up: int) -> Figures:
     network = built(config, card, size).to(device.torch).train()
-    step = train_step(config, network, device.torch, note=lambda _: None)
+    unlabelled = is_objective(network)
+    step = (
+        pretrain_step(config, network, device.torch)
+        if unlabelled
+        else train_step(config, network, device.torch, note=lambda _: None)
+    )
     clips = config.batch_size if phase == "train" else min(FEW, config.batch_size)
     batch = _made(config, size, clips, device, train=True)
 
@@ -159,12 +167,14 @@ def _run(phase: Phase, config: RunConfig, card: ModelCard, size: Size, device: D
     work: Callable[[], object] = train
     train()  # makes the optimizer's state
     if phase == "eval":
-        batch = _made(config, size, config.test_batch_size, device, train=False)
+        batch = _made(config, size, config.test_batch_size, device, train=unlabelled)
         network.eval()
 
         def evaluate() -> object:
             clips, _, positions = batch
             with torch.inference_mode(), autocast(config.precision, device.torch):
+                if unlabelled:
+                    return encoder_pass(network, clips).float().cpu()
                 return forward(network, clips, positions if takes_positions(network) else None).float().cpu()
 
         work = evaluate
@@ -181,15 +191,20 @@ def _run(phase: Phase, config: RunConfig, card: ModelCard, size: Size, device: D
 def built(config: RunConfig, card: ModelCard, size: Size) -> nn.Module:
     """The network of a run on data of `size`, on the CPU, with the start weights of the run's seed."""
     layout = skeleton(size.skeleton)
+    if config.stage != "supervised":
+        given = objective_arguments(config, layout, size.people)
+        torch.manual_seed(config.seed)
+        return models.build_objective(card, config.stage, skeleton=layout, people=size.people, **given)
     arguments = model_arguments(config, size.classes, layout, size.people)
     torch.manual_seed(config.seed)
     return models.build(card, num_classes=size.classes, skeleton=size.skeleton, people=size.people, **arguments)
 
 
-def run(step: TrainStep, batch: Batch) -> Tensor:
+def run(step: Step, batch: Batch) -> Tensor:
     """One step; returns its loss."""
     clips, labels, positions = batch
-    return step(clips, labels, positions if takes_positions(step.model) else None).loss
+    reads = isinstance(step, TrainStep) and takes_positions(step.model)
+    return step(clips, labels, positions if reads else None).loss
 
 
 def made_up(number: int, clips: int, shape: tuple[int, ...], classes: int) -> Batch:
@@ -197,7 +212,7 @@ def made_up(number: int, clips: int, shape: tuple[int, ...], classes: int) -> Ba
     generator = torch.Generator().manual_seed(number)
     values = torch.randn(clips, *shape, generator=generator)
     labels = torch.randint(classes, (clips,), generator=generator)
-    return values, labels, torch.linspace(-1, 1, shape[1]).expand(clips, -1).contiguous()
+    return values, labels, torch.linspace(-1, 1, shape[-3]).expand(clips, -1).contiguous()
 
 
 def _made(config: RunConfig, size: Size, clips: int, device: Device, *, train: bool) -> Batch:

@@ -33,7 +33,7 @@ def largest_window(card: ModelCard, config: RunConfig, size: Size, room: float, 
             return None
 
     here = config.train_window_size
-    if here < 1 or costs_of(card, _with_window(config, here), size, known).steps.clip_shape[1] != here:
+    if here < 1 or costs_of(card, _with_window(config, here), size, known).steps.clip_shape[-3] != here:
         return None
     base = needs(here)
     if base is None:

@@ -14,7 +14,7 @@ so that pieces of a batch, and processes that share one, meet in two places alon
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
@@ -69,3 +69,15 @@ class PretrainedClassifier(Protocol):
     encoder: nn.Module
     """clips (N, C, T, V, M) -> features (N, D)."""
     fc: nn.Module
+
+
+def is_objective(network: nn.Module) -> bool:
+    """Whether `network` learns without labels."""
+    return hasattr(network, "embed") and hasattr(network, "encoders")
+
+
+def encoder_pass(objective: nn.Module, clips: Tensor) -> Tensor:
+    """Features (N, D) by the first encoder of `objective`, of clips (N, C, T, V, M) or the first of views (N, K, C, T, V, M)."""
+    views = clips if clips.dim() == 5 else clips[:, 0]
+    features: Tensor = next(iter(cast(Objective, objective).encoders().values()))(views)
+    return features

@@ -8,18 +8,18 @@ that of the whole batch, but for BatchNorm, which sees the pieces.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from engine.assembly import StepConfig, new_optimizer
 from engine.distributed import World
 from engine.pretraining.collapse import spread
 from engine.pretraining.objective import Embedded, Objective
-from engine.step import Precision, StepResult, autocast, clipped
-from layers.recompute import Level, recomputing, still
+from engine.step import Precision, StepResult, autocast, chosen_level, clipped
+from layers.recompute import Level, random_numbers, random_state, recomputing, still
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -96,7 +96,7 @@ class PretrainStep:
         states, pieces = [], []
         with torch.no_grad(), still(self.network):
             for here in rows:
-                states.append(_random_state(self.device))
+                states.append(random_state(views))
                 pieces.append(self._embedded(views[here], ids[here]))
         own = _joined(pieces)
         first = sum(self.world.gather(len(views))[: self.world.rank])
@@ -107,7 +107,7 @@ class PretrainStep:
         found = torch.autograd.grad(self.scaler.scale(loss), [leaves[name] for name in asked], allow_unused=True)
         gradients = {name: g for name, g in zip(asked, found, strict=True) if g is not None}
         for here, state in zip(rows, states, strict=True):
-            with _random(state, self.device), recomputing(self.recompute):
+            with random_numbers(state), recomputing(self.recompute):
                 embedded = self._embedded(views[here], ids[here])
             place = slice(first + here.start, first + here.start + len(embedded_rows(embedded)))
             through = [name for name in gradients if embedded[name].requires_grad]
@@ -124,6 +124,23 @@ class PretrainStep:
         }
 
 
+def pretrain_step(
+    config: StepConfig,
+    objective: nn.Module,
+    device: torch.device,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    world: World | None = None,
+    whole: int | None = None,
+) -> PretrainStep:
+    """The run's step of an `objective`, which is on `device`; arguments as those of `engine.assembly.train_step`."""
+    return PretrainStep(
+        objective, optimizer or new_optimizer(config, objective), precision=config.precision, clip_grad=config.clip_grad,
+        clip_each=config.clip_each, micro_batch=config.forward_batch_size, recompute=chosen_level(config.recompute, device),
+        device=device, world=world, whole=whole,
+    )  # fmt: skip
+
+
 def embedded_rows(embedded: Embedded) -> Tensor:
     """Any of what is embedded: all have a row per clip."""
     return next(iter(embedded.values()))
@@ -131,18 +148,3 @@ def embedded_rows(embedded: Embedded) -> Tensor:
 
 def _joined(pieces: Sequence[Embedded]) -> dict[str, Tensor]:
     return {name: torch.cat([piece[name].detach() for piece in pieces]) for name in pieces[0]}
-
-
-def _random_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-@contextlib.contextmanager
-def _random(state: Tensor, device: torch.device) -> Iterator[None]:
-    """The random numbers that came after `state`; those of now go on afterwards."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(state, device)
-        else:
-            torch.set_rng_state(state)
-        yield

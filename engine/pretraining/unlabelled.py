@@ -11,9 +11,9 @@ from torch import nn
 from engine import assembly, checkpoint, models
 from engine.errors import ConfigError
 from engine.pretraining.objective import Objective
-from engine.pretraining.step import PretrainStep
+from engine.pretraining.step import PretrainStep, pretrain_step
 from engine.progress import Display
-from engine.step import StepResult, chosen_level
+from engine.step import StepResult
 from engine.weights import ENCODER, load_encoder
 from shared_data.loader import Batch
 
@@ -38,7 +38,8 @@ class Unlabelled:
         return assembly.build_objective(self.run.config, self.run.data, self.run.device)
 
     def step(self, network: nn.Module) -> PretrainStep:
-        return pretrain_step(self.run.config, network, self.run.device, world=self.run.world)
+        run = self.run
+        return pretrain_step(run.config, network, run.device, world=run.world, whole=run.config.batch_size)
 
     def start(self) -> None:
         """Pretraining begins from nothing, tuning from an encoder: ours or an official one."""
@@ -119,12 +120,3 @@ class Unlabelled:
     @property
     def objective(self) -> Objective:
         return cast(Objective, self.run.model)
-
-
-def pretrain_step(config: Any, network: nn.Module, device: torch.device, *, world: Any = None) -> PretrainStep:
-    """The run's step of an objective, which is on `device`."""
-    return PretrainStep(
-        network, assembly.new_optimizer(config, network), precision=config.precision, clip_grad=config.clip_grad,
-        clip_each=config.clip_each, micro_batch=config.forward_batch_size, recompute=chosen_level(config.recompute, device),
-        device=device, world=world, whole=config.batch_size,
-    )  # fmt: skip

@@ -274,6 +274,11 @@ class Steps:
         norms = nn.modules.batchnorm._BatchNorm
         return bool(self._fact("batch_norm", lambda bench: any(isinstance(m, norms) for m in bench.model.modules())))
 
+    @property
+    def _together(self) -> bool:
+        """Whether pieces of a batch share a loss: their memory is a line in neither."""
+        return bool(self._fact("together", lambda bench: bench.together))
+
     def _fact(self, name: str, ask: Callable[[Bench], float]) -> float:
         if name not in self._found.facts:
             bench = next(iter(self._benches.values()), None) or self._bench(fake=False)
@@ -320,6 +325,8 @@ class Steps:
 
     def _is_of_law(self, task: Task) -> bool:
         """A law knows nothing of what is below its probes, nor of a piece that is cut off from a second one."""
+        if task.micro_batch is not None and self._together:
+            return False
         return task.piece >= self.probes[0] and task.shown in (task.piece, 2 * task.piece)
 
     def _held_against_traces(self, kind: Kind, fit: Fit) -> Fit:

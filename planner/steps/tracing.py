@@ -16,7 +16,9 @@ from engine.assembly import new_optimizer, train_step
 from engine.evaluate import evaluation_pass
 from engine.losses import Loss, LossName
 from engine.optimizers import BETAS, OptimizerName
-from engine.step import Precision, takes_positions
+from engine.pretraining.objective import encoder_pass, is_objective
+from engine.pretraining.step import pretrain_step
+from engine.step import Precision, autocast, takes_positions
 from layers.device import as_if_on_gpu
 from layers.recompute import Level
 from planner.steps.kernels import on_cuda, scratch
@@ -70,6 +72,7 @@ class TracedStep(StepSettings):
     decay_vectors: bool = True
     betas: Sequence[float] = BETAS
     layer_decay: float = 1.0
+    clip_each: bool = False
     cuda_graphs: bool = False
     compile: bool = False
 
@@ -158,9 +161,15 @@ class Bench:
         self.model, self.clip_shape, self.num_classes, self.settings = model, clip_shape, num_classes, settings
         self.kernels = kernels
         self.device = "meta" if self.fake is None else "cpu"
+        self.objective = is_objective(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = new_optimizer(self._config(), model) if self.parameters else None
         self.touched: list[nn.Parameter] | None = None  # parameters that a step gives a gradient; None before the first
+
+    @property
+    def together(self) -> bool:
+        """Whether the loss is of the whole batch, also where it goes through the network in pieces."""
+        return bool(getattr(self.model, "in_batch", False))
 
     def trace(self, task: Task) -> Trace:
         """The step, with all that a training run keeps beside it."""
@@ -169,7 +178,7 @@ class Bench:
             memory.hold(clips)
             memory.hold([*self.model.parameters(), *self.model.buffers(), *self._state()])
             memory.hold(p.grad for p in self.parameters if p.grad is not None)
-            shown = [tensor[: task.shown] for tensor in clips]
+            shown = clips if self.together else [tensor[: task.shown] for tensor in clips]
             self._step(task, shown)
             found = Trace(memory.peak, memory.timeline, len(clips))
             self._require_no_growth(task, shown, memory, clips)
@@ -252,7 +261,7 @@ class Bench:
         """Clips, labels and, where the network reads them, positions of the frames."""
         clips = torch.empty((batch, *self.clip_shape), device=self.device)
         labels = torch.empty(batch, dtype=torch.int64, device=self.device)
-        positions = [torch.empty(batch, self.clip_shape[1], device=self.device)] if takes_positions(self.model) else []
+        positions = [torch.empty(batch, self.clip_shape[-3], device=self.device)] if takes_positions(self.model) else []
         return [clips, labels, *positions]
 
     def _step(self, task: Task, batch: list[torch.Tensor]) -> None:
@@ -263,13 +272,19 @@ class Bench:
         if task.phase == "eval":
             clips, labels, *positions = batch
             with torch.no_grad():
+                if self.objective:
+                    with autocast(precision, device):
+                        encoder_pass(self.model, clips)
+                    return
                 self._checked(evaluation_pass(self.model, clips, *positions, device=device, precision=precision), labels)
             return
         if self.optimizer is None:
             raise ValueError("no parameter of the network needs a gradient")
-        step = train_step(
-            self._config(precision, task.micro_batch, task.recompute), self.model, device, optimizer=self.optimizer
-        )  # fmt: skip
+        config = self._config(precision, task.micro_batch, task.recompute)
+        if self.objective:
+            pretrain_step(config, self.model, device, optimizer=self.optimizer)(*batch)
+            return
+        step = train_step(config, self.model, device, optimizer=self.optimizer)
         step.loss = self._checking(step.loss)
         step(*batch)
 

@@ -75,7 +75,8 @@ class Together(nn.Module):
 
     def loss(self, embedded: Any) -> tuple[Tensor, dict[str, Tensor]]:
         alike = F.mse_loss(embedded["one"], embedded["two"])
-        covariance = (torch.cov(embedded["one"].T) - torch.eye(8, device=alike.device)).square().sum()
+        centred = embedded["one"] - embedded["one"].mean(0)
+        covariance = (centred.T @ centred / (len(centred) - 1) - torch.eye(8, device=alike.device)).square().sum()
         return alike + covariance, {"alike": alike, "covariance": covariance}
 
     def finish(self, embedded: Any) -> None: ...
