@@ -43,7 +43,7 @@ class Objective(Protocol):
         ...
 
     def loss(self, embedded: Embedded) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, a mean over the clips unless it is `in_batch`, and its terms by name, all ()."""
+        """The loss, a mean over the clips unless it is `in_batch`, and its terms by name, all (). It may have parameters."""
         ...
 
     def finish(self, embedded: Embedded) -> None:

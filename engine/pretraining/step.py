@@ -103,9 +103,8 @@ class PretrainStep:
         whole = {name: self.world.gathered(value) for name, value in own.items()}
         leaves = {name: value.requires_grad_() if value.is_floating_point() else value for name, value in whole.items()}
         loss, terms = self.objective.loss(leaves)
-        asked = [name for name, value in leaves.items() if value.requires_grad]
-        found = torch.autograd.grad(self.scaler.scale(loss), [leaves[name] for name in asked], allow_unused=True)
-        gradients = {name: g for name, g in zip(asked, found, strict=True) if g is not None}
+        self.scaler.scale(loss * part).backward()  # the loss has parameters of its own, whose gradients the processes add up
+        gradients = {name: value.grad / part for name, value in leaves.items() if value.grad is not None}
         for here, state in zip(rows, states, strict=True):
             with random_numbers(state), recomputing(self.recompute):
                 embedded = self._embedded(views[here], ids[here])

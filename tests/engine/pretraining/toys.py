@@ -66,7 +66,7 @@ class Together(nn.Module):
 
     def __init__(self, *, joints: int = 4, people: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
-        self.encoder = Encoder(joints, people, dropout)
+        self.encoder, self.projector = Encoder(joints, people, dropout), nn.Linear(8, 8, bias=False)
 
     def begin(self) -> None: ...
 
@@ -75,7 +75,8 @@ class Together(nn.Module):
 
     def loss(self, embedded: Any) -> tuple[Tensor, dict[str, Tensor]]:
         alike = F.mse_loss(embedded["one"], embedded["two"])
-        centred = embedded["one"] - embedded["one"].mean(0)
+        projected = self.projector(embedded["one"])
+        centred = projected - projected.mean(0)
         covariance = (centred.T @ centred / (len(centred) - 1) - torch.eye(8, device=alike.device)).square().sum()
         return alike + covariance, {"alike": alike, "covariance": covariance}
 
