@@ -19,7 +19,7 @@ from engine.official import OfficialNames
 from engine.parity.fixture import Fixture, FixtureError, weights
 from engine.parity.limits import FLOAT32, FLOAT32_BATCH_NORM, FLOAT64, Allowance, Limits
 from engine.parity.lines import NORM_FLOOR, Line, norm_error, relative_error
-from engine.parity.network import build, has_batch_norm, norm, official_gradients
+from engine.parity.network import build, clips_of, has_batch_norm, norm, official_gradients
 from engine.step import forward
 
 PENALTY = "divergence"  # the one extra loss among the fixtures, Hyper-GCN's
@@ -73,7 +73,7 @@ def _entries(fixture: Fixture, network: nn.Module, names: OfficialNames, officia
 def _pass(fixture: Fixture, network: nn.Module, names: OfficialNames, limits: Limits, precision: str) -> list[Line]:
     """Evaluation mode, then one training pass, both compared with the official float64 numbers."""
     dtype = getattr(torch, precision)
-    clips = torch.from_numpy(fixture["input"]).to(dtype)
+    clips = clips_of(fixture, network).to(dtype)
     labels = torch.from_numpy(fixture["input_labels"])
     positions = torch.from_numpy(fixture["input_index_t"]).to(dtype) if "input_index_t" in fixture.arrays else None
 

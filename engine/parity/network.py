@@ -37,6 +37,16 @@ def build(fixture: Fixture, weights: Mapping[str, Tensor]) -> tuple[nn.Module, O
     return network, names
 
 
+def clips_of(fixture: Fixture, network: nn.Module) -> Tensor:
+    """The recorded input as clips (N, C, T, V, M): what it is, or what ``recorded_clips(input, network)`` of a model's official.py
+    makes of it, for official classes that read something else."""
+    card, _ = models.find_official(str(fixture.need("model")))
+    read = getattr(models.import_module(card, "official"), "recorded_clips", None)
+    recorded = torch.from_numpy(fixture["input"])
+    clips: Tensor = recorded if read is None else read(recorded, network)
+    return clips
+
+
 def has_batch_norm(network: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) for module in network.modules())
 

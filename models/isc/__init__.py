@@ -1,0 +1,1 @@
+"""Skeleton-Contrastive (ACM MM 2021)."""
