@@ -123,23 +123,31 @@ def _draw(rng: np.random.Generator, last: str, shape: tuple[int, ...]) -> NDArra
     return np.asarray(rng.normal(0.0, spread, shape))
 
 
-def weights(fixture: Fixture, *, seed: int | None = None) -> dict[str, torch.Tensor]:
+def weights(
+    fixture: Fixture, *, seed: int | None = None, constants: Mapping[str, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
     """{official name: tensor} of a forward fixture, in official order.
 
-    With the fixture's own seed the result is held against the recorded checksum; raises `FixtureError` if it differs.
+    constants   those that are too large to be stored, by official name
+    With the fixture's own seed the result is held against the recorded checksum, unless a constant had to be given: that may
+    differ in its last bit. Raises `FixtureError` if it differs, or a constant is missing.
     """
-    meta = fixture.meta
+    meta, given = fixture.meta, constants or {}
     kinds = {name: kind for name, _, _, kind in fixture.need("entries")}
-    aliases, scales, constants = meta.get("aliases") or {}, meta.get("scales") or {}, meta.get("constants") or {}
+    aliases, scales, stored = meta.get("aliases") or {}, meta.get("scales") or {}, meta.get("constants") or {}
+    complete = True
     values: dict[str, torch.Tensor] = {}
     for name, shape, dtype, kind in fixture.need("entries"):
         if name in aliases:
             continue
         constant = None
         if kinds[name] in ("constant", "structured"):
-            if constants.get(name) is None:
+            if stored.get(name) is not None:
+                constant = fixture[stored[name]].astype(dtype).reshape(shape)
+            elif name in given:
+                constant, complete = given[name].numpy().astype(dtype), False
+            else:
                 raise FixtureError(f"the constant of {name} is not stored in the fixture", where=str(fixture.path))
-            constant = fixture[constants[name]].astype(dtype).reshape(shape)
         value = entry_value(
             name,
             tuple(shape),
@@ -152,15 +160,16 @@ def weights(fixture: Fixture, *, seed: int | None = None) -> dict[str, torch.Ten
         values[name] = torch.from_numpy(value)
     values.update({name: values[target] for name, target in aliases.items()})
     ordered = {name: values[name] for name in kinds}
-    if seed is None:
+    if seed is None and complete:
         require_checksum(fixture, ordered, meta.get("weights_crc32"))
     return ordered
 
 
-def start_weights(trajectory: Fixture) -> dict[str, torch.Tensor]:
+def start_weights(trajectory: Fixture, *, constants: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
     """Weights before the first step of a training trajectory, from the forward fixture that its metadata names.
 
-    The fixture is looked for beside the trajectory and one folder above. Raises `FixtureError` if it is in neither.
+    `constants` as for `weights`. The fixture is looked for beside the trajectory and one folder above. Raises `FixtureError` if
+    it is in neither.
     """
     rule = trajectory.need("weights")
     folder = trajectory.path.resolve().parent
@@ -174,7 +183,7 @@ def start_weights(trajectory: Fixture) -> dict[str, torch.Tensor]:
             expected=f"the file in {folder.parent} or {folder}",
             next_step="put the forward fixture there: it defines the names and shapes of the start weights",
         )
-    values = weights(load(place), seed=rule["seed"])
+    values = weights(load(place), seed=rule["seed"], constants=constants)
     values = {name: value for name, value in values.items() if not name.startswith(tuple(rule["drop"]))}
     for name, shape, dtype, kind in rule["add"]:
         values[name] = torch.from_numpy(entry_value(name, tuple(shape), dtype, kind, rule["seed"]))

@@ -19,7 +19,7 @@ from engine.official import OfficialNames
 from engine.parity.fixture import Fixture, FixtureError, weights
 from engine.parity.limits import FLOAT32, FLOAT32_BATCH_NORM, FLOAT64, Allowance, Limits
 from engine.parity.lines import NORM_FLOOR, Line, norm_error, relative_error
-from engine.parity.network import build, clips_of, has_batch_norm, norm, official_gradients
+from engine.parity.network import build, clips_of, constants, has_batch_norm, norm, official_gradients
 from engine.step import forward
 
 PENALTY = "divergence"  # the one extra loss among the fixtures, Hyper-GCN's
@@ -28,7 +28,7 @@ PENALTY = "divergence"  # the one extra loss among the fixtures, Hyper-GCN's
 def judge(fixture: Fixture) -> list[Line]:
     """All lines of a forward fixture; raises `FixtureError` if its outputs or its loss are of a kind not known here."""
     _require_classifier(fixture)
-    official = weights(fixture)
+    official = weights(fixture, constants=constants(fixture))
     network, names = build(fixture, official)
     allowed = names.allowance(fixture.need("constructor_args")) or Allowance("")
     entries = _entries(fixture, network, names, official)

@@ -1,8 +1,9 @@
-"""The model of a fixture, with the fixture's weights."""
+"""The model of a fixture, with the fixture's weights, and what its official.py says about what was recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,37 +15,57 @@ from engine.official import OfficialNames
 from engine.parity.fixture import Fixture, FixtureError
 
 
+def model_of(fixture: Fixture) -> tuple[models.ModelCard, dict[str, Any]]:
+    """The model of a fixture, and the arguments that stand for its official class. Raises `FixtureError` if there is none."""
+    try:
+        return models.find_official(str(fixture.need("model")))
+    except ConfigError as error:
+        raise FixtureError(
+            f"this fixture is of a model that is not here: {fixture.meta['model']}", where=str(fixture.path), expected=str(error)
+        ) from error
+
+
 def build(fixture: Fixture, weights: Mapping[str, Tensor]) -> tuple[nn.Module, OfficialNames]:
     """Our network for the *official* constructor arguments of the fixture, loaded strictly, on the CPU.
 
     Dropout and drop path get rate 0, as in the recorded runs. Raises `FixtureError` if there is no such model.
     """
-    try:
-        card, variant = models.find_official(str(fixture.need("model")))
-    except ConfigError as error:
-        raise FixtureError(
-            f"this fixture is of a model that is not here: {fixture.meta['model']}", where=str(fixture.path), expected=str(error)
-        ) from error
+    card, variant = model_of(fixture)
     names = models.official_module(card)
     arguments = {**names.constructor(fixture.need("constructor_args")), **variant}
     network = models.build(card, **arguments)
     network.load_state_dict(names.from_official(weights, network))
+    return without_dropout(network), names
+
+
+def without_dropout(network: nn.Module) -> nn.Module:
+    """`network`, with every rate of dropout and drop path 0."""
     for module in network.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
         if isinstance(getattr(module, "drop_prob", None), float):
             vars(module)["drop_prob"] = 0.0
-    return network, names
+    return network
 
 
 def clips_of(fixture: Fixture, network: nn.Module) -> Tensor:
     """The recorded input as clips (N, C, T, V, M): what it is, or what ``recorded_clips(input, network)`` of a model's official.py
     makes of it, for official classes that read something else."""
-    card, _ = models.find_official(str(fixture.need("model")))
-    read = getattr(models.import_module(card, "official"), "recorded_clips", None)
+    read = getattr(models.import_module(model_of(fixture)[0], "official"), "recorded_clips", None)
     recorded = torch.from_numpy(fixture["input"])
     clips: Tensor = recorded if read is None else read(recorded, network)
     return clips
+
+
+def constants(fixture: Fixture) -> dict[str, Tensor]:
+    """What the model of a forward fixture computes in place of constants that are too large to be stored, by official name.
+
+    Such a model has ``constants(constructor_args)`` in its official.py. Raises `FixtureError` if there is no such model.
+    """
+    if None not in (fixture.meta.get("constants") or {}).values():
+        return {}
+    own = getattr(models.import_module(model_of(fixture)[0], "official"), "constants", None)
+    return dict(own(fixture.need("constructor_args"))) if own else {}
 
 
 def has_batch_norm(network: nn.Module) -> bool:
