@@ -1,0 +1,1 @@
+"""USDRL (AAAI 2025): STTR and DSTE."""
