@@ -63,6 +63,29 @@ def skeleton_batches(trajectory: Fixture) -> list[Drawn]:
     return batches
 
 
+class Views(NamedTuple):
+    """The batch of one step without labels: views (N, K, C, T, V, M) and uniform numbers for a mask (N M, tokens), float32."""
+
+    views: NDArray[np.float32]
+    noise: NDArray[np.float32] | None = None
+
+
+def view_batches(trajectory: Fixture) -> list[Views]:
+    """The batch of every step; raises `FixtureError` for another checksum."""
+    spec, batches = trajectory.need("batch"), []
+    drawn: dict[str, NDArray[np.float32]] = {}
+    shape = (spec["N"], spec["C"], spec["T"], spec["V"], spec["M"])
+    for step in range(trajectory.need("steps")):
+        rng = np.random.default_rng([trajectory.need("seed"), FIRST_STREAM + step])
+        views = [skeletons(rng, shape, empty=spec.get("empty", True)) for _ in spec["views"]]
+        tokens = spec.get("mask_tokens")
+        noise = rng.random((spec["N"] * spec["M"], tokens)).astype(np.float32) if tokens else None
+        drawn |= {f"{step} {i}": value for i, value in enumerate([*views, noise]) if value is not None}
+        batches.append(Views(np.stack(views, 1), noise))
+    require_checksum(trajectory, drawn, trajectory.meta.get("batches_crc32"))
+    return batches
+
+
 class Features(NamedTuple):
     """The batch of one step of a zero-shot system: skeleton (N, D) and text (N, Dt) features, noise (N, 1), pairing (N,)."""
 

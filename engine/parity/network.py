@@ -49,8 +49,10 @@ def without_dropout(network: nn.Module) -> nn.Module:
 
 
 def clips_of(fixture: Fixture, network: nn.Module) -> Tensor:
-    """The recorded input as clips (N, C, T, V, M): what it is, or what ``recorded_clips(input, network)`` of a model's official.py
-    makes of it, for official classes that read something else."""
+    """The recorded input as clips (N, C, T, V, M).
+
+    For official classes that read something else, what ``recorded_clips(input, network)`` of the model's official.py makes of it.
+    """
     read = getattr(models.import_module(model_of(fixture)[0], "official"), "recorded_clips", None)
     recorded = torch.from_numpy(fixture["input"])
     clips: Tensor = recorded if read is None else read(recorded, network)

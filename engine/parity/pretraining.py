@@ -1,14 +1,13 @@
 """Judging what was recorded of learning without labels: one pass of an objective, and twelve steps with queues and followers.
 
-The float64 run decides, as in `engine.parity.forward` and `engine.parity.trajectory`, whose limits these are. A model's official.py
-says what an objective's arguments are (``pretraining_arguments``), where its entries live (``pretraining_table``), and what of a
+The float64 run decides, as in `engine.parity.forward` and `engine.parity.trajectory`, whose limits these are. An official.py says
+what an objective's arguments are (``pretraining_arguments``), where its entries live (``pretraining_table``), and what of a
 recorded pass is which of ours (``recorded``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from types import ModuleType
@@ -20,14 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from engine import models
-from engine.models import Stage
 from engine.official import Entry, from_official, to_official
 from engine.optimizers import build_optimizer, set_learning_rate
 from engine.parity.batches import view_batches
 from engine.parity.fixture import Fixture, FixtureError, start_weights, weights
 from engine.parity.limits import FLOAT64
 from engine.parity.lines import NORM_FLOOR, Line, norm_error, relative_error, value_error
-from engine.parity.network import model_of, norm, without_dropout
+from engine.parity.network import constants, model_of, norm, without_dropout
 from engine.parity.trajectory import EXACT, SINGLE, SPREAD, stored
 from engine.pretraining.step import PretrainStep
 from engine.schedules import epoch_learning_rate, fraction_learning_rate
@@ -61,10 +59,9 @@ def judge(fixture: Fixture) -> list[Line]:
 
 def _pass(fixture: Fixture) -> list[Line]:
     """Outputs, loss, gradients and BatchNorm statistics of one branch, or one objective, in float64."""
-    official, constants = _official(fixture), _constants(fixture)
-    objective, rows = _built(fixture, official, weights(fixture, constants=constants), {})
+    official = _official(fixture)
+    objective, rows = _built(fixture, official, weights(fixture, constants=constants(fixture)), {})
     inputs = {name: _double(fixture[name]) for name in fixture.arrays if name.startswith("input")}
-    objective = objective.double()
     with torch.no_grad(), still(objective):
         evaluated = official.recorded(objective.eval(), inputs)
     found = official.recorded(objective.train(), inputs)
@@ -108,7 +105,7 @@ def _trajectory(fixture: Fixture) -> list[Line]:
     hyper, official = _settings(fixture), _official(fixture)
     start = _start(fixture, official)
     objective, rows = _built(fixture, official, start, hyper)
-    run = _train(fixture, hyper, objective.double().train(), rows)
+    run = _train(fixture, hyper, objective.train(), rows)
     return _lines(fixture, run)
 
 
@@ -126,8 +123,8 @@ def _settings(fixture: Fixture) -> dict[str, Any]:
 def _start(fixture: Fixture, official: ModuleType) -> dict[str, Tensor]:
     """The state before the first step: a momentum encoder is a copy of its query, queues are recorded."""
     own = getattr(official, "constants", None)
-    constants = own(fixture.need("constructor_args"), rounded=True) if own else None
-    state: dict[str, Tensor] = start_weights(fixture, constants=constants)
+    computed = own(fixture.need("constructor_args"), rounded=True) if own else None
+    state: dict[str, Tensor] = start_weights(fixture, constants=computed)
     queues: list[str] = fixture.meta.get("queues") or []
     if not queues:
         return state
@@ -140,11 +137,10 @@ def _start(fixture: Fixture, official: ModuleType) -> dict[str, Tensor]:
 
 def _train(fixture: Fixture, hyper: Mapping[str, Any], objective: nn.Module, rows: list[Entry]) -> dict[str, Any]:
     """Series by the names of the fixture, and the state at the end."""
-    vectors = fixture.need("optimizer_groups") if "optimizer_groups" in fixture.meta else hyper["optimizer"] != "AdamW"
     optimizer = build_optimizer(
         objective.parameters(), name=hyper["optimizer"], lr=hyper["base_lr"], weight_decay=hyper["weight_decay"],
         momentum=hyper.get("momentum", 0.0), nesterov=hyper.get("nesterov", False), betas=hyper.get("betas", (0.9, 0.999)),
-        decay_vectors=bool(vectors),
+        decay_vectors=hyper["optimizer"] != "AdamW",  # as all that use it
     )  # fmt: skip
     step = PretrainStep(objective, optimizer)
     names, queues = fixture.need("param_names"), fixture.meta.get("queues") or []
@@ -197,7 +193,9 @@ def _lines(fixture: Fixture, run: Mapping[str, Any]) -> list[Line]:
     missing = [name for name in fixture.need("series") if name not in known]
     lines.append(Line("recorded series: " + (", ".join(missing) + " not computed" if missing else "all"), len(missing), 0.0))
     lines += [
-        Line(f"float64 change_norms_{when}", norm_error(series["changes"][place], fixture[f"change_norms_{when}"]), SINGLE * later)
+        Line(
+            f"float64 change_norms_{when}", norm_error(series["changes"][place], fixture[f"change_norms_{when}"]), SINGLE * later
+        )
         for when, place in (("first", 0), ("end", -1))
     ]
     for prefix in ("end", "bn_end"):
@@ -219,34 +217,26 @@ def _official(fixture: Fixture) -> ModuleType:
     return official
 
 
-def _constants(fixture: Fixture) -> dict[str, Tensor]:
-    own = getattr(_official(fixture), "constants", None)
-    return own(fixture.need("constructor_args")) if own else {}
-
-
 def _built(
     fixture: Fixture, official: ModuleType, state: Mapping[str, Tensor], hyper: Mapping[str, Any]
 ) -> tuple[nn.Module, list[Entry]]:
     """The objective with the recorded weights, nothing dropped, and the rows of its table that the recording is about."""
     card, variant = model_of(fixture)
-    stage: Stage = "pretrain"
-    people = fixture.meta["batch"]["M"] if "batch" in fixture.meta else fixture["input"].shape[-1]
-    arguments = {**official.pretraining_arguments(fixture.need("constructor_args"), hyper), **variant, "people": people}
-    frames = fixture.meta["batch"]["T"] if "batch" in fixture.meta else fixture["input"].shape[2]
-    if "frames" in models.arguments(card, stage):
-        arguments["frames"] = frames
-    objective = without_dropout(models.build_objective(card, stage, **arguments))
-    rows = list(official.pretraining_table(objective))
-    own = objective.state_dict()
-    given = {name: value for row in rows for name in [row.official] if (value := _given(state, name)) is not None}
+    spec = fixture.meta.get("batch") or dict(zip("NCTVM", fixture["input"].shape, strict=True))
+    taken = models.arguments(card, "pretrain")
+    measured = {name: value for name, value in {**variant, "frames": spec["T"], "people": spec["M"]}.items() if name in taken}
+    arguments = {**official.pretraining_arguments(fixture.need("constructor_args"), hyper), **measured}
+    objective = without_dropout(models.build_objective(card, "pretrain", **arguments)).double()
+    rows, own = list(official.pretraining_table(objective)), objective.state_dict()
+    given = {row.official: value for row in rows if (value := _given(state, row.official)) is not None}
     wanted = [row for row in rows if row.official in given]
-    kept = {row.ours for row in wanted}
-    others = [Entry(key, key) for key in own if key not in kept]  # the key branch of one recorded branch, ids of queues
-    objective.load_state_dict(from_official([*wanted, *others], {**given, **{row.ours: own[row.ours] for row in others}}, objective))
-    unused = [name for name in state if not any(name in (row.official, row.official.removeprefix(QUERY)) for row in rows)]
-    if unused:
+    filled = {row.ours for row in wanted}
+    ours = {key: value for key, value in own.items() if key not in filled}  # ids of queues, a branch that was not recorded
+    objective.load_state_dict(from_official([*wanted, *(Entry(key, key) for key in ours)], {**given, **ours}, objective))
+    names = {name for row in rows for name in (row.official, row.official.removeprefix(QUERY))}
+    if unused := [name for name in state if name not in names]:
         raise FixtureError(f"{len(unused)} recorded entries have no place in ours: {unused[0]}", where=str(fixture.path))
-    return copy.deepcopy(objective), rows
+    return objective, rows
 
 
 def _given(state: Mapping[str, Tensor], name: str) -> Tensor | None:

@@ -147,13 +147,13 @@ def _float64(fixture: Fixture, run: Run, allowed: Allowance) -> list[Line]:
     lines.append(Line("float64 change_norms_end", changes, max(SINGLE * later, allowed.late.get("change_norms_end", 0.0))))
     for prefix in ("end", "bn_end"):
         for name, reference in fixture.named(prefix).items():
-            error = relative_error(_thinned(run.end[name], reference), reference) if name in run.end else math.inf
+            error = relative_error(stored(run.end[name], reference), reference) if name in run.end else math.inf
             limit = max(SINGLE * later, allowed.late.get(prefix, 0.0))
             lines.append(Line(f"float64 {name} at the end", error, limit))
     return lines
 
 
-def _thinned(value: Tensor, reference: NDArray[Any]) -> Tensor:
+def stored(value: Tensor, reference: NDArray[Any]) -> Tensor:
     """Of long vectors a trajectory stores every eighth value; anything else is compared as it is."""
     return value[::STORED] if value.dim() == 1 and len(value) == STORED * len(reference) else value
 

@@ -41,7 +41,10 @@ KNOWN = {
 }
 """Arguments of the three official classes."""
 
-WORDS = {"image": ("in_channel", "out_channel", "window_size", "num_joint"), "seq": ("en_input_size", "en_hidden_size", "en_num_layers")}
+WORDS = {
+    "image": ("in_channel", "out_channel", "window_size", "num_joint"),
+    "seq": ("en_input_size", "en_hidden_size", "en_num_layers"),
+}
 """Representation -> arguments that its official class alone has; what has none of them is "graph"."""
 
 MARKS = {"seq": "encoder.gru.weight_ih_l0", "image": "conv1m.0.weight", "graph": "data_bn.weight"}
@@ -140,7 +143,8 @@ def pretraining_arguments(official: Mapping[str, Any], hyper: Mapping[str, Any])
     words = {"queue_size": "moco_k", "key_momentum": "moco_m", "temperature": "moco_t", "mlp": "mlp", "dim": "dim"}
     first = encoders[0]
     sizes = {
-        e["representation"]: {k: e[k] for k in ("in_channels", "width", "layers", "frames", "dropout") if k in e} for e in encoders
+        e["representation"]: {k: e[k] for k in ("in_channels", "width", "layers", "frames", "dropout") if k in e}
+        for e in encoders
     }
     frames = next((args.pop("frames") for args in sizes.values() if "frames" in args), 64)
     return {

@@ -32,7 +32,14 @@ CASES = {
     "seq": (NaiveBiGRU(7, NTU25, 2, hidden=5, layers=3), "seq", NTU25, 2, {"width": 5}, 9),
     "seq-ucla": (NaiveBiGRU(4, UCLA20, 1, hidden=6, layers=1), "seq", UCLA20, 1, {"width": 6, "layers": 1}, 5),
     "image": (NaiveHCN(7, NTU25, 2, width=8, frames=32), "image", NTU25, 2, SMALL["image"], 32),
-    "image-ucla": (NaiveHCN(3, UCLA20, 1, width=4, frames=20), "image", UCLA20, 1, {**SMALL["image"], "width": 4, "frames": 20}, 20),
+    "image-ucla": (
+        NaiveHCN(3, UCLA20, 1, width=4, frames=20),
+        "image",
+        UCLA20,
+        1,
+        {**SMALL["image"], "width": 4, "frames": 20},
+        20,
+    ),
     "graph": (NaiveAGCN(7, NTU25, 2, width=8), "graph", NTU25, 2, SMALL["graph"], 16),
     "graph-odd": (NaiveAGCN(4, UCLA20, 1, width=4), "graph", UCLA20, 1, {"width": 4}, 11),
 }
