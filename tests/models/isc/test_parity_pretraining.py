@@ -70,8 +70,9 @@ def whole(values: dict[str, Tensor]) -> float:
     return math.sqrt(sum(norm(value) ** 2 for value in values.values()))
 
 
+@pytest.mark.parametrize("steps", [2, pytest.param(12, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["isc_hcn", "isc_agcn"])
-def test_twelve_steps(name: str) -> None:
+def test_recorded_steps(name: str, steps: int) -> None:
     fixture = load(PARITY / "pretraining" / f"{name}.npz")
     hyper, objective = fixture.need("hyper"), objective_of(fixture)
     table = official.pretraining_table(objective)
@@ -83,7 +84,7 @@ def test_twelve_steps(name: str) -> None:
     changes: list[list[float]] = []
     checksums: list[float] = []
     pointers: list[int] = []
-    for step, batch in enumerate(views(fixture)):
+    for step, batch in enumerate(views(fixture)[:steps]):
         lr = epoch_learning_rate(step // hyper["iterations_per_epoch"], base_lr=hyper["base_lr"], step=hyper["schedule"])
         set_learning_rate(optimizer, lr)
         optimizer.zero_grad()
@@ -108,12 +109,14 @@ def test_twelve_steps(name: str) -> None:
         changes.append([norm(parameters[n] - start[n]) for n in fixture.need("param_names")])
 
     for quantity, values in series.items():
-        assert value_error(values, fixture[quantity if quantity == "lr" else f"{quantity}_f64"]) < LIMIT, quantity
-    assert pointers == fixture["queue_ptr"].tolist()
-    assert relative_error(checksums, fixture["queue_checksum_f64"]) < LIMIT
+        assert value_error(values, fixture[quantity if quantity == "lr" else f"{quantity}_f64"][:steps]) < LIMIT, quantity
+    assert pointers == fixture["queue_ptr"][:steps].tolist()
+    assert relative_error(checksums, fixture["queue_checksum_f64"][:steps]) < LIMIT
     assert norm_error(changes[0], fixture["change_norms_first"]) < SINGLE * LIMIT
-    assert norm_error(changes[-1], fixture["change_norms_end"]) < SINGLE * LIMIT
     assert not any(p.requires_grad for p in objective.key.parameters())
+    if steps < fixture.need("steps"):
+        return
+    assert norm_error(changes[-1], fixture["change_norms_end"]) < SINGLE * LIMIT
     end = to_official(table, objective.state_dict())
     recorded = fixture.named("end") | fixture.named("bn_end")
     assert len(recorded) >= 5
