@@ -1,4 +1,4 @@
-"""Train or test Skeleton-Contrastive: ``python3 main.py --config recipes/ntu60_xsub.yaml --data NTU60_CS.npz``; see ``--help``."""
+"""Train or test Skeleton-Contrastive: ``python3 main.py --config recipes/tiny_cpu.yaml --data NTU60_CS.npz``; see ``--help``."""
 
 import sys
 from pathlib import Path

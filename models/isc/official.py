@@ -56,6 +56,9 @@ NAMES = {"seq-based": "seq", "graph-based": "graph", "image-based": "image"}
 ROLES = (("encoder_q", "encoder_k"), ("encoder_r", "encoder_l"))
 """Official query and key of the first and of the second representation."""
 
+HYPER = {"queue_size": "moco_k", "key_momentum": "moco_m", "temperature": "moco_t", "mlp": "mlp", "dim": "dim"}
+"""Settings recorded with a training run -> arguments of the objective."""
+
 PRETRAINING_OURS = ("queue.*.ids",)
 
 
@@ -140,21 +143,16 @@ def pretraining_arguments(official: Mapping[str, Any], hyper: Mapping[str, Any])
     """
     roles = [role for role, _ in ROLES if role in official]
     encoders = [constructor(official[role]) for role in roles] or [constructor(official)]
-    words = {"queue_size": "moco_k", "key_momentum": "moco_m", "temperature": "moco_t", "mlp": "mlp", "dim": "dim"}
     first = encoders[0]
-    sizes = {
-        e["representation"]: {k: e[k] for k in ("in_channels", "width", "layers", "frames", "dropout") if k in e}
-        for e in encoders
-    }
-    frames = next((args.pop("frames") for args in sizes.values() if "frames" in args), 64)
+    said_dim = any("num_class" in arguments for arguments in (official, *(official[role] for role in roles)))
     return {
         "skeleton": skeleton(first["skeleton"]),
         "people": first["people"],
-        "frames": frames,
-        "representations": list(sizes),
-        "encoders": sizes,
-        "dim": first["num_classes"] if "num_class" in (official.get(roles[0]) if roles else official) else 128,
-        **{ours: hyper[word] for word, ours in words.items() if word in hyper},
+        "frames": next((arguments["frames"] for arguments in encoders if "frames" in arguments), 64),
+        "representations": [arguments["representation"] for arguments in encoders],
+        "encoders": {e["representation"]: {k: e[k] for k in ("in_channels", "width", "layers") if k in e} for e in encoders},
+        "dim": first["num_classes"] if said_dim else 128,
+        **{ours: hyper[word] for word, ours in HYPER.items() if word in hyper},
     }
 
 

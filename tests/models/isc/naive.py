@@ -129,14 +129,8 @@ class NaiveAGCN(nn.Module):
         super().__init__()
         maps, w = naive_adjacency(skeleton), width
         self.data_bn = nn.BatchNorm1d(people * 3 * skeleton.joints)
-        widths = [
-            (3, w, 1),
-            *[(w, w, 1)] * 3,
-            (w, 2 * w, 2),
-            *[(2 * w, 2 * w, 1)] * 2,
-            (2 * w, 4 * w, 2),
-            *[(4 * w, 4 * w, 1)] * 2,
-        ]
+        widths = [(3, w, 1), *[(w, w, 1)] * 3]
+        widths += [(w, 2 * w, 2), *[(2 * w, 2 * w, 1)] * 2, (2 * w, 4 * w, 2), *[(4 * w, 4 * w, 1)] * 2]
         for i, (c_in, c_out, stride) in enumerate(widths, 1):
             self.add_module(f"l{i}", NaiveBlock(c_in, c_out, stride, maps, i == 1))
         self.fc = nn.Linear(4 * w, num_class)

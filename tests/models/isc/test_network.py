@@ -37,7 +37,7 @@ CASES = {
         "image",
         UCLA20,
         1,
-        {**SMALL["image"], "width": 4, "frames": 20},
+        {"width": 4, "frames": 20, "dropout": 0.0},
         20,
     ),
     "graph": (NaiveAGCN(7, NTU25, 2, width=8), "graph", NTU25, 2, SMALL["graph"], 16),
@@ -81,8 +81,8 @@ def test_motion_is_the_difference_of_neighbours_stretched_to_the_window() -> Non
 
 def test_start_values() -> None:
     torch.manual_seed(0)
-    for representation in SMALL:
-        network = Classifier(60, representation=representation, **SMALL[representation] | {"width": 16})
+    for representation, sizes in SMALL.items():
+        network = Classifier(60, representation=representation, **{**sizes, "width": 16})
         state = NAMES.to_official(network.state_dict(), network)
         for name, value in state.items():
             last = name.rsplit(".", 1)[-1]

@@ -42,6 +42,10 @@ def step(model: MoCo, batch: Tensor, optimizer: torch.optim.Optimizer | None = N
     return loss.item()
 
 
+def descent(model: MoCo, **given: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], **{"lr": 0.1, **given})
+
+
 @torch.no_grad()
 def naive_loss(model: MoCo, batch: Tensor) -> float:
     """Sum over the representations of the mean of -log(e^(q.k/t) / (e^(q.k/t) + sum e^(q.n/t)))."""
@@ -138,7 +142,7 @@ def test_a_step_in_pieces_is_the_step() -> None:
 def test_loss_falls(names: tuple[str, ...]) -> None:
     """On the same clips, towards keys and away from a queue that stay what they are."""
     model = objective(*names, moco_t=0.2, moco_m=1.0).train()
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
+    optimizer = descent(model, lr=0.05, momentum=0.9)
     batch, losses = fingerprint.clips(8, 16, 25, 2).view(4, 2, 3, 16, 25, 2), []
     for _ in range(15):
         model.begin()
@@ -154,13 +158,12 @@ def test_loss_falls(names: tuple[str, ...]) -> None:
 def test_a_state_dict_goes_on_bit_for_bit(names: tuple[str, ...]) -> None:
     model = objective(*names).train()
     for i in range(3):  # the queue wraps
-        step(model, views(seed=i), torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1))
+        step(model, views(seed=i), descent(model))
     other = objective(*names).train()
     state = copy.deepcopy(model.state_dict())
     other.load_state_dict(state)
     assert not any(p.requires_grad for p in other.key.parameters())
-    losses = [step(m, views(seed=9), torch.optim.SGD([p for p in m.parameters() if p.requires_grad], lr=0.1)) for m in (model, other)]
-    assert losses[0] == losses[1]
+    assert len({step(m, views(seed=9), descent(m)) for m in (model, other)}) == 1
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
     assert not torch.equal(model.state_dict()[f"queue.{names[0]}.features"], state[f"queue.{names[0]}.features"])
 
