@@ -1,6 +1,8 @@
-"""Which training clips a semi-supervised run may see with their labels."""
+"""Which training clips a run may see with their labels: a share of them, or a few of each class."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -28,13 +30,38 @@ def per_class(labels: np.ndarray, ratio: float, seed: int) -> np.ndarray:
     Raises `UsageError` for a share that is not above 0 and at most 1.
     """
     _check(ratio)
+    return _first_of_each(labels, seed, lambda sizes: np.maximum(np.rint(sizes * ratio), 1))
+
+
+def per_class_by_name(ids: np.ndarray, labels: np.ndarray, ratio: float, seed: int) -> np.ndarray:
+    """`per_class` of clips that are known by their `ids` (N,): the same clips whatever the order of the file.
+
+    Rows come in the order of the ids. A larger ratio of the same seed has all clips of a smaller one.
+    """
+    order = np.argsort(ids, kind="stable")
+    return np.asarray(order[per_class(labels[order], ratio, seed)])
+
+
+def few_per_class(ids: np.ndarray, labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Rows int64 of `count` clips of each class, in the order of the ids: the same clips whatever the order of the file.
+
+    A larger count of the same seed has all clips of a smaller one. Raises `UsageError` where a class has fewer clips.
+    """
+    least = int(np.unique(labels, return_counts=True)[1].min(initial=len(labels)))
+    if not 1 <= count <= least:
+        raise UsageError(f"{count} clips of each class", where="shots", expected=f"1 .. {least}, the clips of the rarest class")
+    order = np.argsort(ids, kind="stable")
+    return np.asarray(order[_first_of_each(labels[order], seed, lambda sizes: np.full(len(sizes), count))])
+
+
+def _first_of_each(labels: np.ndarray, seed: int, kept: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Rising rows int64: of each class, shuffled, the first so many as `kept` says of the classes' sizes."""
     labels = np.asarray(labels)
     shuffled = permutation(seed, 0, len(labels))
     grouped = shuffled[np.argsort(labels[shuffled], kind="stable")]
     _, first, sizes = np.unique(labels[grouped], return_index=True, return_counts=True)
     place = np.arange(len(labels)) - np.repeat(first, sizes)  # within its class
-    kept = np.maximum(np.rint(sizes * ratio), 1)
-    return np.sort(grouped[place < np.repeat(kept, sizes)])
+    return np.sort(grouped[place < np.repeat(kept(sizes), sizes)])
 
 
 def _check(ratio: float) -> None:
