@@ -53,7 +53,7 @@ class Result:
 class Published:
     """A figure from elsewhere, beside which a `Result` of the same `evaluation` and `setting` stands; `top1` a fraction.
 
-    rule    as far as its source says; "" where it does not
+    rule    as far as its source says; None where it does not
     source  where it was read
     """
 

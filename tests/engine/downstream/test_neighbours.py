@@ -84,6 +84,17 @@ def test_memory_mapped_files_and_all_threads_give_the_same(tmp_path: Path) -> No
     np.testing.assert_array_equal(mapped.alike, straight.alike)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("different", [None, 40], ids=["different", "many alike"])
+def test_a_gpu_finds_the_same(metric: Metric, different: int | None) -> None:
+    gallery, queries = made(3000, 64, of=different), made(500, 64, seed=3)
+    there, here = (nearest(gallery, queries, 7, metric=metric, device=device, memory=10**6) for device in ("cuda", "cpu"))
+    np.testing.assert_array_equal(there.rows, here.rows)
+    np.testing.assert_array_equal(there.alike, here.alike)
+
+
 def test_a_split_finds_itself() -> None:
     values = made(200)
     labels = np.arange(200) % 7

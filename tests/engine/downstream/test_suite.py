@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from shared_data.errors import DataError, MissingInputError
 
 SETTINGS = ProbeSettings(0.1, 16, 4)
 CLASSES = 6
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def made(count: int, seed: int, apart: float = 2.0, stream: int = 0) -> Features:
@@ -66,6 +69,14 @@ def test_results(judged: Judged) -> None:
     assert last.note == "epoch 4, 4 of 4"
     assert len(last.top5) == 2
     assert found["k-NN", "k = 1", "none"].mean > 0.5
+
+
+def test_each_seed_has_a_bottleneck_of_its_own() -> None:
+    train, test = made(60, 0, 0.5), made(120, 1, 0.5)
+    settings = AutoencoderSettings((8, 4), epochs=2)
+    (many,) = knn_of_bottleneck(train, test, settings=settings, seeds=(0, 1, 2))
+    assert many.top1 == tuple(knn_of_bottleneck(train, test, settings=settings, seeds=(n,))[0].top1[0] for n in range(3))
+    assert len(set(many.top1)) > 1
 
 
 def test_what_is_retrieved() -> None:
@@ -159,3 +170,11 @@ def test_features_are_read_from_their_files(tmp_path: Path) -> None:
         Features(one.ids, one.labels[1:], one.values)
     with pytest.raises(DataError, match="of 12 and of 3 numbers"):
         together(one, replace(one, values=one.values[:, :3]))
+
+
+def test_neither_scikit_learn_nor_scipy_is_needed() -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('sklearn', 'scipy', 'skopt')));"
+        "from engine.downstream import suite, evaluations, fewshot, labelled, collapse"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
