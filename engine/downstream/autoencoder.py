@@ -55,7 +55,7 @@ def bottleneck(
     """
     found = torch.device(device)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         encoder, decoder = (part.to(found) for part in autoencoder(train.shape[1], settings.widths))
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=settings.lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, settings.decay_every, settings.decay)

@@ -170,11 +170,9 @@ class _Probes(nn.Module):
         super().__init__()
         start = torch.empty(len(seeds), classes, width)
         for weight, seed in zip(start, seeds, strict=True):
-            generator = torch.Generator().manual_seed(seed % 2**63)
-            if settings.init == "normal":
-                nn.init.normal_(weight, std=0.01, generator=generator)
-            else:
-                nn.init.trunc_normal_(weight, std=0.01, generator=generator)
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)
+                (nn.init.normal_ if settings.init == "normal" else nn.init.trunc_normal_)(weight, std=0.01)
         self.weight = nn.Parameter(start.to(device))
         self.bias = nn.Parameter(torch.zeros(len(seeds), 1, classes, device=device))
         self.batch_norm = settings.batch_norm

@@ -31,9 +31,9 @@ def made(count: int, seed: int = 0, *, apart: float = 1.0) -> Features:
 def naive(train: Features, test: Features, settings: ProbeSettings, seed: int) -> tuple[np.ndarray, list[float]]:
     """Logits of the last epoch and mean loss of every one, by torch's modules."""
     layer = nn.Linear(WIDTH, CLASSES)
-    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
     start = nn.init.normal_ if settings.init == "normal" else nn.init.trunc_normal_
-    start(layer.weight, std=0.01, generator=generator)
+    start(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)
     network = nn.Sequential(nn.BatchNorm1d(WIDTH, eps=1e-6, affine=False), layer) if settings.batch_norm else layer
     optimizer = torch.optim.SGD(layer.parameters(), settings.lr, momentum=0.9)
