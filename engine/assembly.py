@@ -18,6 +18,7 @@ from torch import nn
 from engine import environment, graphs, models
 from engine.config import DEBUG_CLIPS, RunConfig, parse
 from engine.distributed import World, own_device
+from engine.downstream import labelled
 from engine.errors import ConfigError
 from engine.losses import LossName, build_loss
 from engine.models import ModelCard
@@ -72,6 +73,9 @@ def shown(data: DataSet, config: RunConfig) -> DataSet:
     """What the run may see of its `whole_data`: without what its settings leave out, hold out and thin."""
     data = withheld.without_classes(data, withheld.read(config.leave_out))
     data = withheld.without_held_out(data, config.hold_out)
+    if config.labelled:
+        chosen = labelled.chosen(config.labelled, data.train.ids, data.train.labels)
+        data = dataclasses.replace(data, train=data.train.subset(chosen.rows(data.train.ids)))
     if limit := config.max_clips or (DEBUG_CLIPS if config.debug else 0):
         data = dataclasses.replace(data, train=_thinned(data.train, limit), test=_thinned(data.test, limit))
     return data
@@ -197,6 +201,8 @@ def remarks(config: RunConfig, data: DataSet) -> list[str]:
     told = []
     if left := withheld.read(config.leave_out).classes:
         told.append(f"{len(left)} of {data.num_classes} classes are left out and never seen: {', '.join(map(str, sorted(left)))}")
+    if config.labelled:
+        told.append(f"the labels of {len(data.train)} training clips are seen ({config.labelled}), those of all others are not")
     if config.hold_out:
         told.append(f"the first {config.hold_out} training clips of each class, by name, are held out and never seen")
     streams = models.find(config.model).toml.get("streams", [config.stream])

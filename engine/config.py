@@ -95,8 +95,8 @@ class RunConfig:
     )  # fmt: skip
     objective_args: dict[str, Any] = _key({}, "arguments of the objective of pretraining or tuning; merged into the recipe's")
     labelled: str = _key(
-        "", "learn from a share of the training clips alone: 1% or 10%, of every class its part (draw 0), 10%/3 for draw 3; "
-        "random:10%/0 draws from all clips together, as MAMP's code does"
+        "", "learn from some of the training clips alone: 10% of every class (draw 0), 10%/3 is draw 3; mamp:10%/0 draws from "
+        "all clips together, as MAMP's code does; or a file with a list of names"
     )  # fmt: skip
     trust_pickle: bool = _key(False, "allow opening a pickled checkpoint (.pt); it can run code", volatile=True)
     num_epoch: int = _key(65, "epochs")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from engine import models
 from engine.launch import guarded
-from sal import data, ensemble, verbs, zeroshot
+from sal import data, ensemble, judge, verbs, zeroshot
 from sal.calibrate import calibrate
 from sal.doctor import doctor
 from sal.features import features
@@ -46,6 +46,10 @@ VERBS: dict[str, tuple[Verb, str]] = {
     "tune": (_run("tune", "tune", ["init"]), "train a pretrained encoder further without labels: sal tune mamp --init ENCODER"),
     "finetune": (_run("finetune", needs=["init"]), "train a pretrained encoder with labels: sal finetune mamp --init ENCODER"),
     "semi": (_run("semi", needs=["init", "labelled"]), "with a share of the labels: sal semi mamp --init ENCODER --labelled 10%"),
+    "probe": (judge.verb("probe"), "a linear layer on an encoder's features: sal probe isc --recipe NAME --data F --init E"),
+    "knn": (judge.verb("knn"), "nearest neighbours among an encoder's features"),
+    "fewshot": (judge.verb("fewshot"), "actions that an encoder was not trained on, from a few clips of each"),
+    "judge": (judge.verb("judge"), "all that can be asked of an encoder, its features made once: --protocols linear knn ..."),
     "demo": (verbs.typed(verbs.demo), "the whole way from a file to a report, in minutes"),
     "data": (data.run, "check | prepare | convert | import | info | show: look at a data file, convert it, draw a clip"),
     "models": (verbs.typed(list_models), "the models: paper, size, operations, streams, published accuracies, recipes"),

@@ -6,6 +6,7 @@ MAMP's subset is drawn from all clips without regard to classes, and depends on 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import ConfigError
 from engine.records import fingerprint
 from engine.storage import write_atomically
 from shared_data.errors import DataError, MissingInputError
@@ -54,6 +56,25 @@ class Labelled:
                 where=f"{len(ids)} clips", expected="the training clips that the list was made from",
             )  # fmt: skip
         return found
+
+
+def asked(words: str) -> tuple[float, int, How] | Path:
+    """What `--labelled` says: "10%", "10%/3" (draw 3), "mamp:10%/0", or a file that `write` wrote. Raises `ConfigError`."""
+    found = re.fullmatch(r"(mamp:)?(\d+(?:\.\d+)?)\s*%(?:/(\d+))?", words.strip())
+    if found is None and "%" not in words:
+        return Path(words)
+    share = float(found[2]) / 100 if found else 0.0
+    if found is None or not 0 < share < 1:
+        raise ConfigError(
+            f"{words!r} is no share of the labels", where="--labelled", expected="1%, 10%/3, mamp:10%/0 or a list's file"
+        )
+    return share, int(found[3] or 0), "mamp" if found[1] else "per_class"
+
+
+def chosen(words: str, ids: NDArray[np.str_], labels: NDArray[np.int64]) -> Labelled:
+    """The training clips of `ids` (N,) and `labels` (N,) that `--labelled` names; raises as `asked`, `draw` and `read`."""
+    wish = asked(words)
+    return read(wish) if isinstance(wish, Path) else draw(ids, labels, *wish)
 
 
 def draw(ids: NDArray[np.str_], labels: NDArray[np.int64], share: float, seed: int, how: How = "per_class") -> Labelled:
