@@ -159,10 +159,9 @@ def cross_correlation(centred: Tensor, variance: Tensor) -> Tensor:
     n = centred.shape[1]
     z = centred / variance.sqrt().unsqueeze(1)
     gram = (z @ z.transpose(1, 2)).flatten(1)  # (4, N N)
-    a, b = zip(*itertools.combinations(range(len(z)), 2), strict=True)
-    everything = (gram @ gram.T)[list(a), list(b)] / n**2  # (6,)
-    same = torch.stack([(z[i] * z[j]).sum(0) for i, j in zip(a, b, strict=True)]) / n  # (6, D)
-    return ((same - 1.0).square().sum(1) + OFF_DIAGONAL * (everything - same.square().sum(1))).sum()
+    everything = (gram @ gram.T).triu(1).sum() / n**2
+    same = torch.stack([(a * b).sum(0) for a, b in itertools.combinations(z, 2)]) / n  # (6, D)
+    return (same - 1.0).square().sum() + OFF_DIAGONAL * (everything - same.square().sum())
 
 
 def _as_given(like: Tensor) -> contextlib.AbstractContextManager[object]:

@@ -53,6 +53,23 @@ def test_forward_fixture() -> None:
     assert exact["float64 gradient norms (564)"] < 1e-10
 
 
+def test_a_constant_that_is_not_stored(tmp_path: Path) -> None:
+    """It is the model's to compute, in place of the checksum, which may differ in a last bit; a model that does not is told."""
+    stored = fixture.load(FORWARD)
+    name = next(iter(stored.meta["constants"]))
+
+    def leave_out(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        meta["constants"][name] = None
+
+    without = changed(FORWARD, tmp_path / "forward.npz", leave_out)
+    with pytest.raises(FixtureError, match="not stored"):
+        judge(without)
+    constant = torch.from_numpy(stored[stored.meta["constants"][name]])
+    found, expected = fixture.weights(fixture.load(without), constants={name: constant}), fixture.weights(stored)
+    assert all(torch.equal(value, expected[key]) for key, value in found.items())
+    assert not torch.equal(fixture.weights(fixture.load(without), constants={name: constant + 1})[name], expected[name])
+
+
 def test_an_empty_gradient_has_no_error() -> None:
     """Hyper-GCN without virtual joints has empty parameters, and fixtures hold their empty gradients."""
     assert relative_error(torch.zeros(0, 128), np.zeros((0, 128))) == 0.0

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from layers.recompute import Level, recomputing
 from models.usdrl.pretraining import DenseDecorrelation, Projector, decorrelation
 from shared_data.errors import LabError, UsageError
 from tests.models.usdrl.naive import naive_terms
@@ -119,6 +120,28 @@ def test_gradients_reach_everything() -> None:
     objective = DenseDecorrelation(**SMALL, backbone="dste")
     step(objective, views())
     assert all(p.grad is not None and torch.isfinite(p.grad).all() and p.grad.any() for p in objective.parameters())
+
+
+@pytest.mark.parametrize("level", ["cheap", "blocks"])
+def test_levels_have_the_same_bits(level: Level) -> None:
+    torch.manual_seed(0)
+    one, other = (DenseDecorrelation(**SMALL, backbone="dste") for _ in range(2))
+    other.load_state_dict(one.state_dict())
+    for objective, how in ((one, "none"), (other, level)):
+        torch.manual_seed(3)  # drop path
+        with recomputing(how):
+            loss, _ = objective.loss(objective.embed(views(), IDS))
+        loss.backward()
+    assert all(torch.equal(p.grad, q.grad) for p, q in zip(one.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(one.buffers(), other.buffers(), strict=True))
+
+
+def test_a_step_without_values() -> None:
+    """On the meta device, where nothing can be looked at and nothing comes from another device."""
+    with torch.device("meta"):
+        objective = DenseDecorrelation(**SMALL)
+        loss, _ = step(objective, torch.empty(5, 4, 3, 6, 25, 2))
+    assert loss.is_meta and all(p.grad.is_meta for p in objective.parameters())
 
 
 def test_initialisation_of_the_projectors() -> None:
