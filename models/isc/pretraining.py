@@ -77,6 +77,7 @@ class MoCo(nn.Module):
         require(moco_t > 0, "moco_t", moco_t, "a temperature above 0")
         require(dim >= 1, "dim", dim, "1 or more")
         self.representations, self.momentum, self.temperature = names, moco_m, moco_t
+        self.sizes = {name: {**({"frames": frames} if name == "image" else {}), **sizes.get(name, {})} for name in names}
 
         def branches() -> nn.ModuleDict:
             made = nn.ModuleDict()
@@ -124,6 +125,11 @@ class MoCo(nn.Module):
         if len(self.representations) == 1:
             return {"": self.query[self.representations[0]].encoder}
         return {name: self.query[name].encoder for name in self.representations}
+
+    def classifier(self, name: str) -> dict[str, Any]:
+        """Its representation, and the sizes that are not the official ones."""
+        representation = name or self.representations[0]
+        return {"representation": representation, **self.sizes.get(representation, {})}
 
     def features(self, embedded: Embedded) -> Tensor:
         """(N, 2, dim): what the first term of the loss brings together."""

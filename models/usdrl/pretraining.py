@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,10 +84,11 @@ class DenseDecorrelation(nn.Module):
         xcorr_weight: float = 1e-3,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(
-            skeleton=skeleton, people=people, frames=frames, in_channels=in_channels, backbone=backbone, modality=modality,
-            width=width, heads=heads, layers=layers, alpha=alpha, gap=gap, drop_path=drop_path,
-        )  # fmt: skip
+        self.arguments: dict[str, Any] = {
+            "frames": frames, "in_channels": in_channels, "backbone": backbone, "modality": modality, "width": width,
+            "heads": heads, "layers": layers, "alpha": alpha, "gap": gap, "drop_path": drop_path,
+        }  # fmt: skip
+        self.encoder = Encoder(skeleton=skeleton, people=people, **self.arguments)
         d = hidden or 2 * width
         self.projectors = nn.ModuleDict(
             {"t": Projector(width, d, d), "s": Projector(width, d, d), "i": Projector(2 * width, d, 2 * d)}
@@ -124,6 +126,10 @@ class DenseDecorrelation(nn.Module):
     def encoders(self) -> dict[str, nn.Module]:
         """The one encoder."""
         return {"": self.encoder}
+
+    def classifier(self, name: str) -> dict[str, Any]:
+        """What its encoder was made with."""
+        return dict(self.arguments)
 
     def features(self, embedded: Embedded) -> Tensor:
         """(N, 2, 2 W): of the first two views."""
