@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.ctrgcn.graph import spatial_adjacency
 from shared_data.skeletons import Skeleton
+from shared_data.skeletons.spatial import spatial_adjacency
 from tests.models.against_slow import NaiveTemporalConv
 
 

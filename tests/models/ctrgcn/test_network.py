@@ -11,10 +11,10 @@ from torch import nn
 
 from engine import models
 from layers.recompute import Level, recomputing
-from models.ctrgcn.graph import spatial_adjacency
-from models.ctrgcn.network import CTRGCN, refined_product
+from models.ctrgcn.network import CTRGCN
 from planner.steps.lifetimes import Lifetimes
 from shared_data.skeletons import NTU25, UCLA20, Skeleton
+from shared_data.skeletons.spatial import spatial_adjacency
 from tests.models.against_slow import assert_same_training, randomise
 from tests.models.ctrgcn.naive import NaiveCTRGCN
 
@@ -118,30 +118,6 @@ def test_dropout() -> None:
     network = CTRGCN(4, skeleton="ucla20", people=1, dropout=0.9).train()
     clips = torch.randn(2, 3, 8, 20, 1)
     assert not torch.equal(network(clips), network(clips))
-
-
-def product_arguments(dtype: torch.dtype) -> list[torch.Tensor]:
-    """Weight (S, C, R'), relation (B, S, R', V*V) and value (B, C*S, V, T)."""
-    draw = torch.Generator().manual_seed(0)
-    shapes = ((3, 4, 5), (2, 3, 5, 9), (2, 12, 3, 7))
-    return [torch.randn(shape, dtype=dtype, generator=draw).requires_grad_() for shape in shapes]
-
-
-def test_refined_product() -> None:
-    weight, relation, value = product_arguments(torch.float64)
-    expected = torch.einsum("scr,bsrvu,bcsvt->bcut", weight, relation.view(2, 3, 5, 3, 3), value.view(2, 4, 3, 3, 7))
-    torch.testing.assert_close(refined_product(weight, relation, value), expected)
-    assert torch.autograd.gradcheck(refined_product, (weight, relation, value))
-
-
-def test_refined_product_as_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = product_arguments(torch.float64)
-    result = refined_product(*given)
-    gradients = torch.autograd.grad(result.sum(), given)
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    plain = refined_product(*given)
-    torch.testing.assert_close(plain, result)
-    torch.testing.assert_close(torch.autograd.grad(plain.sum(), given), gradients)
 
 
 def trained(level: Level, *, adaptive: bool) -> list[torch.Tensor]:

@@ -1,10 +1,10 @@
-"""The three adjacency matrices that CTR-GCN starts from ("spatial" labelling, the only one that its configurations use)."""
+"""The three adjacency matrices that CTR-GCN's blocks start from ("spatial" labelling, the only one that is configured)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from shared_data.skeletons import Skeleton
+from shared_data.skeletons.layout import Skeleton
 
 
 def spatial_adjacency(skeleton: Skeleton) -> np.ndarray:
