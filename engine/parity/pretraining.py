@@ -49,9 +49,9 @@ def is_pretraining(fixture: Fixture) -> bool:
     return "outputs" in fixture.meta and "logits" not in fixture.meta["outputs"]
 
 
-def judge(fixture: Fixture) -> list[Line]:
-    """All lines of a fixture; raises `FixtureError` for settings that are not known here."""
-    return _trajectory(fixture) if "steps" in fixture.meta else _pass(fixture)
+def judge(fixture: Fixture, *, steps: int | None = None) -> list[Line]:
+    """All lines of a fixture, or of the first `steps` of a training run; raises `FixtureError` for settings not known here."""
+    return _trajectory(fixture, steps or int(fixture.meta["steps"])) if "steps" in fixture.meta else _pass(fixture)
 
 
 # -- one pass ---------------------------------------------------------------------------------------------------------------
@@ -101,11 +101,11 @@ def _entries(fixture: Fixture, objective: nn.Module, rows: list[Entry]) -> Line:
 # -- a training run ---------------------------------------------------------------------------------------------------------
 
 
-def _trajectory(fixture: Fixture) -> list[Line]:
+def _trajectory(fixture: Fixture, steps: int) -> list[Line]:
     hyper, official = _settings(fixture), _official(fixture)
     start = _start(fixture, official)
     objective, rows = _built(fixture, official, start, hyper)
-    run = _train(fixture, hyper, objective.train(), rows)
+    run = _train(fixture, hyper, objective.train(), rows, steps)
     return _lines(fixture, run)
 
 
@@ -135,7 +135,7 @@ def _start(fixture: Fixture, official: ModuleType) -> dict[str, Tensor]:
     return state
 
 
-def _train(fixture: Fixture, hyper: Mapping[str, Any], objective: nn.Module, rows: list[Entry]) -> dict[str, Any]:
+def _train(fixture: Fixture, hyper: Mapping[str, Any], objective: nn.Module, rows: list[Entry], steps: int) -> dict[str, Any]:
     """Series by the names of the fixture, and the state at the end."""
     optimizer = build_optimizer(
         objective.parameters(), name=hyper["optimizer"], lr=hyper["base_lr"], weight_decay=hyper["weight_decay"],
@@ -146,7 +146,7 @@ def _train(fixture: Fixture, hyper: Mapping[str, Any], objective: nn.Module, row
     names, queues = fixture.need("param_names"), fixture.meta.get("queues") or []
     start = {name: _of(_named(rows, objective), name).clone() for name in names}
     series: dict[str, list[Any]] = {}
-    for number, batch in enumerate(view_batches(fixture)):
+    for number, batch in enumerate(view_batches(fixture)[:steps]):
         lr = _learning_rate(hyper, number)
         set_learning_rate(optimizer, lr)
         with _noise(batch.noise):
@@ -186,12 +186,14 @@ def _lines(fixture: Fixture, run: Mapping[str, Any]) -> list[Line]:
         recorded = f"{name}_f64" if f"{name}_f64" in fixture.arrays else name
         if recorded not in fixture.arrays or name == "changes":
             continue
-        reference = fixture[recorded]
+        reference = fixture[recorded][: len(values)]
         lines.append(Line(f"float64 {name}, step 1", value_error(values[:1], reference[:1]), EXACT))
         lines.append(Line(f"float64 {name}, all {len(values)} steps", value_error(values, reference), later))
     known = {line.quantity.split()[1].rstrip(",") for line in lines}
     missing = [name for name in fixture.need("series") if name not in known]
     lines.append(Line("recorded series: " + (", ".join(missing) + " not computed" if missing else "all"), len(missing), 0.0))
+    if len(series["loss"]) < int(fixture.meta["steps"]):
+        return lines
     lines += [
         Line(
             f"float64 change_norms_{when}", norm_error(series["changes"][place], fixture[f"change_norms_{when}"]), SINGLE * later

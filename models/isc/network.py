@@ -43,6 +43,7 @@ def build_encoder(
     require_known("representation", representation, get_args(Representation))
     require(width is None or width >= 1, "width", width, "1 or more")
     require(layers >= 1, "layers", layers, "1 or more")
+    require(frames >= 1, "frames", frames, "1 or more")
     layout = skeleton_named(skeleton) if isinstance(skeleton, str) else skeleton
     size = ClipSize(in_channels, frames if representation == "image" else None, layout.joints, people)
     if representation == "seq":

@@ -6,6 +6,8 @@ first view of a clip and learns; the key branch sees the second and follows the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -72,12 +74,12 @@ class Disentanglement(nn.Module):
         require(0 <= key_momentum <= 1, "key_momentum", key_momentum, "0 to 1")
         require(temperature > 0, "temperature", temperature, "more than 0")
         self.key_momentum, self.temperature = key_momentum, temperature
+        self.arguments: dict[str, Any] = {
+            "frames": frames, "width": width, "heads": heads, "layers": layers, "dropout": dropout,
+        }  # fmt: skip
 
         def branch() -> Branch:
-            encoder = Encoder(
-                skeleton=skeleton, people=people, frames=frames, width=width, heads=heads, layers=layers, dropout=dropout
-            )
-            return Branch(encoder, dim)
+            return Branch(Encoder(skeleton=skeleton, people=people, **self.arguments), dim)
 
         self.query, self.key = branch(), branch()
         freeze_copy(self.key, self.query)
@@ -111,6 +113,10 @@ class Disentanglement(nn.Module):
 
     def encoders(self) -> dict[str, nn.Module]:
         return {"": self.query.encoder}
+
+    def classifier(self, name: str) -> dict[str, Any]:
+        """What its encoder was made with."""
+        return dict(self.arguments)
 
     def features(self, embedded: Embedded) -> Tensor:
         """The embeddings of the whole, (N, 2, dim): of the first view as a query, of the second as a key."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine import models
-from engine.parity import fixture
+from engine.parity import fixture, pretraining
 from engine.parity.judge import judge
 
 PARITY = Path(__file__).parent.parent / "parity"
@@ -19,7 +19,24 @@ def test_every_verified_model_has_cases() -> None:
     assert judged == {name for name, card in models.discover(None).items() if card.status == "verified"}
 
 
-@pytest.mark.parametrize("path", CASES, ids=lambda path: str(path.relative_to(PARITY)))
+HEAVY = {"scdnet.npz": 1, "usdrl_sttr_pretrain.npz": 1, "isc_hcn.npz": 2, "mamp_pretrain.npz": 2}
+"""Runs of 20 to 180 million numbers in float64, minutes for all of them: the quick tests judge their first steps."""
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_first_steps_of_a_heavy_run(name: str) -> None:
+    lines = pretraining.judge(fixture.load(PARITY / "trajectories" / name), steps=HEAVY[name])
+    assert len(lines) > 4 and [line.quantity for line in lines if not line.ok] == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.slow] if path.name in HEAVY and path.parent.name == "trajectories" else [])
+        for path in CASES
+    ],
+    ids=lambda path: str(path.relative_to(PARITY)),
+)
 def test_case(path: Path) -> None:
     lines = judge(path)
     assert lines and [line.quantity for line in lines if not line.ok] == []
