@@ -64,14 +64,15 @@ def measured(args: argparse.Namespace, model: str, seed: int, encoder: str) -> d
     """One row: the encoder made, if it is to be, and judged."""
     folder = args.work_dir / model / f"seed_{seed}"
     flags = ["--recipe", args.recipe, "--data", str(args.data), "--seed", str(seed), "--device", args.device]
-    config = parse([*flags, "--work-dir", str(folder)], model=model, stage="pretrain")
+    pretrained = folder / "pretrained"
+    config = parse([*flags, "--work-dir", str(pretrained)], model=model, stage="pretrain")
     began = time.monotonic()
     if encoder == "pretrained":
         train(config, Console(quiet=True), learning=Unlabelled)
     learnt = time.monotonic() - began
     how = judged_as(config, folder / f"judged_{encoder}")
     if encoder == "pretrained":
-        how = dataclasses.replace(how, init=str(folder / "encoder.safetensors"))
+        how = dataclasses.replace(how, init=str(pretrained / "encoder.safetensors"))
     _, judged = judge(how, Wishes(("knn", "linear"), ks=(1, 5), crops="fixed", seeds=(0, 1, 2), probe=default_probe(how)))
     found = {(result.evaluation, result.setting): result.mean for result in judged.results if result.rule in ("none", "last")}
     (linear,) = (mean for (name, _), mean in found.items() if name == "linear")
