@@ -146,4 +146,4 @@ class GraphEncoder(nn.Module):
         x = x.view(-1, c, 1, x.shape[-1])
         for block in self.blocks:
             x = segment(block, x)
-        return x.view(clips.shape[0], m * v, self.features, -1).mean((1, 3))
+        return x.reshape(clips.shape[0], m * v, self.features, -1).mean((1, 3))

@@ -101,4 +101,4 @@ class ImageEncoder(nn.Module):
         parts = ((self.position, clips), (self.motion, motion(clips)))
         x = torch.cat([segment(branch, x.permute(0, 4, 3, 2, 1).flatten(0, 1).contiguous()) for branch, x in parts], 1)
         x = segment(self.conv6, segment(self.conv5, x))
-        return x.view(clips.shape[0], self.size.people, -1).amax(1)
+        return x.reshape(clips.shape[0], self.size.people, -1).amax(1)
