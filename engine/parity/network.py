@@ -33,6 +33,8 @@ def build(fixture: Fixture, weights: Mapping[str, Tensor]) -> tuple[nn.Module, O
     card, variant = model_of(fixture)
     names = models.official_module(card)
     arguments = {**names.constructor(fixture.need("constructor_args")), **variant}
+    if "people" not in names.known.values():  # officially any number goes
+        arguments.update(_people(fixture))
     network = models.build(card, **arguments)
     network.load_state_dict(names.from_official(weights, network))
     return without_dropout(network), names
@@ -68,6 +70,12 @@ def constants(fixture: Fixture) -> dict[str, Tensor]:
         return {}
     own = getattr(models.import_module(model_of(fixture)[0], "official"), "constants", None)
     return dict(own(fixture.need("constructor_args"))) if own else {}
+
+
+def _people(fixture: Fixture) -> dict[str, int]:
+    """The people of the recorded clips, or of the batches of a training run, if these are (N, C, T, V, M)."""
+    shape = [fixture.need("batch").get(axis) for axis in "NCTVM"] if "steps" in fixture.meta else fixture["input"].shape
+    return {"people": int(shape[-1])} if len(shape) == 5 and shape[-1] else {}
 
 
 def has_batch_norm(network: nn.Module) -> bool:

@@ -15,15 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engine.assembly import new_optimizer
+from engine.config import RunConfig
 from engine.losses import build_loss
 from engine.official import OfficialNames
-from engine.optimizers import build_optimizer, set_learning_rate
+from engine.optimizers import set_learning_rate
 from engine.parity.batches import skeleton_batches
 from engine.parity.fixture import Fixture, FixtureError, start_weights
 from engine.parity.limits import Allowance
 from engine.parity.lines import Line, norm_error, relative_error, value_error
 from engine.parity.network import build, norm, official_parameters
-from engine.schedules import epoch_learning_rate, iteration_learning_rate
+from engine.schedules import epoch_learning_rate, fraction_learning_rate, iteration_learning_rate
 from engine.step import TrainStep
 
 EXACT = 1e-9  # float64, relative
@@ -36,9 +38,12 @@ STORED = 8  # data_bn of the wide networks: one value of so many
 KNOWN = {
     "optimizer", "momentum", "nesterov", "weight_decay", "betas", "eps", "base_lr", "min_lr", "warmup_lr", "lr_decay_rate",
     "gamma", "warm_up_epoch", "step", "iterations_per_epoch", "epochs", "label_smoothing", "clip_norm", "divergence_weight",
-    "batch_size", "forward_batch_size",
+    "batch_size", "forward_batch_size", "layer_decay", "warmup_epochs",
 }  # fmt: skip
-LOSSES = ("cross_entropy(logits, labels", "per piece cross_entropy(logits, labels", "0.9 * negative log-likelihood + 0.1 * mean")
+LOSSES = (
+    "cross_entropy(logits, labels", "per piece cross_entropy(logits, labels", "0.9 * negative log-likelihood + 0.1 * mean",
+    "cross entropy with label smoothing",
+)  # fmt: skip
 ADAM = {"betas": [0.9, 0.999], "eps": 1e-8}  # torch's own, which the official trainers leave as they are
 
 
@@ -47,7 +52,7 @@ class Run:
     """What twelve steps of ours left behind; series have one number a step."""
 
     loss: list[float] = field(default_factory=list)
-    lr: list[float] = field(default_factory=list)
+    lr: list[float | list[float]] = field(default_factory=list)
     grad_norm: list[float] = field(default_factory=list)
     param_norm: list[float] = field(default_factory=list)
     change_norms_first: list[float] = field(default_factory=list)
@@ -83,14 +88,12 @@ def _settings(fixture: Fixture) -> dict[str, Any]:
 def train(fixture: Fixture, hyper: dict[str, Any], network: nn.Module, names: OfficialNames, steps: int) -> Run:
     """The first `steps` steps of the recorded run, with our trainer's parts, in the dtype of `network`."""
     dtype = next(network.parameters()).dtype
-    optimizer = build_optimizer(
-        network.parameters(),
-        name=hyper["optimizer"],
-        lr=hyper["base_lr"],
-        weight_decay=hyper["weight_decay"],
-        momentum=hyper.get("momentum", 0.0),
-        nesterov=hyper.get("nesterov", False),
-    )
+    config = RunConfig(
+        optimizer=hyper["optimizer"], base_lr=hyper["base_lr"], weight_decay=hyper["weight_decay"],
+        momentum=hyper.get("momentum", 0.0), nesterov=hyper.get("nesterov", False), layer_decay=hyper.get("layer_decay", 1.0),
+        decay_vectors=all(group["weight_decay"] for group in fixture.meta.get("param_groups", ())),
+    )  # fmt: skip
+    optimizer = new_optimizer(config, network)
     loss = build_loss("CE", label_smoothing=hyper.get("label_smoothing", 0.0))
     step = TrainStep(
         network.train(), optimizer, loss, clip_grad=hyper.get("clip_norm"), micro_batch=hyper.get("forward_batch_size"),
@@ -103,7 +106,7 @@ def train(fixture: Fixture, hyper: dict[str, Any], network: nn.Module, names: Of
         positions = None if batch.positions is None else torch.from_numpy(batch.positions).to(dtype)
         result = step(torch.from_numpy(batch.clips).to(dtype), torch.from_numpy(batch.labels), positions)
         parameters = official_parameters(network, names)
-        run.lr.append(lr)
+        run.lr.append(_of_groups(fixture, optimizer, network, names) or lr)
         run.loss.append(float(result.loss))
         run.grad_norm.append(float(result.grad_norm))
         run.param_norm.append(math.sqrt(sum(norm(p) ** 2 for p in parameters.values())))
@@ -115,9 +118,23 @@ def train(fixture: Fixture, hyper: dict[str, Any], network: nn.Module, names: Of
     return run
 
 
+def _of_groups(fixture: Fixture, optimizer: torch.optim.Optimizer, network: nn.Module, names: OfficialNames) -> list[float]:
+    """Our learning rate for each of the official groups of parameters; none where all are one."""
+    own = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    parameters = dict(network.named_parameters())
+    rates = {row.official: own[id(parameters[row.ours])] for row in names.table(network) if row.ours in parameters}
+    groups = [{rates[name] for name in group["params"]} for group in fixture.meta.get("param_groups", ())]
+    return [found.pop() if len(found) == 1 else math.nan for found in groups]
+
+
 def _learning_rate(hyper: dict[str, Any], step: int) -> float:
     """That of `step`, by the rule whose settings the trajectory has."""
     warm_up, per_epoch = hyper.get("warm_up_epoch", 0), hyper["iterations_per_epoch"]
+    if "warmup_epochs" in hyper:
+        return fraction_learning_rate(
+            step / per_epoch, base_lr=hyper["base_lr"], num_epoch=hyper["epochs"], warm_up_epoch=hyper["warmup_epochs"],
+            min_lr=hyper["min_lr"],
+        )  # fmt: skip
     if "min_lr" in hyper:
         return iteration_learning_rate(
             step, base_lr=hyper["base_lr"], iterations=hyper["epochs"] * per_epoch, warm_up_iterations=warm_up * per_epoch,
@@ -130,7 +147,8 @@ def _learning_rate(hyper: dict[str, Any], step: int) -> float:
 
 
 def _float64(fixture: Fixture, run: Run, allowed: Allowance) -> list[Line]:
-    spread = fixture.meta.get("measured", {}).get("f64_permuted_last_bit", {}).get("loss", [0.0])
+    measured = fixture.meta.get("measured", {}).get("f64_permuted_last_bit", {})
+    spread, changed = measured.get("loss", [0.0]), SPREAD * float(measured.get("change_norms_end", 0.0))
     first, later = max(EXACT, allowed.early), max(EXACT, SPREAD * max(spread))
     lines = [Line("float64 learning rate", value_error(run.lr, fixture["lr"]), EXACT)]
     for name in ("loss", "grad_norm", "param_norm"):
@@ -144,7 +162,8 @@ def _float64(fixture: Fixture, run: Run, allowed: Allowance) -> list[Line]:
     changes = norm_error(run.change_norms_first, fixture["change_norms_first"])
     lines.append(Line("float64 change_norms_first", changes, SINGLE * max(first, later)))
     changes = norm_error(run.change_norms_end, fixture["change_norms_end"])
-    lines.append(Line("float64 change_norms_end", changes, max(SINGLE * later, allowed.late.get("change_norms_end", 0.0))))
+    limit = max(SINGLE * later, changed, allowed.late.get("change_norms_end", 0.0))
+    lines.append(Line("float64 change_norms_end", changes, limit))
     for prefix in ("end", "bn_end"):
         for name, reference in fixture.named(prefix).items():
             error = relative_error(stored(run.end[name], reference), reference) if name in run.end else math.inf
