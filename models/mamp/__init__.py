@@ -1,0 +1,1 @@
+"""MAMP (ICCV 2023) and STARS."""
