@@ -97,18 +97,15 @@ def folder_of(config: RunConfig) -> Path:
 
 
 def published(config: RunConfig) -> tuple[Published, ...]:
-    """Figures of the model's toml for the data set, split and stream of `config`, by the words of `evaluations`."""
-    rows = models.find(config.model).toml.get("published", [])
+    """Figures of the model's toml, by a protocol of the suite, for the data set, split and stream of `config`."""
     wanted = (config.dataset, config.split, config.stream)
+    rows = [row for row in models.find(config.model).toml.get("published", []) if row.get("by") in ("linear", "knn")]
+    rows = [row for row in rows if (row.get("dataset"), row.get("protocol"), row.get("stream")) == wanted]
+    words = {"linear": (evaluations.LINEAR, default_probe(config)), "knn": (evaluations.NEIGHBOURS, "k = 1")} if rows else {}
     return tuple(
-        Published(WORDS[row["evaluation"]], row.get("setting", ""), row["top1"] / 100, row["source"])
+        Published(*words[row["by"]], row["top1"] / 100, ", ".join(filter(None, (row.get("variant"), row["source"]))))
         for row in rows
-        if (row.get("dataset"), row.get("protocol"), row.get("stream")) == wanted and row.get("evaluation") in WORDS
     )
-
-
-WORDS = {"linear probe": evaluations.LINEAR, "k-NN": evaluations.NEIGHBOURS}
-"""What model.toml calls an evaluation -> what the suite does."""
 
 
 def _found(

@@ -110,7 +110,8 @@ class PretrainStep:
                 embedded = self._embedded(views[here], ids[here])
             place = slice(first + here.start, first + here.start + len(embedded_rows(embedded)))
             through = [name for name in gradients if embedded[name].requires_grad]
-            torch.autograd.backward([embedded[name] for name in through], [gradients[name][place] for name in through])
+            if through:  # else the loss alone learns
+                torch.autograd.backward([embedded[name] for name in through], [gradients[name][place] for name in through])
         detached = {name: value.detach() for name, value in leaves.items()}
         return loss.detach().double() * part, {name: term.detach() for name, term in terms.items()}, detached
 
