@@ -1,7 +1,7 @@
 """An encoder to be judged: the classifier of a recipe, its encoder from wherever, and the features of all clips of its data.
 
-Any classifier of the lab can be judged, by what goes into its head (`engine.encode`); one that was never trained is judged, too,
-which is what a pretrained one is held against.
+Any classifier of the lab can be judged: by the features of its encoder, where it has one apart, or by what goes into its head
+(`engine.encode`). One that was never trained is judged, too, which is what a pretrained one is held against.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from engine.downstream.features import Features, require_finite
 from engine.encode import encode, encode_clips, head_of
 from engine.errors import ConfigError
 from engine.records import array_fingerprint
-from engine.weights import load_encoder, load_weights
+from engine.weights import ENCODER, load_encoder, load_weights
 from shared_data.datasets import DataSet
 from shared_data.loader import Loader
 from shared_data.pipelines import Positioned
@@ -31,7 +31,7 @@ from shared_data.pipelines import Positioned
 
 @dataclass(frozen=True)
 class Encoder:
-    """The network of a recipe, on its device and in evaluation mode; `head` is the layer whose input is the feature.
+    """What makes features, on its device and in evaluation mode; `head` is the layer whose input they are.
 
     source   where its weights came from, "" for start weights
     sha256   of all its weights but the head's
@@ -96,13 +96,34 @@ def opened(config: RunConfig) -> Encoder:
         load_weights(Path(config.weights), network, config.model, trust_pickle=config.trust_pickle)
     if config.init:
         load_encoder(Path(config.init), network, config.model, trust_pickle=config.trust_pickle)
-    head = head_of(models.find(config.model), network)
+    if isinstance(getattr(network, ENCODER, None), nn.Module):
+        clip = assembly.clip_shape(config, data.skeleton, data.train.max_people, train=False)
+        network = _Plain(network.get_submodule(ENCODER), clip).to(device)
+        head = network.fc
+    else:
+        head = head_of(models.find(config.model), network)
     inside = {id(p) for p in head.parameters()}
     values = [v for name, v in sorted(network.state_dict(keep_vars=True).items()) if id(v) not in inside]
     return Encoder(
         config, data, network.eval(), head, device, config.init or config.weights or "",
         array_fingerprint(*(value.detach().cpu().numpy() for value in values)),
     )  # fmt: skip
+
+
+class _Plain(nn.Module):
+    """An encoder as it was pretrained, whatever head its classifier has: a linear layer alone is behind its features."""
+
+    def __init__(self, encoder: nn.Module, clip: tuple[int, ...]) -> None:
+        super().__init__()
+        self.encoder = encoder.eval()
+        with torch.no_grad():
+            width = self.encoder(torch.zeros(1, *clip, device=next(encoder.parameters()).device)).shape[1]
+        self.fc = nn.Linear(width, 1)
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        """(N, C, T, V, M) -> (N, 1), which says nothing."""
+        said: torch.Tensor = self.fc(self.encoder(clips))
+        return said
 
 
 def told_arguments(config: RunConfig) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -60,7 +61,7 @@ def judge(fixture: Fixture, *, steps: int | None = None) -> list[Line]:
 def _pass(fixture: Fixture) -> list[Line]:
     """Outputs, loss, gradients and BatchNorm statistics of one branch, or one objective, in float64."""
     official = _official(fixture)
-    objective, rows = _built(fixture, official, weights(fixture, constants=constants(fixture)), {})
+    objective, rows = _built(fixture, official, weights(fixture, constants=constants(fixture)), _called_with(fixture))
     inputs = {name: _double(fixture[name]) for name in fixture.arrays if name.startswith("input")}
     with torch.no_grad(), still(objective):
         evaluated = official.recorded(objective.eval(), inputs)
@@ -88,6 +89,11 @@ def _pass(fixture: Fixture) -> list[Line]:
     for name, reference in fixture.named("bn_after").items():
         lines.append(Line(f"float64 {name} after one pass", relative_error(_of(state, name), reference), FLOAT64.statistics))
     return lines
+
+
+def _called_with(fixture: Fixture) -> dict[str, float]:
+    """The settings in the words of the recorded call, "loss = model(input, mask_ratio=0.9)", by name."""
+    return {name: float(value) for name, value in re.findall(r"(\w+)=([\d.]*\d)", str(fixture.need("forward")))}
 
 
 def _entries(fixture: Fixture, objective: nn.Module, rows: list[Entry]) -> Line:

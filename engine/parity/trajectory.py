@@ -120,9 +120,9 @@ def train(fixture: Fixture, hyper: dict[str, Any], network: nn.Module, names: Of
 
 def _of_groups(fixture: Fixture, optimizer: torch.optim.Optimizer, network: nn.Module, names: OfficialNames) -> list[float]:
     """Our learning rate for each of the official groups of parameters; none where all are one."""
-    own = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    parameters = dict(network.named_parameters())
-    rates = {row.official: own[id(parameters[row.ours])] for row in names.table(network) if row.ours in parameters}
+    rate_of = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    ours = {name: rate_of[p] for name, p in network.named_parameters() if p in rate_of}  # some are not trained
+    rates = {row.official: ours[row.ours] for row in names.table(network) if row.ours in ours}
     groups = [{rates[name] for name in group["params"]} for group in fixture.meta.get("param_groups", ())]
     return [found.pop() if len(found) == 1 else math.nan for found in groups]
 

@@ -14,7 +14,7 @@ from engine.pretraining.objective import Objective
 from engine.pretraining.step import PretrainStep, pretrain_step
 from engine.progress import Display
 from engine.step import StepResult
-from engine.weights import ENCODER, load_encoder
+from engine.weights import ENCODER, load_encoder, read_tensors
 from shared_data.loader import Batch
 
 if TYPE_CHECKING:
@@ -51,8 +51,18 @@ class Unlabelled:
         if run.config.stage == "tune":
             if not init:
                 raise ConfigError("tuning goes on from an encoder, and none is given", next_step="--init encoder.safetensors")
-            for name, encoder in self.objective.encoders().items():
-                run.world.by_first(self._take, Path(init), name, encoder)
+            run.world.by_first(self._begin_from, Path(init))
+
+    def _begin_from(self, file: Path) -> None:
+        """The state of an earlier stage of the same objective, head and queues included; or of any file the encoders alone."""
+        given = read_tensors(file, self.run.config.trust_pickle)
+        whole = {name.removeprefix("model/"): value for name, value in given.items() if name.startswith("model/")}
+        own = self.run.model.state_dict()
+        if whole.keys() == own.keys() and all(whole[name].shape == value.shape for name, value in own.items()):
+            self.run.model.load_state_dict(whole)
+            return
+        for name, encoder in self.objective.encoders().items():
+            self._take(file, name, encoder)
 
     def _take(self, file: Path, name: str, encoder: nn.Module) -> None:
         """Give `encoder` the weights in `file`, by way of the classifier that has such an encoder."""

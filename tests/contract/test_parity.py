@@ -20,6 +20,7 @@ def test_every_verified_model_has_cases() -> None:
 
 
 HEAVY = {"scdnet.npz": 1, "usdrl_sttr_pretrain.npz": 1, "isc_hcn.npz": 2, "mamp_pretrain.npz": 2}
+LONG = {*HEAVY, "mamp_finetune.npz"}
 """Runs of 20 to 180 million numbers in float64, minutes for all of them: the quick tests judge their first steps."""
 
 
@@ -32,7 +33,7 @@ def test_first_steps_of_a_heavy_run(name: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, marks=[pytest.mark.slow] if path.name in HEAVY and path.parent.name == "trajectories" else [])
+        pytest.param(path, marks=[pytest.mark.slow] if path.name in LONG and path.parent.name == "trajectories" else [])
         for path in CASES
     ],
     ids=lambda path: str(path.relative_to(PARITY)),

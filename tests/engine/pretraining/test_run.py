@@ -87,6 +87,17 @@ def test_tuning_goes_on_from_the_encoder(pretrained: Path, tiny_data: Path, tmp_
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_tuning_goes_on_from_the_whole_state_of_another_stage(pretrained: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """Head and queues, too: STARS' third stage has those of its second."""
+    words = ["tune", "planted_toy", "--recipe", "small", "--data", str(tiny_data), "--base-lr", "0"]
+    encoder, last = str(pretrained / "encoder.safetensors"), Path("checkpoints") / "last.safetensors"
+    assert main([*words, "--work-dir", str(tmp_path / "second"), "--init", encoder]) == 0
+    assert main([*words, "--work-dir", str(tmp_path / "third"), "--init", str(tmp_path / "second" / last), "--seed", "9"]) == 0
+    assert main([*words, "--work-dir", str(tmp_path / "fresh"), "--init", encoder, "--seed", "9"]) == 0
+    second, third, fresh = (load_file(tmp_path / name / last)["model/projector.weight"] for name in ("second", "third", "fresh"))
+    assert torch.equal(second, third) and not torch.equal(second, fresh)
+
+
 def test_finetuning_starts_from_the_encoder_with_a_new_head(pretrained: Path, tiny_data: Path, tmp_path: Path) -> None:
     words = ["finetune", "planted_toy", "--recipe", "small", "--data", str(tiny_data), "--num-epoch", "1", "--nesterov", "false"]
     encoder = str(pretrained / "encoder.safetensors")
