@@ -30,13 +30,20 @@ def _judge(word: str, model: str, argv: Sequence[str]) -> int:
     config = parse(rest, model=model, prog=f"sal {word} MODEL")
     if config.init and config.weights:
         raise ConfigError("an encoder and a whole classifier", where="--init and --weights", expected="one of the two")
+    changes = {"lr": own.probe_lr, "batch": own.probe_batch, "epochs": own.probe_epochs, "drops": own.probe_drops}
     wishes = Wishes(
-        own.protocols, tuple(own.k), own.temperature, own.probe, own.crops, tuple(own.seeds), tuple(own.shots), own.pretrained_on
-    )
+        own.protocols, tuple(own.k), own.temperature, own.probe, own.crops, tuple(own.seeds), tuple(own.shots), own.pretrained_on,
+        {name: tuple(value) if name == "drops" else value for name, value in changes.items() if value is not None},
+    )  # fmt: skip
     folder, judged = judge(config, wishes, lambda line: print(line, flush=True))
     print(text(judged))
     print(f"record and page: {folder}")
     return 0
+
+
+def flags() -> list[str]:
+    """The flags that are not those of a run."""
+    return [flag for action in _parser("judge")._actions for flag in action.option_strings if flag.startswith("--")]
 
 
 def _parser(word: str) -> argparse.ArgumentParser:
@@ -56,6 +63,10 @@ def _parser(word: str) -> argparse.ArgumentParser:
         "--crops", choices=["official", "fixed", "random"], default="official",
         help="what the probe learns from: features made once, or again of new crops in every epoch",
     )  # fmt: skip
+    parser.add_argument("--probe-lr", type=float, help="learning rate of the probe, if not its own")
+    parser.add_argument("--probe-batch", type=int, help="clips of a step of the probe, if not its own")
+    parser.add_argument("--probe-epochs", type=int, help="epochs of the probe, if not its own")
+    parser.add_argument("--probe-drops", nargs="*", type=int, help="epochs at which the probe's rate drops, if not its own")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of probes and autoencoders")
     parser.add_argument("--shots", nargs="+", type=int, default=[1, 2, 5], help="clips of a class, for prototypes")
     parser.add_argument("--pretrained-on", default="", help="ntu60: say that the encoder has seen half of the one-shot classes")

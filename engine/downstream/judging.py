@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,7 @@ class Wishes:
     crops       "fixed": features made once; "random": encoded again each epoch; "official": as the probe's protocol has it
     seeds       of probes and bottlenecks
     shots       training clips of a class, for prototypes
+    changes     settings of the linear probe (`probe.ProbeSettings`) that are not those of its protocol
     """
 
     protocols: Sequence[Protocol]
@@ -53,6 +55,7 @@ class Wishes:
     seeds: tuple[int, ...] = (0,)
     shots: tuple[int, ...] = (1, 2, 5)
     pretrained_on: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in self.protocols:
@@ -124,7 +127,9 @@ def _found(
         return [fewshot.one_shot(together(train, test), pretrained_on=wishes.pretrained_on)]
     name = wishes.probe or default_probe(encoder.config)
     require_known("probe", name, list(probe.OFFICIAL))
-    settings = probe.OFFICIAL[name]
+    own = probe.OFFICIAL[name]
+    settings = dataclasses.replace(own, **wishes.changes)
+    changed = [f"{key} {value}" for key, value in wishes.changes.items() if value != getattr(own, key)]
     random = settings.random_crops if wishes.crops == "official" else wishes.crops == "random"
     validation = None
     if encoder.config.protocol == "honest":
@@ -135,7 +140,8 @@ def _found(
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     evaluations.write_probe_scores(folder, probed[0])
-    return evaluations.linear(probed, name + ("" if random == settings.random_crops else ", fixed crops"))
+    crops = [] if random == settings.random_crops else ["random crops" if random else "fixed crops"]
+    return evaluations.linear(probed, ", ".join([name, *crops, *changed]))
 
 
 def default_probe(config: RunConfig) -> str:

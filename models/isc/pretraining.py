@@ -7,6 +7,15 @@ all of that stands across: the query of one representation meets the keys, and t
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # the official script of this name: ``python3 pretraining.py --data F``; see ``--help``
+    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)  # the repository, not this folder
+    from sal.selfsupervised_scripts import pretraining
+
+    sys.exit(pretraining("isc"))
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

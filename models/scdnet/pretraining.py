@@ -6,6 +6,15 @@ first view of a clip and learns; the key branch sees the second and follows the 
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # the official script of this name: ``python3 pretraining.py --data F``; see ``--help``
+    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)  # the repository, not this folder
+    from sal.selfsupervised_scripts import pretraining
+
+    sys.exit(pretraining("scdnet"))
+
 from typing import Any
 
 import torch

@@ -11,6 +11,15 @@ entries of A^T B sum to the sum of the products of the entries of A A^T and B B^
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # the official script of this name: ``python3 pretraining.py --data F``; see ``--help``
+    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)  # the repository, not this folder
+    from sal.selfsupervised_scripts import pretraining
+
+    sys.exit(pretraining("usdrl"))
+
 import contextlib
 import itertools
 from typing import Any

@@ -1,0 +1,278 @@
+"""The official scripts' names and flags: the published commands, what they mean here, and what wrong ones are answered with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import RunConfig, parse
+from engine.downstream import judging
+from engine.downstream.judging import Wishes
+from engine.downstream.suite import Judged
+from sal import official_files
+from sal import selfsupervised_scripts as scripts
+from sal import train as train_verb
+from shared_data.errors import LabError
+
+ROOT = Path(__file__).resolve().parents[2]
+ISC = (
+    "--lr 0.01 --batch-size 64 --mlp --moco-t 0.07 --moco-k 16384 "
+    "--checkpoint-path ./checkpoints/ntu_60_cross_view/interskeleton_seq_based_graph_based --schedule 351 --epochs 451 "
+    "--pre-dataset ntu60 --skeleton-representation seq-based_and_graph-based --protocol cross_view"
+)
+ISC_PRETRAINED = "./checkpoints/ntu_60_cross_view/interskeleton_seq_based_graph_based/checkpoint_0450.pth.tar"
+ISC_DOWNSTREAM = (
+    f"--pretrained {ISC_PRETRAINED} --finetune-dataset ntu60 --protocol cross_view "
+    "--pretrain-skeleton-representation seq-based_and_graph-based --finetune-skeleton-representation seq-based"
+)
+SCDNET = (
+    "--lr 0.01 --batch-size 64 --encoder-t 0.2 --encoder-k 8192 --checkpoint-path ./checkpoints/pretrain/ --schedule 351 "
+    "--epochs 451 --pre-dataset ntu60 --protocol cross_subject --skeleton-representation joint"
+)
+SCDNET_DOWNSTREAM = "--pretrained ./checkpoints/pretrain/checkpoint.pth.tar --finetune-dataset ntu60 --protocol cross_subject"
+CLRTUNING = "--config config/ntu60/pretext/clrtuning_xsub_merged.yaml --use-wandb --wandb-name CLRTuning-XSub"
+FINETUNE = (
+    "--local-rank=0 --config ./config/ntu60_xview_joint/semi_0.1_t120_layer8_decay.yaml "
+    "--output_dir ./output_dir/ntu60_xview/semi1_1/ --resume ./output_dir/ntu60_xview/semi1_1/checkpoint-last.pth "
+    "--log_dir ./output_dir/ntu60_xview/semi1_1_log/ "
+    "--finetune ../pretrained_weights/clrtuning_thirdstage_ntu60_view.pt --dist_eval --lr 3e-4 --min_lr 1e-5"
+)
+
+
+class Asked:
+    """What reaches the verbs: settings of runs and wishes of evaluations, which are not begun."""
+
+    config: RunConfig
+    wishes: Wishes
+
+    def launch(
+        self, argv: Sequence[str], *, model: str, phase: str = "", prog: str = "", stage: Any = "supervised", needs: Any = ()
+    ) -> int:
+        self.config = parse(argv, model=model, phase=phase, prog=prog, stage=stage)
+        return 0
+
+    def judge(self, config: RunConfig, wishes: Wishes, told: object = None) -> tuple[Path, Judged]:
+        self.config, self.wishes = config, wishes
+        return Path("judged"), Judged({}, {}, ())
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Asked:
+    """In an empty folder."""
+    found = Asked()
+    monkeypatch.setattr(train_verb, "launch", found.launch)
+    monkeypatch.setattr(judging, "judge", found.judge)
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+def settings(config: RunConfig, *names: str) -> list[Any]:
+    return [getattr(config, name) for name in names]
+
+
+def test_official_pretraining_is_our_recipe(asked: Asked) -> None:
+    """The flags of the published commands change nothing in our recipes: those are the official settings."""
+    for model, command, recipe in (("isc", ISC, "ntu60_xview"), ("scdnet", SCDNET, "ntu60_xsub")):
+        assert scripts.pretraining(model, [*command.split(), "--data", "F"]) == 0
+        ours = parse(["--recipe", recipe, "--data", "F"], model=model, phase="train", stage="pretrain")
+        assert asked.config.differences(ours.identity()) == []
+        assert asked.config.work_dir == command.split("--checkpoint-path ")[1].split()[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "expected"),
+    [
+        ("isc", "--lr 0.5 --epochs 7 --schedule 3 5 --workers 3 --gpu cpu", {"base_lr": 0.5, "num_epoch": 7, "step": [3, 5],
+                                                                        "num_worker": 3, "device": "cpu"}),
+        ("isc", "--protocol cross_setup --pre-dataset ntu120 --moco-m 0.9", {"recipe": "ntu120_xset", "split": "xset"}),
+        ("usdrl", "--backbone DSTE --moda motion --protocol cross_view", {"recipe": "dste_ntu60_xview"}),
+        ("usdrl", "--pre-dataset pku_v2", {"recipe": "sttr_pku_mmd2_xsub"}),
+        ("scdnet", "--skeleton_representation bone", {"train_feeder_args": {"representation": "bone"}}),
+    ],
+)  # fmt: skip
+def test_flags_of_pretraining(asked: Asked, model: str, words: str, expected: dict[str, Any]) -> None:
+    assert scripts.pretraining(model, [*words.split(), "--data", "F"]) == 0
+    assert settings(asked.config, *expected) == list(expected.values())
+    assert asked.config.stage == "pretrain"
+
+
+def test_arguments_of_the_objective(asked: Asked) -> None:
+    words = "--moco-t 0.1 --moco-k 64 --moco-m 0.9 --mlp --skeleton-representation graph-based_and_image-based --data F"
+    assert scripts.pretraining("isc", words.split()) == 0
+    arguments = {"representations": ["graph", "image"], "moco_k": 64, "moco_m": 0.9, "moco_t": 0.1, "mlp": True, "dim": 128}
+    assert asked.config.objective_args == arguments
+    assert scripts.pretraining("usdrl", ["--moda", "motion", "--backbone", "DSTE", "--data", "F"]) == 0
+    assert asked.config.objective_args == {"backbone": "dste", "modality": "motion"}
+    assert scripts.pretraining("scdnet", ["--encoder-t", "0.1", "--encoder-k", "64", "--data", "F"]) == 0
+    assert (asked.config.objective_args["temperature"], asked.config.objective_args["queue_size"]) == (0.1, 64)
+
+
+def test_classification_is_the_official_probe(asked: Asked) -> None:
+    assert scripts.action_classification("isc", f"--lr 0.1 --batch-size 64 {ISC_DOWNSTREAM} --data F".split()) == 0
+    assert (asked.config.recipe, asked.config.init, asked.config.model_args) == (
+        "ntu60_xview",
+        ISC_PRETRAINED,
+        {"representation": "seq"},
+    )
+    assert (asked.wishes.protocols, asked.wishes.changes) == (("linear",), {"lr": 0.1, "batch": 64})
+    words = (
+        f"--lr 2 --batch-size 1024 {SCDNET_DOWNSTREAM} --finetune_skeleton_representation bone --epochs 9 --schedule 3 5 --data F"
+    )
+    assert scripts.action_classification("scdnet", words.split()) == 0
+    assert asked.wishes.changes == {"lr": 2.0, "batch": 1024, "epochs": 9, "drops": (3, 5)}
+    assert asked.config.train_feeder_args["representation"] == asked.config.test_feeder_args["representation"] == "bone"
+    assert asked.config.test_feeder_args["test_ratio"] == [0.95]
+    assert scripts.action_classification("usdrl", ["--backbone", "DSTE", "--moda=bone", "--pretrained", "W", "--data", "F"]) == 0
+    assert (asked.config.recipe, asked.config.model_args) == ("dste_ntu60_xsub", {"backbone": "dste", "modality": "bone"})
+
+
+def test_retrieval(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scripts.action_retrieval("isc", f"--lr 0.1 --batch-size 64 --knn-neighbours 1 {ISC_DOWNSTREAM} --data F".split()) == 0
+    assert (asked.wishes.protocols, asked.wishes.ks, asked.config.base_lr) == (["knn", "bottleneck"], (1,), 0.01)
+    assert "--lr: nothing is trained here" in capsys.readouterr().out
+    words = f"--knn-neighbours 5 {SCDNET_DOWNSTREAM} --finetune-skeleton-representation joint --data F"
+    assert scripts.action_retrieval("scdnet", words.split()) == 0
+    assert (asked.wishes.protocols, asked.wishes.ks) == (["knn"], (5,))
+    assert asked.config.work_dir is not None and asked.config.work_dir.endswith("finetune_ntu60_xsub_action_retrieval")
+
+
+def test_stars(asked: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scripts.main("mamp", ["pretrain_clrtuning", *CLRTUNING.split(), "--data", "F"]) == 0
+    assert settings(asked.config, "stage", "recipe", "init") == [
+        "tune",
+        "ntu60_xsub_merged",
+        "pretrained_weights/mamp_ntu60_xsub.pth",
+    ]
+    assert "There is no Weights & Biases here" in capsys.readouterr().out
+    words = "--config config/ntu60/pretext/clrtuning_xview_second.yaml --data F --init W"
+    assert scripts.main("mamp", ["pretrain_clrtuning", *words.split()]) == 0
+    assert settings(asked.config, "recipe", "init") == ["ntu60_xview_second", "W"]
+    assert scripts.main_finetune("mamp", [*FINETUNE.split(), "--data", "F"]) == 0
+    expected = ["finetune_ntu60_xview", "mamp:10%/0", "../pretrained_weights/clrtuning_thirdstage_ntu60_view.pt", 3e-4, 1e-5]
+    assert settings(asked.config, "recipe", "labelled", "init", "base_lr", "min_lr") == expected
+    assert asked.config.work_dir == "./output_dir/ntu60_xview/semi1_1/"
+    words = "--config ./config/ntu120_xset_joint/finetune_t120_layer8_decay.yaml --data F --batch_size 4"
+    assert scripts.main_finetune("mamp", words.split()) == 0
+    assert settings(asked.config, "recipe", "labelled", "init", "batch_size") == ["finetune_ntu120_xset", "", None, 4]
+    assert scripts.knn_eval("mamp", ["--data-path", "data/NTU60_XView.npz", "--checkpoint", "W"]) == 0
+    assert settings(asked.config, "recipe", "data", "init") == ["finetune_ntu60_xview", "data/NTU60_XView.npz", "W"]
+    assert asked.wishes.protocols == ("knn",)
+
+
+def test_data_lies_where_official_code_has_it(asked: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scripts.pretraining("isc", []) == 66
+    assert "NTU60_XSub.npz or NTU60_CS.npz" in capsys.readouterr().err
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "NTU60_CS.npz").touch()
+    assert scripts.pretraining("isc", []) == 0
+    assert asked.config.data == "data/NTU60_CS.npz"
+
+
+@pytest.mark.parametrize(
+    ("call", "words", "said"),
+    [
+        (scripts.pretraining, "--moco-tt 1", "did you mean --moco-t?"),
+        (scripts.pretraining, "--num-epok 1", "did you mean --num-epoch?"),
+        (scripts.pretraining, "--protocol cross_subjct", "did you mean cross_subject?"),
+        (scripts.pretraining, "--pre-dataset ntu61", "did you mean ntu60?"),
+        (scripts.pretraining, "--pre-dataset ntu60 --protocol cross_setup", "did you mean ntu120_xset?"),
+        (scripts.pretraining, "--skeleton-representation seq-base", "did you mean seq-based?"),
+        (scripts.pretraining, "--epochs many", "invalid int value"),
+        (scripts.action_classification, "--pretraind W", "did you mean --pretrained?"),
+        (scripts.action_classification, "", "no encoder named"),
+        (scripts.action_retrieval, "--knn-neighbors 1", "did you mean --knn-neighbours?"),
+    ],
+)
+def test_wrong_flags_leave_with_2_and_name_the_nearest(
+    asked: Asked, capsys: pytest.CaptureFixture[str], call: Any, words: str, said: str
+) -> None:
+    assert call("isc", words.split()) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_wrong_words_of_stars(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scripts.main("mamp", ["pretrain_clrtunin", "--config", "x"]) == 2
+    assert "did you mean pretrain_clrtuning?" in capsys.readouterr().err
+    assert scripts.main("mamp", ["pretrain_clrtuning", "--config", "config/ntu60/pretext/clrtuning_xsub_fourth.yaml"]) == 2
+    assert "clrtuning_{split}_{stage}.yaml" in capsys.readouterr().err
+    assert scripts.main("mamp", ["pretrain_clrtuning", *CLRTUNING.replace("wandb-name", "wandb-nam").split()]) == 2
+    assert "did you mean --wandb-name?" in capsys.readouterr().err
+
+
+def test_checkpoints_of_our_runs_stand_for_official_ones(tmp_path: Path) -> None:
+    """Official files are numbered by epoch from 0; a run of ours keeps its last encoders, and others when asked to."""
+    assert official_files.encoder(str(tmp_path / "checkpoint_0450.pth.tar")) == str(tmp_path / "checkpoint_0450.pth.tar")
+    (tmp_path / "metrics.json").write_text(json.dumps({"last": {"epoch": 450}}))
+    (tmp_path / "checkpoints").mkdir()
+    files = [
+        "encoder_seq",
+        "encoder_graph",
+        "checkpoints/runs-10-50_seq",
+        "checkpoints/runs-10-50_graph",
+        "checkpoints/runs-110-550_graph",
+    ]
+    for name in files:
+        (tmp_path / f"{name}.safetensors").touch()
+
+    def found(name: str, *names: str) -> str:
+        return str(Path(official_files.encoder(str(tmp_path / name), names)).relative_to(tmp_path)).removesuffix(".safetensors")
+
+    assert found("checkpoint_0450.pth.tar", "seq") == found("checkpoint.pth.tar", "seq") == "encoder_seq"
+    assert found("checkpoint_0450.pth.tar", "graph") == "encoder_graph"
+    assert found("checkpoint_0009.pth.tar", "graph") == "checkpoints/runs-10-50_graph"
+    for wrong in (("checkpoint_0109.pth.tar", "seq"), ("checkpoint_0450.pth.tar", "image"), ("checkpoint_0010.pth.tar", "seq")):
+        with pytest.raises(LabError, match="keeps no weights") as refused:
+            found(*wrong)
+        assert "checkpoint_0450.pth.tar" in str(refused.value)
+
+
+def test_a_run_goes_on_from_its_own_folder_alone(asked: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "theirs.pth.tar").touch()
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "checkpoint_0001.pth.tar").touch()
+    for file, code in (("theirs.pth.tar", 2), ("c/checkpoint_0001.pth.tar", 0), ("c/none.pth.tar", 0), ("none", 0)):
+        assert scripts.pretraining("isc", ["--data", "F", "--checkpoint-path", "c", "--resume", file]) == code
+    assert "in its own folder alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["isc/pretraining", "isc/main_moco_inter_skeleton", "isc/action_classification", "isc/action_retrieval", "scdnet/pretraining",
+     "scdnet/action_classification", "scdnet/action_retrieval", "usdrl/pretraining", "usdrl/action_classification",
+     "usdrl/action_retrieval", "mamp/knn_eval", "mamp/main_finetune", "mamp/main pretrain_clrtuning"],
+)  # fmt: skip
+def test_scripts_start_in_any_folder(script: str, tmp_path: Path) -> None:
+    name, *verb = script.split()
+    file = ROOT / "models" / f"{name}.py"
+    done = subprocess.run(
+        [sys.executable, str(file), *verb, "--help"], cwd=tmp_path, env={"PATH": "/usr/bin"}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: python3 {file.name}")
+
+
+def test_from_pretraining_to_a_score_by_the_official_scripts(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAL_WORK_DIR", str(tmp_path / "work_dir"))
+    flags = ["--data", str(tiny_data), "--dataset", "auto", "--split=", "--device", "cpu", "--num-worker", "0"]
+    small = ["--objective-args.encoders", "{seq: {width: 8, layers: 1}, graph: {width: 8}}", "--max-clips", "8"]
+    words = "--batch-size 4 --moco-k 16 --checkpoint-path c --epochs 1 --protocol cross_view"
+    assert scripts.pretraining("isc", [*words.split(), *flags, *small]) == 0
+    words = "--pretrained c/checkpoint_0000.pth.tar --protocol cross_view --finetune-skeleton-representation graph-based"
+    assert (
+        scripts.action_classification("isc", [*words.split(), *flags, "--crops", "fixed", "--epochs", "2", "--schedule", "1"])
+        == 0
+    )
+    record = json.loads((tmp_path / "work_dir/isc/ntu60_xview_action_classification/evaluation.json").read_text())
+    assert record["encoder"]["model_args"] == {"representation": "graph", "width": 8}
+    assert record["results"][0]["setting"] == "isc, fixed crops, epochs 2, drops (1,)"
+    assert record["results"][0]["note"] == "epoch 2 of 2"
