@@ -46,6 +46,7 @@ class PretrainStep:
         self.recompute, self.device, self.world, self.whole = recompute, torch.device(device), world or World(), whole
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.terms: dict[str, Tensor] = {}  # of the last step
 
     def __call__(self, clips: Tensor, ids: Tensor, positions: Tensor | None = None, /) -> StepResult:
         """Train on clips (N, C, T, V, M), or K views of each (N, K, C, T, V, M), with their places in the split `ids` (N,)."""
@@ -68,6 +69,7 @@ class PretrainStep:
         with torch.no_grad():
             self.objective.finish(kept)
             terms["spread"] = spread(self.objective.features(embedded))
+        self.terms = terms
         return StepResult(loss, none, norm, terms)
 
     def _added(

@@ -10,9 +10,11 @@ from torch import nn
 
 from engine import assembly, checkpoint, models
 from engine.errors import ConfigError
+from engine.pretraining import COLLAPSED
 from engine.pretraining.objective import Objective
 from engine.pretraining.step import PretrainStep, pretrain_step
 from engine.progress import Display
+from engine.report import write_report
 from engine.step import StepResult
 from engine.weights import ENCODER, load_encoder, read_tensors
 from shared_data.loader import Batch
@@ -20,16 +22,12 @@ from shared_data.loader import Batch
 if TYPE_CHECKING:
     from engine.train import Trainer
 
-COLLAPSED = 0.05
-"""Spread below which a run is told to have collapsed: untrained encoders have 0.1 to 0.9."""
-
 
 class Unlabelled:
     """An `engine.learning.Learning`."""
 
     def __init__(self, run: Trainer) -> None:
         self.run = run
-        self.terms: dict[str, torch.Tensor] = {}
         self.told = False
         if run.config.weights:
             raise ConfigError("weights of a whole classifier have no place here", where="--weights", next_step="--init FILE")
@@ -39,7 +37,8 @@ class Unlabelled:
 
     def step(self, network: nn.Module) -> PretrainStep:
         run = self.run
-        return pretrain_step(run.config, network, run.device, world=run.world, whole=run.config.batch_size)
+        self.taken = pretrain_step(run.config, network, run.device, world=run.world, whole=run.config.batch_size)
+        return self.taken
 
     def start(self) -> None:
         """Pretraining begins from nothing, tuning from an encoder: ours or an official one."""
@@ -84,14 +83,13 @@ class Unlabelled:
         return f"loss {loss:.4f}"
 
     def logged(self, result: StepResult, clips: int) -> dict[str, Any]:
-        self.terms = dict(result.terms)
         return {name: float(term) for name, term in result.terms.items()}
 
     def evaluate(self, display: Display) -> None:
         """What the last step said of the epoch; there are no held-out clips."""
         run = self.run
         seen = max(run.sums["seen"], 1)
-        terms = {name: float(term) for name, term in self.terms.items()}
+        terms = {name: float(term) for name, term in self.taken.terms.items()}
         run.last = run.best = {"epoch": run.epoch, "loss": run.sums["loss"] / seen, "terms": terms}
         run.log("eval", epoch=run.epoch, **terms)
         told = f"  spread {terms['spread']:.2f}" if "spread" in terms else ""
@@ -109,7 +107,7 @@ class Unlabelled:
         }
 
     def close(self) -> None:
-        """Write the encoders and `metrics.json`, and tell the user what they are for."""
+        """Write the encoders, `metrics.json` and the report, and tell the user what they are for."""
         run = self.run
         assert run.last is not None
         files = []
@@ -124,8 +122,10 @@ class Unlabelled:
         }  # fmt: skip
         run.world.by_first(run.folder.write_json, "metrics.json", values)
         run.log("end", loss=run.last["loss"], seconds=run.seconds)
+        report = run.world.from_first(lambda: write_report(run.folder.path))
         for file in files:
             run.console.print(f"encoder: {file}", highlight=False, soft_wrap=True)
+        run.console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
     @property
     def objective(self) -> Objective:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.report import page, zeroshot
+from engine.report import page, pretraining, zeroshot
 from engine.report.reading import read_run
 from engine.storage import write_atomically
 
@@ -18,7 +18,11 @@ def write_report(run_folder: Path) -> Path:
     results cannot be read, `SaveError` if the file cannot be written. Whatever else is missing is said in the report.
     """
     folder = Path(run_folder)
-    content = zeroshot.page(folder) if zeroshot.is_run(folder) else page.page(read_run(folder))
+    if zeroshot.is_run(folder):
+        content = zeroshot.page(folder)
+    else:
+        run = read_run(folder)
+        content = pretraining.page(run) if run.unlabelled else page.page(run)
     target = folder / "report.html"
     write_atomically(target, content.encode())
     return target

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.report.charts import Series, confusion_matrix, line_chart
 from engine.report.clips import clip_cards
+from engine.report.course import STREAMS, cost_charts, facts, flat, points, rate_chart, text
 from engine.report.parts import DASH, document, header, notice, pairs, section, table, tile
 from engine.report.reading import Run, number
-
-STREAMS = {"j": "joints", "b": "bones", "jm": "joint motion", "bm": "bone motion"}
 
 
 def page(run: Run) -> str:
     """The document of `run`."""
     sections = [
         _headline(run), section("Curves", _curves(run)), _confusion(run), _classes(run), section("Clips", clip_cards(run)),
-        section("Configuration", pairs(run.config)), section("Environment", pairs(_flat(run.environment))),
+        section("Configuration", pairs(run.config)), section("Environment", pairs(flat(run.environment))),
     ]  # fmt: skip
-    title = f"{_text(run, 'model')} on {_text(run, 'dataset')}"
+    title = f"{text(run, 'model')} on {text(run, 'dataset')}"
     return document(title, sections)
 
 
@@ -74,16 +72,16 @@ def outcomes(run: Run) -> list[Outcome]:
 def _headline(run: Run) -> str:
     kind = "Test" if run.config.get("phase") == "test" else "Training"
     tags = {
-        "data": _text(run, "dataset"),
-        "recipe": _text(run, "recipe"),
-        "stream": STREAMS.get(_text(run, "stream"), _text(run, "stream")),
-        "protocol": _text(run, "protocol"),
+        "data": text(run, "dataset"),
+        "recipe": text(run, "recipe"),
+        "stream": STREAMS.get(text(run, "stream"), text(run, "stream")),
+        "protocol": text(run, "protocol"),
         "precision": run.config.get("precision"),
         "seed": run.config.get("seed"),
     }
     tiles = "".join(_tile(outcome, run, first=place == 0) for place, outcome in enumerate(outcomes(run)))
-    top = header(f"{kind} run", f"{_text(run, 'model')} on {_text(run, 'dataset')}", tags)
-    return f'{top}{notice(run.notes)}<div class="tiles">{tiles}</div>{_facts(run)}'
+    top = header(f"{kind} run", f"{text(run, 'model')} on {text(run, 'dataset')}", tags)
+    return f'{top}{notice(run.notes)}<div class="tiles">{tiles}</div>{facts(run)}'
 
 
 def _tile(outcome: Outcome, run: Run, *, first: bool) -> str:
@@ -107,54 +105,19 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
     return (middle - spread) / (1 + z * z / count), (middle + spread) / (1 + z * z / count)
 
 
-def _facts(run: Run) -> str:
-    metrics = run.metrics
-    peaks = [number(e.get("peak_reserved_mib")) or 0 for e in run.epochs]
-    resident = [number(e.get("rss_mib")) or 0 for e in run.epochs]
-    rates = sorted(rate for e in run.epochs if (rate := number(e.get("clips_per_s"))) is not None)
-    memory = (max(peaks), "peak GPU memory (reserved)") if any(peaks) else (max(resident, default=0), "peak host memory")
-    facts = [
-        (_count(metrics.get("parameters")), "parameters"),
-        (_count(metrics.get("clips_train")), "training clips"),
-        (_count(metrics.get("clips_test")), "test clips"),
-        (_count(metrics.get("num_classes")), "classes"),
-        (_duration(number(metrics.get("seconds"))), "whole run"),
-        (f"{rates[len(rates) // 2]:,.0f}" if rates else "", "training clips/s (median epoch)"),
-        (f"{memory[0] / 1024:.2f} GiB" if memory[0] else "", memory[1]),
-    ]
-    cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for value, name in facts if value)
-    return f'<div class="facts">{cells}</div>' if cells else ""
-
-
 def _curves(run: Run) -> str:
     held_out = _held_out(run)
 
     def both(name: str) -> list[Series]:
-        return [Series("training", "one", _points(run.epochs, name)), Series(held_out, "two", _points(run.evals, name))]
+        return [Series("training", "one", points(run.epochs, name)), Series(held_out, "two", points(run.evals, name))]
 
-    rates = _points(run.epochs, "lr")
-    positive = [(x, y) for x, y in rates if y > 0]
-    wide = len(positive) == len(rates) > 0 and max(y for _, y in rates) > 30 * min(y for _, y in rates)
-    gpu = [Series(n, s, _points(run.epochs, k, 1 / 1024)) for n, s, k in
-           (("allocated", "one", "peak_allocated_mib"), ("reserved", "two", "peak_reserved_mib"))]  # fmt: skip
-    on_gpu = any(y > 0 for _, y in gpu[0].points)
-    speed = [Series("training", "one", _points(run.epochs, "clips_per_s"))]
-    host = [Series("process", "one", _points(run.epochs, "rss_mib", 1 / 1024))]
     charts = [
         line_chart("Top-1", both("top1"), lambda y: f"{100 * y:.1f}".removesuffix(".0") + " %"),
         line_chart("Loss", both("loss"), lambda y: f"{y:.3g}"),
-        line_chart("Learning rate", [Series("per epoch", "one", rates)], lambda y: f"{y:.2g}", logarithmic=wide),
-        line_chart("Speed, clips/s", speed, lambda y: f"{y:,.0f}" if y >= 100 else f"{y:.3g}"),
-        line_chart("Peak GPU memory, GiB", gpu, lambda y: f"{y:.3g}") if on_gpu else "",
-        line_chart("Host memory, GiB", host, lambda y: f"{y:.3g}"),
-    ]
+        rate_chart(run), *cost_charts(run),
+    ]  # fmt: skip
     drawn = "".join(charts)
     return f'<div class="charts">{drawn}</div>' if drawn else ""
-
-
-def _points(events: Iterable[Mapping[str, Any]], name: str, factor: float = 1.0) -> list[tuple[float, float]]:
-    """(epoch from 1, value) where the value is a finite number."""
-    return [(e["epoch"] + 1.0, y * factor) for e in events if (y := number(e.get(name))) is not None]
 
 
 def _confusion(run: Run) -> str:
@@ -226,38 +189,4 @@ def class_names(run: Run, classes: int) -> list[str]:
 
 
 def _held_out(run: Run) -> str:
-    return "validation" if _text(run, "protocol") == "honest" else "test"
-
-
-def _text(run: Run, name: str) -> str:
-    """A fact of the run, from the metrics or, in a run stopped early, from the configuration."""
-    value = run.metrics.get(name) or run.config.get(name) or (run.config.get("data") if name == "dataset" else None)
-    if name == "dataset" and run.metrics.get(name) is None and run.config.get("data"):
-        value = Path(str(run.config["data"])).stem
-    return str(value) if value else DASH
-
-
-def _count(value: Any) -> str:
-    return f"{int(value):,}" if number(value) is not None else ""
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _flat(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """GPUs and packages as rows of their own, the command as one line."""
-    rows: dict[str, Any] = {}
-    for name, value in environment.items():
-        if isinstance(value, dict):
-            rows.update({str(inner): entry for inner, entry in value.items()})
-        elif isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
-            rows.update({f"{name} {i}": ", ".join(map(str, entry.values())) for i, entry in enumerate(value)})
-        else:
-            rows[name] = " ".join(map(str, value)) if isinstance(value, list) else value
-    return rows
+    return "validation" if text(run, "protocol") == "honest" else "test"

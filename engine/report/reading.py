@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import yaml
 from shared_data.errors import MissingInputError
 
 RUN_FILES = ("config.yaml", "log.jsonl", "metrics.json")
+UNLABELLED = ("pretrain", "tune")
+"""Stages without labels."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Run:
     """A run folder as read.
 
     epochs, evals   last log entry of each epoch, in order of epochs
+    steps           last log entry of each step that was logged, in order
     ended           whether the log says that the run came to its end
     notes           what was missing or unreadable, for people
     """
@@ -43,9 +46,20 @@ class Run:
     metrics: dict[str, Any]
     epochs: list[dict[str, Any]]
     evals: list[dict[str, Any]]
+    steps: list[dict[str, Any]]
     ended: bool
     examples: Examples | None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def stage(self) -> str:
+        """What was trained; "" where no file says it."""
+        return str(self.config.get("stage") or self.metrics.get("stage") or "")
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether an encoder was trained without labels, instead of a classifier."""
+        return self.stage in UNLABELLED
 
 
 def read_run(folder: Path) -> Run:
@@ -60,20 +74,23 @@ def read_run(folder: Path) -> Run:
     notes: list[str] = []
     events = _events(folder / "log.jsonl", notes)
     metrics = _mapping(folder / "metrics.json", notes)
+    config = _mapping(folder / "config.yaml", notes)
     ended = any(event.get("event") == "end" for event in events)
     if not ended and events:
         notes.insert(0, _how_far(events))
-    return Run(
+    run = Run(
         folder=folder,
-        config=_mapping(folder / "config.yaml", notes),
+        config=config,
         environment=_mapping(folder / "env.json", notes),
         metrics=metrics,
-        epochs=_last_of_each_epoch(events, "epoch"),
-        evals=_last_of_each_epoch(events, "eval"),
+        epochs=_last_of_each(events, "epoch", "epoch"),
+        evals=_last_of_each(events, "eval", "epoch"),
+        steps=_last_of_each(events, "step", "step"),
         ended=ended or not events,
-        examples=_examples(folder / "examples.npz", notes),
+        examples=None,
         notes=notes,
     )
+    return run if run.unlabelled else replace(run, examples=_examples(folder / "examples.npz", notes))
 
 
 def number(value: Any) -> float | None:
@@ -129,10 +146,10 @@ def _events(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     return events
 
 
-def _last_of_each_epoch(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """A resumed run may have logged an epoch twice; the later entry counts."""
-    latest = {e["epoch"]: e for e in events if e.get("event") == kind and isinstance(e.get("epoch"), int)}
-    return [latest[epoch] for epoch in sorted(latest)]
+def _last_of_each(events: list[dict[str, Any]], kind: str, unit: str) -> list[dict[str, Any]]:
+    """A resumed run may have logged an epoch or a step twice; the later entry counts."""
+    latest = {e[unit]: e for e in events if e.get("event") == kind and isinstance(e.get(unit), int)}
+    return [latest[place] for place in sorted(latest)]
 
 
 def _examples(path: Path, notes: list[str]) -> Examples | None:

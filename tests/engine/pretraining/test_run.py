@@ -41,6 +41,22 @@ def test_a_run_leaves_its_encoder_and_says_how_it_went(pretrained: Path) -> None
     )
 
 
+def test_a_report_is_written_at_the_end_and_again_when_asked_for(
+    toy: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where no step of an epoch is due to be logged: what the last step said is told all the same."""
+    folder = tmp_path / "run"
+    assert pretrain(tiny_data, folder, "--log-interval", "1000") == 0
+    page = folder / "report.html"
+    assert f"report: {page}" in capsys.readouterr().out
+    first = page.read_text(encoding="utf-8")
+    assert "Pretraining run, without labels" in first and "nce, epoch 3: " in first and "spread, epoch 1: " in first
+    page.unlink()
+    assert main(["report", str(folder)]) == 0
+    assert page.read_text(encoding="utf-8") == first
+    assert {"nce", "spread"} <= set(json.loads((folder / "metrics.json").read_text())["last"]["terms"])
+
+
 def test_cut_off_anywhere_it_ends_with_the_same_bits(
     pretrained: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
