@@ -11,16 +11,21 @@ from rich.table import Table
 from rich.text import Text
 
 from engine import models
-from engine.models import Kind, ModelCard
+from engine.models import STAGES, Kind, ModelCard, Stage
 from sal.printing import PipedConsole, print_json
 from shared_data.zeroshot_splits import UNSEEN
 
 ABOUT = """Accuracies: top-1 in percent, one stream … most streams; ≈ not checked against the paper.
 Papers, sources, other data sets, sizes and recipes: sal models NAME"""
+ABOUT_ENCODERS = """Sizes of the default classifier. sal pretrain and sal tune train its encoder,
+sal judge asks what that is worth: docs/self-supervised.md"""
 ABOUT_SYSTEMS = """60/5: NTU-60 with 5 unseen classes, and so on. The most that is published, in
 percent: accuracy on clips of unseen classes among these (ZSL), and below it the
 harmonic mean of seen and unseen among all (GZSL). Only to be compared with on
 the authors' own features: docs/zero-shot.md"""
+
+RECIPES: dict[Stage, str] = {"pretrain": "recipe of sal pretrain", "tune": "recipe of sal tune", "supervised": "recipe"}
+UNLABELLED: tuple[Stage, ...] = ("pretrain", "tune")
 
 
 def list_models(model: str | None = None, /, *, json: bool = False) -> int:
@@ -32,9 +37,13 @@ def list_models(model: str | None = None, /, *, json: bool = False) -> int:
     """
     cards = models.discover(None) if model is None else {model: models.find(model, None)}
     if json:
-        print_json({name: {**card.toml, "kind": card.kind, "recipes": sorted(card.recipes)} for name, card in cards.items()})
+        print_json({name: {**card.toml, "kind": card.kind, **_recipes(card)} for name, card in cards.items()})
     elif model is None:
-        parts = [_overview(_of(cards, "classifier")), ABOUT]
+        classifiers = _of(cards, "classifier")
+        unlabelled = {name: card for name, card in classifiers.items() if STAGES["pretrain"][1] in card.toml}
+        parts = [_overview({name: card for name, card in classifiers.items() if name not in unlabelled}), ABOUT]
+        if unlabelled:
+            parts += [Text("\nlearn without labels", style="bold"), _encoders(unlabelled), ABOUT_ENCODERS]
         if systems := _of(cards, "zeroshot"):
             parts += [Text("\nzero-shot systems", style="bold"), _systems(systems), ABOUT_SYSTEMS]
         PipedConsole().print(*parts, highlight=False, sep="\n")
@@ -45,6 +54,11 @@ def list_models(model: str | None = None, /, *, json: bool = False) -> int:
 
 def _of(cards: Mapping[str, ModelCard], kind: Kind) -> dict[str, ModelCard]:
     return {name: card for name, card in cards.items() if card.kind == kind}
+
+
+def _recipes(card: ModelCard) -> dict[str, list[str]]:
+    """Names of recipes by the folder that they are in: with labels, of pretraining, of tuning."""
+    return {folder: sorted(card.recipes_of(stage)) for stage, (folder, _) in STAGES.items()}
 
 
 def _overview(cards: Mapping[str, ModelCard]) -> Table:
@@ -59,6 +73,22 @@ def _overview(cards: Mapping[str, ModelCard]) -> Table:
             f"{first['parameters'] / 1e6:.2f}", f"{first.get('gflops', float('nan')):.2f}",
             " ".join(card.toml.get("streams", ())), _headline(card.toml),
             "proved" if card.status == "verified" else "",
+        )  # fmt: skip
+    return table
+
+
+def _encoders(cards: Mapping[str, ModelCard]) -> Table:
+    table = _compact("params\nin M", "GFLOPs")
+    for name in ("streams", "without labels", "parity"):
+        table.add_column(name, no_wrap=True)
+    for card in cards.values():
+        size = next((row for row in card.toml["expect"] if "model_args" not in row), card.toml["expect"][0])
+        paper = card.toml["paper"]
+        stages = ", ".join(stage for stage in UNLABELLED if STAGES[stage][1] in card.toml)
+        table.add_row(
+            Text(card.name, style="bold"), f"{paper['venue']} {paper['year']}",
+            f"{size['parameters'] / 1e6:.2f}", f"{size.get('gflops', float('nan')):.2f}",
+            " ".join(card.toml.get("streams", ())), stages, "proved" if card.status == "verified" else "",
         )  # fmt: skip
     return table
 
@@ -136,14 +166,20 @@ def _detail(card: ModelCard, console: Console) -> None:
         )  # fmt: skip
     published = _table("data set", "protocol", "stream", "top-1", "source")
     for row in card.toml.get("published", []):
-        stream = f"{row['stream']} ({row['variant']})" if "variant" in row else row["stream"]
+        how = row.get("variant") or row.get("by")
+        stream = f"{row['stream']} ({how})" if how else row["stream"]
         published.add_row(row["dataset"], row["protocol"], stream, _top1(row), row["source"])
-    recipes = _table("recipe", "what")
-    for name, path in card.recipes.items():
-        recipes.add_row(name, _purpose(path.read_text(encoding="utf-8")))
-    for table in (sizes, recipes, published):
+    recipes = [_recipe_table(card, stage, title) for stage, title in RECIPES.items()]
+    for table in (sizes, *recipes, published):
         if table.row_count:
             console.print(table)
+
+
+def _recipe_table(card: ModelCard, stage: Stage, title: str) -> Table:
+    table = _table(title, "what")
+    for name, path in card.recipes_of(stage).items():
+        table.add_row(name, _purpose(path.read_text(encoding="utf-8")))
+    return table
 
 
 def _purpose(recipe: str) -> str:

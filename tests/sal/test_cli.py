@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +111,30 @@ def test_documented_exit_codes_are_those_of_the_errors() -> None:
         for kind in vars(module).values():
             if isinstance(kind, type) and issubclass(kind, shared.LabError) and "exit_code" in vars(kind):
                 assert f"| {kind.exit_code} " in text, kind
+
+
+def test_models_tells_the_recipes_of_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    from engine import models
+
+    cards = models.discover(None)
+    assert main(["models", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    for name, card in cards.items():
+        for folder in ("recipes", "pretrain", "tune"):
+            assert told[name][folder] == sorted(file.stem for file in (card.folder / folder).glob("*.yaml")), (name, folder)
+    assert told["mamp"]["tune"] and not told["ctrgcn"]["pretrain"]
+
+
+def test_models_lists_encoders_by_themselves_and_their_recipes_by_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    with_labels, _, without = capsys.readouterr().out.partition("learn without labels")
+    assert "ctrgcn " in with_labels and "mamp " not in with_labels
+    assert re.search(r"^mamp .* pretrain, tune ", without, re.MULTILINE)
+    assert re.search(r"^usdrl .* 27\.84 .* pretrain  ", without, re.MULTILINE)  # not the small one for tests
+    assert main(["models", "mamp"]) == 0
+    text = capsys.readouterr().out
+    tables = re.split(r"^(recipe(?: of sal \w+)?) +what", text, flags=re.MULTILINE)
+    assert tables[1::2] == ["recipe of sal pretrain", "recipe of sal tune", "recipe"]
+    assert "ntu60_xsub_8gb" in tables[2] and "ntu60_xsub_merged" in tables[4] and "finetune_ntu60_xsub" in tables[6]
+    assert main(["models", "ctrgcn"]) == 0
+    assert "sal pretrain" not in capsys.readouterr().out
