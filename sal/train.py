@@ -46,10 +46,6 @@ def launch(
     wished, said = parse(argv, model=model, phase=phase, prog=prog, stage=stage), given(argv)
     if missing := [name for name in needs if not getattr(wished, name)]:
         raise ConfigError(f"{prog.removesuffix(' MODEL')} needs --{missing[0]}", next_step=f"{prog} --{missing[0]} ...")
-    if wished.stage != "supervised" and wished.fit:
-        raise ConfigError(
-            "--fit chooses for supervised training", where="--fit", next_step=f"sal plan {wished.model} says what fits"
-        )
     begun = fit_to_resume(wished, work_dir(wished))
     if begun and "fit" not in said:
         wished = _as_begun(wished, begun["fit"])

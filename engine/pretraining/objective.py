@@ -18,8 +18,14 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
+from shared_data.errors import LabError
+
 Embedded = Mapping[str, Tensor]
 """Name -> (N, ...), a row per clip. Those that need no gradient are keys: they are gathered for `Objective.finish`."""
+
+
+class TooFewClips(LabError):
+    """A batch so small that its clips cannot be compared with each other."""
 
 
 class Objective(Protocol):

@@ -27,9 +27,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.pretraining.objective import Embedded
+from engine.pretraining.objective import Embedded, TooFewClips
 from models.usdrl.network import Encoder
-from shared_data.errors import LabError, UsageError
+from shared_data.errors import UsageError
 from shared_data.skeletons import Skeleton
 
 VIEWS = 4
@@ -120,7 +120,9 @@ class DenseDecorrelation(nn.Module):
         """The weighted sum of three terms, and the terms: of each projection (``sim_t`` ...) and together (``sim`` ...)."""
         views = embedded["features"].transpose(0, 1)
         if views.shape[1] < 2:
-            raise LabError("the batch is one clip", where="batch_size", expected="2 or more: clips are compared with each other")
+            raise TooFewClips(
+                "the batch is one clip", where="batch_size", expected="2 or more: clips are compared with each other"
+            )
         of_frames, of_joints = views.chunk(2, -1)
         terms: dict[str, Tensor] = {}
         for name, features in (("t", of_frames), ("s", of_joints), ("i", views)):

@@ -189,7 +189,9 @@ def next_step(question: Question, answer: Answer | None = None, *, tasks: Sequen
         return f"sal plan {model} --recipe 60/5 tells all about one; sal zeroshot run --model {model} --ntu 60 --ss 5"
     if answer is not None and answer.task is not None:
         return f"sal zeroshot run --model {answer.model} {answer.task.flags}"
-    train = f"sal train {name} --data FILE{asked} --fit {free:.4g}GiB"
+    stage, _, recipe = answer.recipe.rpartition("/") if answer else ("", "", "")
+    run = f"{stage} {answer.model} --recipe {recipe}" if answer and stage else f"train {name}"  # "pretrain/ntu60_xsub"
+    train = f"sal {run} --data FILE{asked} --fit {free:.4g}GiB"
     return train if answer else f"sal plan {name} tells all about one; {train}"
 
 

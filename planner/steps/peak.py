@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from engine.optimizers import OptimizerName
+from engine.pretraining.objective import TooFewClips
 from engine.step import Precision
 from layers.recompute import Level
 from planner.steps.affine import LARGEST_BATCH, MIB, Envelope, Fit, Line, envelope
@@ -409,7 +410,7 @@ class Steps:
 
 
 def _too_few(error: Exception) -> bool:
-    return isinstance(error, ValueError) and str(error).startswith(ONE_VALUE)
+    return isinstance(error, TooFewClips) or (isinstance(error, ValueError) and str(error).startswith(ONE_VALUE))
 
 
 def _task(phase: Phase, batch: int, precision: Precision, recompute: Level, micro_batch: int | None) -> Task:

@@ -27,6 +27,7 @@ def test_plan_answers_for_every_stage(toy: Path, capsys: pytest.CaptureFixture[s
     assert set(found) == {"small", "pretrain/small", "tune/small"}
     assert {one["word"] for one in found.values()} == {"comfortable"}, found
     assert main(["plan", "planted_toy", "--vram", "8", "--recipe", "pretrain/small"]) == 0
+    assert "sal pretrain planted_toy --recipe small --data FILE --fit 8GiB" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "tune"])

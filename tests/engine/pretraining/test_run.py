@@ -131,3 +131,13 @@ def test_finetuning_starts_from_the_encoder_with_a_new_head(pretrained: Path, ti
 def test_a_model_without_an_objective_says_so(tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretrain", "ctrgcn", "--recipe", "small", "--data", str(tiny_data)]) == 2
     assert "it learns from labels" in capsys.readouterr().err
+
+
+def test_a_run_without_labels_is_fitted_to_a_gpu(
+    toy: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is predicted, and cut into pieces, is the objective's own step."""
+    assert pretrain(tiny_data, tmp_path / "run", "--fit", "8GiB", "--num-epoch", "1") == 0
+    assert "fit: " in capsys.readouterr().out
+    record = json.loads((tmp_path / "run" / "fit.json").read_text())
+    assert 0 < record["predicted_mib"]["after"]["train"] < record["room_mib"]
