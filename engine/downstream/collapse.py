@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.errors import DivergedError
+from engine.pretraining import COLLAPSED
 from shared_data.batches.randomness import permutation
 
 SAMPLE = 4096
 AT_A_TIME = 1024  # rows of pairs
-LITTLE_SPREAD = 0.05
+LITTLE_SPREAD = COLLAPSED
 FEW_DIRECTIONS = 2.0
 SAME = 1e-12  # of squares: differences that float32 does not hold
 
@@ -63,6 +64,20 @@ class Collapse:
         if self.state == "few directions":
             return f"collapsed to few directions: {rank} is below {FEW_DIRECTIONS:g}; {spread}"
         return f"no collapse: {spread}, {rank}"
+
+
+def of_batch(features: Tensor) -> dict[str, Tensor]:
+    """The same of a batch, in a training step: `spread`, `uniformity` and, of two views (N, 2, D), `alignment`, all ().
+
+    features   (N, D) or (N, 2, D), of which the first view is looked at. Nothing here waits for a GPU.
+    """
+    unit = torch.nn.functional.normalize(features.detach().float(), dim=-1)
+    first = unit if unit.dim() == 2 else unit[:, 0]
+    count, width = first.shape
+    spread = (first - first.mean(0)).square().mean(0).sqrt().mean() * width**0.5
+    alike = torch.exp(4.0 * (first @ first.T) - 4.0)  # exp(-2 d^2), as d^2 = 2 - 2 u v
+    found = {"spread": spread, "uniformity": ((alike.sum() - count) / max(count * (count - 1), 1)).clamp(min=1e-30).log()}
+    return found if unit.dim() == 2 else {**found, "alignment": (unit[:, 0] - unit[:, 1]).square().sum(1).mean()}
 
 
 def collapse(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from engine.assembly import StepConfig, new_optimizer
 from engine.distributed import World
-from engine.pretraining.collapse import spread
+from engine.downstream.collapse import of_batch
 from engine.pretraining.objective import Embedded, Objective
 from engine.step import Precision, StepResult, autocast, chosen_level, clipped
 from layers.recompute import Level, random_numbers, random_state, recomputing, still
@@ -68,7 +68,7 @@ class PretrainStep:
         kept = embedded if together else {name: self.world.gathered(value) for name, value in embedded.items()}
         with torch.no_grad():
             self.objective.finish(kept)
-            terms["spread"] = spread(self.objective.features(embedded))
+            terms |= of_batch(self.objective.features(embedded))
         self.terms = terms
         return StepResult(loss, none, norm, terms)
 

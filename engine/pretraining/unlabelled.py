@@ -92,8 +92,8 @@ class Unlabelled:
         terms = {name: float(term) for name, term in self.taken.terms.items()}
         run.last = run.best = {"epoch": run.epoch, "loss": run.sums["loss"] / seen, "terms": terms}
         run.log("eval", epoch=run.epoch, **terms)
-        told = f"  spread {terms['spread']:.2f}" if "spread" in terms else ""
-        display.line(f"epoch {run.epoch + 1:3d}/{run.config.num_epoch}  loss {run.last['loss']:.4f}{told}")
+        told = [f"{name} {terms[name]:.2f}" for name in ("spread", "uniformity", "alignment") if name in terms]
+        display.line("  ".join([f"epoch {run.epoch + 1:3d}/{run.config.num_epoch}", f"loss {run.last['loss']:.4f}", *told]))
         if terms.get("spread", 1.0) < COLLAPSED and not self.told:
             self.told = True
             run.note(

@@ -28,6 +28,7 @@ from layers.convolution import Projection, conv_over_time, relu_of_sum
 from layers.recompute import cheap, normalised, segment
 from models.isc.clips import ClipSize
 from shared_data.skeletons import Skeleton
+from shared_data.skeletons.spatial import spatial_adjacency
 
 SUBSETS = 3
 ALMOST_OFF = 1e-6
@@ -47,15 +48,8 @@ conv = partial(conv_over_time, axis=3)
 
 
 def adjacency(skeleton: Skeleton) -> Tensor:
-    """(S, V, V): self links, child to parent, parent to child, each applied as ``y[v] = sum_u x[u] A[u, v]``.
-
-    Columns sum to 1 or 0: a joint gets the mean of its children.
-    """
-    inward = torch.zeros(skeleton.joints, skeleton.joints, dtype=torch.float64)
-    for child, parent in skeleton.edges:
-        inward[parent, child] = 1.0
-    maps = torch.stack([torch.eye(skeleton.joints, dtype=torch.float64), inward, inward.T])
-    return (maps / maps.sum(1, keepdim=True).clamp(min=1.0)).float()
+    """(S, V, V): self links, child to parent, parent to child, each applied as ``y[v] = sum_u x[u] A[u, v]``."""
+    return torch.tensor(spatial_adjacency(skeleton))
 
 
 class AdaptiveGraphConv(nn.Module):

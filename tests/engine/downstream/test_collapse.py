@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine.downstream import collapse as module
-from engine.downstream.collapse import collapse
+from engine.downstream.collapse import collapse, of_batch
 from engine.errors import DivergedError
 
 
@@ -73,3 +73,14 @@ def test_refusals() -> None:
         collapse(values)
     with pytest.raises(ValueError, match="two clips"):
         collapse(values[:1])
+
+
+def test_a_batch_is_looked_at_as_features_are() -> None:
+    torch.manual_seed(0)
+    views = torch.randn(40, 2, 6) * torch.tensor([3.0, 1, 1, 1, 1, 1])
+    whole = collapse(views[:, 0], views[:, 1])
+    found = {name: float(value) for name, value in of_batch(views).items()}
+    assert found == pytest.approx({name: getattr(whole, name) for name in ("spread", "uniformity", "alignment")}, rel=1e-4)
+    assert set(of_batch(views[:, 0])) == {"spread", "uniformity"}
+    same = of_batch(torch.ones(5, 6))
+    assert float(same["spread"]) == 0 and float(same["uniformity"]) == pytest.approx(0, abs=1e-5)

@@ -68,7 +68,7 @@ def test_a_step_says_its_terms_and_the_spread():
     objective = Together()
     step = PretrainStep(objective, torch.optim.SGD(objective.parameters(), lr=0.0))
     result = step(views(), torch.arange(6))
-    assert set(result.terms) == {"alike", "covariance", "spread"}
+    assert set(result.terms) == {"alike", "covariance", "spread", "uniformity"}
     assert float(result.loss) == pytest.approx(float(result.terms["alike"] + result.terms["covariance"]), rel=1e-6)
     assert 0.1 < float(result.terms["spread"]) < 2
     same = step(views()[:1].expand(6, -1, -1, -1, -1, -1), torch.arange(6))
