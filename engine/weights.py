@@ -63,7 +63,8 @@ def load_encoder(path: Path, model: nn.Module, model_name: str, *, which: str = 
     """Load the encoder in `path` into ``model.encoder`` and leave its head as it is; returns "ours" or "official".
 
     The file is an encoder of a pretraining run, any checkpoint of ours of this model, or an official one, of the classifier or of
-    pretraining; where that has two encoders, `which` is taken. Raises as `load_weights`.
+    pretraining; where that has two encoders, `which` is taken, or the one that the model says it has (its `encoder_name`). Raises
+    as `load_weights`.
     """
     encoder = getattr(model, ENCODER, None)
     if not isinstance(encoder, nn.Module):
@@ -78,7 +79,7 @@ def load_encoder(path: Path, model: nn.Module, model_name: str, *, which: str = 
     elif state.keys() != own.keys():
         kind, names = "official", models.official_module(models.find(model_name))
         try:
-            state = names.encoder_from_official(state, model, which)
+            state = names.encoder_from_official(state, model, which or getattr(model, "encoder_name", ""))
         except WeightsError as error:
             raise WeightsError(
                 error.what, where=f"{path}: {error.where}", expected=error.expected, next_step=error.next_step

@@ -78,6 +78,7 @@ class Classifier(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
+        self.encoder_name = representation
         self.encoder = build_encoder(
             representation, skeleton, people,
             frames=frames, in_channels=in_channels, width=width, layers=layers, dropout=dropout,

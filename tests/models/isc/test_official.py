@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from engine import models
 from engine.errors import WeightsError
 from engine.official import from_official, to_official
+from engine.weights import load_encoder
 from models.isc import official
 from models.isc.network import Classifier
 from models.isc.pretraining import MoCo
@@ -168,6 +170,22 @@ def test_which_encoder_has_to_be_said_where_there_are_two() -> None:
         official.encoder_entries(two)
     with pytest.raises(WeightsError, match="no query encoder 'image'"):
         official.encoder_entries(two, "image")
+
+
+def test_init_takes_the_encoder_of_the_classifier_where_a_file_has_two(tmp_path: Path) -> None:
+    state = official_state(PAIRS["seq-based_and_graph-based"])
+    torch.save(state, tmp_path / "checkpoint_0450.pth.tar")
+    for name, query in PAIRS["seq-based_and_graph-based"].items():
+        network = Classifier(4, representation=name, **SIZES[name], frames=32)
+        head = network.fc.weight.clone()
+        assert load_encoder(tmp_path / "checkpoint_0450.pth.tar", network, "isc", trust_pickle=True) == "official"
+        assert torch.equal(network.fc.weight, head)
+        back = NAMES.to_official(network.state_dict(), network)
+        theirs = {key.removeprefix(f"module.{query}."): value for key, value in state.items()}
+        assert all(torch.equal(back[key], theirs[key]) for key in back if not key.startswith("fc."))
+    with pytest.raises(WeightsError, match="no query encoder 'image'"):
+        network = Classifier(4, representation="image", width=4, frames=32)
+        load_encoder(tmp_path / "checkpoint_0450.pth.tar", network, "isc", trust_pickle=True)
 
 
 def test_arguments_of_a_pair() -> None:
