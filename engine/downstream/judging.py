@@ -100,9 +100,14 @@ def folder_of(config: RunConfig) -> Path:
 
 
 def published(config: RunConfig) -> tuple[Published, ...]:
-    """Figures of the model's toml, by a protocol of the suite, for the data set, split and stream of `config`."""
-    wanted = (config.dataset, config.split, config.stream)
-    rows = [row for row in models.find(config.model).toml.get("published", []) if row.get("by") in ("linear", "knn")]
+    """Figures of the model's toml, by a protocol of the suite, for the data set, split and stream of `config`.
+
+    Those of an official variant (USDRL's "sttr" and "dste") only for a classifier that is it.
+    """
+    wanted, toml = (config.dataset, config.split, config.stream), models.find(config.model).toml
+    own = list(config.model_args.values())
+    others = [value for args in toml.get("official_variants", {}).values() for value in args.values() if value not in own]
+    rows = [row for row in toml.get("published", []) if row.get("by") in ("linear", "knn") and row.get("variant") not in others]
     rows = [row for row in rows if (row.get("dataset"), row.get("protocol"), row.get("stream")) == wanted]
     words = {"linear": (evaluations.LINEAR, default_probe(config)), "knn": (evaluations.NEIGHBOURS, "k = 1")} if rows else {}
     return tuple(
@@ -129,7 +134,8 @@ def _found(
     require_known("probe", name, list(probe.OFFICIAL))
     own = probe.OFFICIAL[name]
     settings = dataclasses.replace(own, **wishes.changes)
-    changed = [f"{key} {value}" for key, value in wishes.changes.items() if value != getattr(own, key)]
+    new = {key: value for key, value in wishes.changes.items() if value != getattr(own, key)}
+    changed = [f"{key} {' '.join(map(str, value)) if isinstance(value, tuple) else value}" for key, value in new.items()]
     random = settings.random_crops if wishes.crops == "official" else wishes.crops == "random"
     validation = None
     if encoder.config.protocol == "honest":

@@ -274,5 +274,5 @@ def test_from_pretraining_to_a_score_by_the_official_scripts(
     )
     record = json.loads((tmp_path / "work_dir/isc/ntu60_xview_action_classification/evaluation.json").read_text())
     assert record["encoder"]["model_args"] == {"representation": "graph", "width": 8}
-    assert record["results"][0]["setting"] == "isc, fixed crops, epochs 2, drops (1,)"
+    assert record["results"][0]["setting"] == "isc, fixed crops, epochs 2, drops 1"
     assert record["results"][0]["note"] == "epoch 2 of 2"
