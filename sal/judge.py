@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from engine.config import RunConfig
+    from engine.downstream.judging import Wishes
 
 VERBS = {"probe": ("linear",), "knn": ("knn",), "fewshot": ("gallery", "prototypes")}
 """Verb -> what it does unless --protocols says another thing."""
@@ -21,11 +26,11 @@ def verb(word: str) -> Callable[[list[str]], int]:
     return work
 
 
-def _judge(word: str, model: str, argv: Sequence[str]) -> int:
+def asked(word: str, model: str, argv: Sequence[str]) -> tuple[RunConfig, Wishes]:
+    """What the verb `word` is to judge, and how. Raises `ConfigError`."""
     own, rest = _parser(word).parse_known_args(list(argv))
     from engine.config import parse
-    from engine.downstream.judging import Wishes, judge
-    from engine.downstream.suite import text
+    from engine.downstream.judging import Wishes
 
     config = parse(rest, model=model, prog=f"sal {word} MODEL")
     if config.init and config.weights:
@@ -35,6 +40,14 @@ def _judge(word: str, model: str, argv: Sequence[str]) -> int:
         own.protocols, tuple(own.k), own.temperature, own.probe, own.crops, tuple(own.seeds), tuple(own.shots), own.pretrained_on,
         {name: tuple(value) if name == "drops" else value for name, value in changes.items() if value is not None},
     )  # fmt: skip
+    return config, wishes
+
+
+def _judge(word: str, model: str, argv: Sequence[str]) -> int:
+    config, wishes = asked(word, model, argv)
+    from engine.downstream.judging import judge
+    from engine.downstream.suite import text
+
     folder, judged = judge(config, wishes, lambda line: print(line, flush=True))
     print(text(judged))
     print(f"record and page: {folder}")
