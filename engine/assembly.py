@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine import environment, graphs, models
+from engine import environment, graphs, labelled, models
 from engine.config import DEBUG_CLIPS, RunConfig, parse
 from engine.distributed import World, own_device
-from engine.downstream import labelled
 from engine.errors import ConfigError
 from engine.losses import LossName, build_loss
 from engine.models import ModelCard
@@ -33,6 +32,7 @@ from shared_data.formats.options import ReadOptions
 from shared_data.interaction import two_person_actions
 from shared_data.loader import Loader
 from shared_data.pipelines import Pipeline, Positioned, option_names, pipeline
+from shared_data.pipelines.selfsupervised import REPRESENTATIONS
 from shared_data.protocols import BENCHMARKS
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named
@@ -164,11 +164,14 @@ def input_pipeline(config: RunConfig, skeleton: str, *, train: bool) -> Pipeline
     arguments = config.train_feeder_args if train else config.test_feeder_args
     window = config.train_window_size if train else config.test_window_size
     known = option_names(config.pipeline)
-    if config.stream != "j" and "stream" not in known:
+    if config.stream != "j" and not {"stream", "representation"} & set(known):
         raise ConfigError(
             f"pipeline {config.pipeline} has no streams", where="--stream", expected="j; see docs/pipelines.md for its options"
         )
-    run = {"window": window, "stream": config.stream, "skeleton": skeleton}
+    words = {stream: word for word, stream in REPRESENTATIONS.items()}
+    run: dict[str, Any] = {"window": window, "stream": config.stream, "skeleton": skeleton}
+    if config.stream != "j":  # else what the pipeline shows by itself
+        run["representation"] = words.get(config.stream, config.stream)
     options = {**{name: value for name, value in run.items() if name in known}, **arguments}
     if not train and "p_interval" in options:  # a test feeder's own crop, which a pipeline that has both calls so:
         options["test_p_interval"] = options.pop("p_interval")
@@ -327,7 +330,7 @@ def train_step(
     """
     return TrainStep(
         model, optimizer or new_optimizer(config, model), build_loss(config.loss_type, label_smoothing=config.label_smoothing),
-        precision=config.precision, clip_grad=config.clip_grad, micro_batch=config.forward_batch_size,
+        precision=config.precision, clip_grad=config.clip_grad, clip_each=config.clip_each, micro_batch=config.forward_batch_size,
         penalty=config.penalty_weight, recompute=chosen_level(config.recompute, device), device=device,
         backend=graphs.on_device(device) if config.cuda_graphs else None, compiled=config.compile, note=note, world=world,
         whole=whole,

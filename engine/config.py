@@ -146,7 +146,7 @@ class RunConfig:
     label_smoothing: float = _key(0.0, "share of the target spread over all classes")
     penalty_weight: float = _key(0.0, "weight of the model's own penalty in the loss (Hyper-GCN: divergence of virtual joints)")
     clip_grad: float | None = _key(None, "largest L2 norm of the gradient")
-    clip_each: bool = _key(False, "clip the gradient of each parameter by itself (pretraining and tuning)")
+    clip_each: bool = _key(False, "clip the gradient of each parameter by itself, not all together")
     precision: Precision = _key("fp32", "arithmetic of the forward pass: fp32, or autocast to bf16 or fp16")
     seed: int = _key(1, "seed of initialisation, order and augmentation")
     eval_interval: int = _key(1, "evaluate every so many epochs (the last one always)")

@@ -85,6 +85,7 @@ class TrainStep:
     micro_batch   clips per forward pass; gradients are accumulated so that the update is that of the whole batch, except
                   that BatchNorm sees the pieces (as in the official MS-G3D trainer)
     clip_grad     largest allowed L2 norm of the gradient, None for no clipping
+    clip_each     of each parameter's by itself, not of all together
     precision     fp32, or autocast to bf16, or to fp16 with a loss scaler
     penalty       weight of the model's own ``penalty()`` in the loss; a model without one raises `ConfigError` if it is not 0
     recompute     what the backward pass computes again instead of keeping it (`layers.recompute`); no number changes
@@ -103,6 +104,7 @@ class TrainStep:
         *,
         precision: Precision = "fp32",
         clip_grad: float | None = None,
+        clip_each: bool = False,
         micro_batch: int | None = None,
         penalty: float = 0.0,
         recompute: Level = "none",
@@ -116,7 +118,8 @@ class TrainStep:
         if penalty and not hasattr(model, "penalty"):
             raise ConfigError(f"{type(model).__name__} has no penalty of its own", where="penalty_weight", expected="0")
         self.model, self.optimizer, self.loss, self.penalty = model, optimizer, loss, penalty
-        self.precision, self.clip_grad, self.micro_batch, self.recompute = precision, clip_grad, micro_batch, recompute
+        self.precision, self.clip_grad, self.clip_each, self.micro_batch = precision, clip_grad, clip_each, micro_batch
+        self.recompute = recompute
         self.device, self.world, self.whole = torch.device(device), world or World(), whole
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -171,7 +174,7 @@ class TrainStep:
     def _update(self) -> torch.Tensor:
         """Change the parameters by their gradients; returns the norm of these."""
         self.scaler.unscale_(self.optimizer)
-        norm = clipped(self.parameters, self.clip_grad)
+        norm = clipped(self.parameters, self.clip_grad, each=self.clip_each)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return norm

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from engine import assembly, checkpoint, models, records
+from engine import assembly, checkpoint, labelled, models, records
 from engine.config import RunConfig
-from engine.downstream import labelled, suite
+from engine.downstream import suite
 from engine.downstream.judging import Wishes
 from engine.downstream.results import Published, Result, published_of, result_of
 from engine.errors import ConfigError, WorkDirError

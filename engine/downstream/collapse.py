@@ -69,11 +69,14 @@ class Collapse:
 def of_batch(features: Tensor) -> dict[str, Tensor]:
     """The same of a batch, in a training step: `spread`, `uniformity` and, of two views (N, 2, D), `alignment`, all ().
 
-    features   (N, D) or (N, 2, D), of which the first view is looked at. Nothing here waits for a GPU.
+    features   (N, D) or (N, 2, D), of which the first view is looked at; of one clip there is nothing to say. Nothing here waits
+               for a GPU
     """
     unit = torch.nn.functional.normalize(features.detach().float(), dim=-1)
     first = unit if unit.dim() == 2 else unit[:, 0]
     count, width = first.shape
+    if count < 2:
+        return {}
     spread = (first - first.mean(0)).square().mean(0).sqrt().mean() * width**0.5
     alike = torch.exp(4.0 * (first @ first.T) - 4.0)  # exp(-2 d^2), as d^2 = 2 - 2 u v
     found = {"spread": spread, "uniformity": ((alike.sum() - count) / max(count * (count - 1), 1)).clamp(min=1e-30).log()}

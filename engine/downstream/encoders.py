@@ -84,12 +84,10 @@ class Encoder:
 def opened(config: RunConfig) -> Encoder:
     """The encoder that `config` names: `init` (an encoder), `weights` (a whole classifier), or the start weights of its seed.
 
-    Model arguments that a file of ours tells are taken where the settings do not say another one; of a bare encoder also those
-    that model.toml has for a classifier which reads its features as they are (`probe_args`). Raises what opening the data and the
-    weights raises, and `ConfigError` for a file of another model.
+    Model arguments that a file of ours tells are taken where the settings do not say another one. Raises what opening the data
+    and the weights raises, and `ConfigError` for a file of another model.
     """
-    bare = {} if config.weights else models.find(config.model).toml.get("probe_args", {})
-    config = dataclasses.replace(config, model_args={**bare, **told_arguments(config), **config.model_args})
+    config = dataclasses.replace(config, model_args={**told_arguments(config), **config.model_args})
     device = assembly.choose_device(config.device)
     assembly.choose_kernels(config)
     data = assembly.load_data(config)

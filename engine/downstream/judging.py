@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,7 +72,7 @@ def judge(config: RunConfig, wishes: Wishes, told: Callable[[str], None] = lambd
     told(f"encoding {len(encoder.data.train)} and {len(encoder.data.test)} clips")
     train, test = encoder.features("train"), encoder.features("test")
     results: list[Result] = []
-    folder = folder_of(encoder.config)
+    folder = folder_of(encoder)
     for protocol in wishes.protocols:
         told(protocol)
         results += _found(protocol, encoder, wishes, train=train, test=test, folder=folder)
@@ -84,19 +85,20 @@ def judge(config: RunConfig, wishes: Wishes, told: Callable[[str], None] = lambd
             "data": encoder.data.name, "split": config.split, "stream": config.stream, "recipe": config.recipe,
             "pipeline": config.pipeline, "clips": [len(train), len(test)],
         },
-        tuple(results), published(config), suite.collapse_told(collapse(train.values)),
+        tuple(results), published(encoder.config), suite.collapse_told(collapse(train.values)),
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     suite.write(folder, judged)
     return folder, judged
 
 
-def folder_of(config: RunConfig) -> Path:
-    """Where an evaluation goes: the work folder named, or MODEL/RECIPE_STREAM_judged where runs go."""
+def folder_of(encoder: Encoder) -> Path:
+    """Where an evaluation goes: the work folder named, or MODEL/RECIPE_STREAM_judged_WEIGHTS where runs go."""
+    config = encoder.config
     if config.work_dir:
         return Path(config.work_dir)
     usual = work_dir(config)
-    return usual.with_name(f"{usual.name}_judged")
+    return usual.with_name(f"{usual.name}_judged_{encoder.sha256[:8] if encoder.source else f'start_{config.seed}'}")
 
 
 def published(config: RunConfig) -> tuple[Published, ...]:
@@ -109,11 +111,17 @@ def published(config: RunConfig) -> tuple[Published, ...]:
     others = [value for args in toml.get("official_variants", {}).values() for value in args.values() if value not in own]
     rows = [row for row in toml.get("published", []) if row.get("by") in ("linear", "knn") and row.get("variant") not in others]
     rows = [row for row in rows if (row.get("dataset"), row.get("protocol"), row.get("stream")) == wanted]
-    words = {"linear": (evaluations.LINEAR, default_probe(config)), "knn": (evaluations.NEIGHBOURS, "k = 1")} if rows else {}
+    words = {"knn": (evaluations.NEIGHBOURS, "k = 1")}
+    with contextlib.suppress(ConfigError):  # which of several probes it was is not known
+        words["linear"] = (evaluations.LINEAR, default_probe(config))
     return tuple(
-        Published(*words[row["by"]], row["top1"] / 100, ", ".join(filter(None, (row.get("variant"), row["source"]))))
-        for row in rows
+        Published(*words[row["by"]], row["top1"] / 100, _source(row), row.get("rule")) for row in rows if row["by"] in words
     )
+
+
+def _source(row: Mapping[str, Any]) -> str:
+    doubt = "from memory, not checked" if row.get("approximate") else ""
+    return ", ".join(filter(None, (row.get("variant"), row["source"], doubt)))
 
 
 def _found(
@@ -151,8 +159,11 @@ def _found(
 
 
 def default_probe(config: RunConfig) -> str:
-    """The probe of the model's own protocol. Raises `ConfigError` for a model that has none."""
+    """The probe of the model's own protocol. Raises `ConfigError` for a model that has none, or one for each part of the data."""
     variants = {f"{config.model}_{value}" for value in config.model_args.values() if isinstance(value, str)}
+    parts = [name for name in probe.OFFICIAL if name.startswith(f"{config.model}_pku")]
+    if parts and config.dataset.startswith("pku"):
+        raise ConfigError("the parts of PKU-MMD have probes of their own", where="--probe", expected=", ".join(parts))
     for name in probe.OFFICIAL:
         if name == config.model or name in variants:
             return name

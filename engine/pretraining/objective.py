@@ -69,18 +69,6 @@ class Objective(Protocol):
         ...
 
 
-class PretrainedClassifier(Protocol):
-    """What the classifier of a model that pretrains is, beside an `nn.Module`: an encoder and a head on its features.
-
-    Where a pretraining run has several encoders, an attribute `encoder_name` says which of them this one is, by its name in
-    `Objective.encoders` or an official one.
-    """
-
-    encoder: nn.Module
-    """clips (N, C, T, V, M) -> features (N, D)."""
-    fc: nn.Module
-
-
 def is_objective(network: nn.Module) -> bool:
     """Whether `network` learns without labels."""
     return hasattr(network, "embed") and hasattr(network, "encoders")

@@ -10,11 +10,13 @@ from torch import nn
 
 from engine import assembly, checkpoint, models
 from engine.errors import ConfigError
+from engine.official import Entry, from_official, strip_prefix
 from engine.pretraining import COLLAPSED
 from engine.pretraining.objective import Objective
 from engine.pretraining.step import PretrainStep, pretrain_step
 from engine.progress import Display
 from engine.report import write_report
+from engine.shared_batchnorm import synchronised
 from engine.step import StepResult
 from engine.weights import ENCODER, load_encoder, read_tensors
 from shared_data.loader import Batch
@@ -33,7 +35,9 @@ class Unlabelled:
             raise ConfigError("weights of a whole classifier have no place here", where="--weights", next_step="--init FILE")
 
     def network(self) -> nn.Module:
-        return assembly.build_objective(self.run.config, self.run.data, self.run.device)
+        run = self.run
+        network = assembly.build_objective(run.config, run.data, run.device)
+        return synchronised(network, run.device, run.world) if run.config.sync_batchnorm else network
 
     def step(self, network: nn.Module) -> PretrainStep:
         run = self.run
@@ -60,6 +64,16 @@ class Unlabelled:
         if whole.keys() == own.keys() and all(whole[name].shape == value.shape for name, value in own.items()):
             self.run.model.load_state_dict(whole)
             return
+        official = models.import_module(models.find(self.run.config.model), "official")
+        rows = official.pretraining_table(self.run.model)
+        stripped = {strip_prefix(name): value for name, value in given.items()}
+        if all(row.official in stripped for row in rows):  # of the same stage of the official code
+            ours = {name: value for name, value in own.items() if name not in {row.ours for row in rows}}
+            table = [*rows, *(Entry(name, name) for name in ours)]
+            state = {row.official: stripped[row.official] for row in rows} | ours
+            self.run.model.load_state_dict(from_official(table, state, self.run.model))
+            return
+        self.run.note(f"{file.name}: the encoder is taken, all else begins anew")
         for name, encoder in self.objective.encoders().items():
             self._take(file, name, encoder)
 

@@ -12,8 +12,8 @@ import pytest
 import sal.__main__
 from engine import config, models
 from engine.downstream import judging, probe
-from engine.downstream.labelled import asked
 from engine.downstream.selection import RULES
+from engine.labelled import asked
 from planner.answers import recipe_config
 from sal import judge, signature
 from sal.plan import plan

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.downstream.labelled import SHARES, Labelled, draw, published, read, write
+from engine.labelled import SHARES, Labelled, draw, published, read, write
 from engine.records import fingerprint
 from shared_data.errors import DataError, MissingInputError, UsageError
 from shared_data.protocols import split_rule
