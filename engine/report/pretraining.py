@@ -13,16 +13,22 @@ from engine.report.parts import document, header, notice, pairs, section
 from engine.report.reading import Run, number
 
 SPREAD = "spread"
-NOT_A_TERM = ("event", "epoch", "step", "loss", "lr", "clips_per_s", "grad_norm", SPREAD)
+MEASURES = {
+    SPREAD: "Spread of the embeddings", "uniformity": "Uniformity of the embeddings",
+    "alignment": "Distance of two views, squared",
+}  # fmt: skip
+"""What every objective's embeddings are looked at for (`engine.downstream.collapse`)."""
+NOT_A_TERM = ("event", "epoch", "step", "loss", "lr", "clips_per_s", "grad_norm", *MEASURES)
 """What a log entry holds beside the terms of the objective."""
 MOST_POINTS = 240
 KINDS = {"pretrain": "Pretraining run, without labels", "tune": "Tuning run, without labels"}
 
 
 ABOUT = (
-    "Terms and spread are of logged steps; the loss is the mean of an epoch. The spread is that of the embeddings, scaled to "
+    "Terms and measures are of logged steps; the loss is the mean of an epoch. The spread is that of the embeddings, scaled to "
     f"unit length: 1 where they point everywhere, 0 where all clips have the same; below {COLLAPSED:g} an encoder has collapsed. "
-    "No accuracy is measured here: what the features are worth is asked by <code>sal judge</code>."
+    "Uniformity is 0 where all are the same and about -4 where they point everywhere. No accuracy is measured here: what the "
+    "features are worth is asked by <code>sal judge</code>."
 )
 
 
@@ -54,7 +60,7 @@ def _last(run: Run) -> Mapping[str, Any]:
         return terms
     newest = [*run.steps[-1:], *run.evals[-1:]]
     entry = max(newest, key=lambda e: (number(e.get("epoch")) or 0, e["event"] == "eval"), default={})  # which ends an epoch
-    return {name: value for name, value in entry.items() if name == SPREAD or name not in NOT_A_TERM}
+    return {name: value for name, value in entry.items() if name in MEASURES or name not in NOT_A_TERM}
 
 
 def _collapse(run: Run) -> list[str]:
@@ -87,7 +93,7 @@ def _charts(run: Run) -> list[str]:
 
     return [
         line_chart("Loss", [Series("training", "one", points(run.epochs, "loss"))], lambda y: f"{y:.4g}"),
-        chart("Spread of the embeddings", SPREAD), *(chart(f"Term {name}", name) for name in names),
+        *(chart(title, name) for name, title in MEASURES.items()), *(chart(f"Term {name}", name) for name in names),
         chart("Norm of the gradient", "grad_norm"), rate_chart(run), *cost_charts(run),
     ]  # fmt: skip
 

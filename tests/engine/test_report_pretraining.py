@@ -31,7 +31,7 @@ def events(spreads: list[float], *, steps: int = 3) -> list[dict[str, Any]]:
     for epoch, spread in enumerate(spreads):
         found += [
             {"event": "step", "epoch": epoch, "step": 20 * (steps * epoch + n + 1), "loss": 9.0, "lr": 0.01, "clips_per_s": 50.0,
-             "grad_norm": 0.5, "<nce>": 8.0 - epoch, "spread": spread} for n in range(steps)
+             "grad_norm": 0.5, "<nce>": 8.0 - epoch, "spread": spread, "uniformity": -2.0} for n in range(steps)
         ]  # fmt: skip
         found += [
             {"event": "epoch", "epoch": epoch, "loss": 8.5 - epoch, "top1": 0.0, "lr": 0.01, "seconds": 2.0, "clips_per_s": 321.0,
@@ -69,7 +69,8 @@ def test_loss_and_every_term_are_drawn_and_told(tmp_path: Path) -> None:
     reader, document = read(written(tmp_path, events([0.8, 0.7, 0.6, 0.55])))
     captions = re.findall(r"<figcaption><span>(.*?)</span>", document)
     assert captions == [
-        "Loss", "Spread of the embeddings", "Term &lt;nce&gt;", "Norm of the gradient", "Learning rate", "Speed, clips/s",
+        "Loss", "Spread of the embeddings", "Uniformity of the embeddings",
+        "Term &lt;nce&gt;", "Norm of the gradient", "Learning rate", "Speed, clips/s",
         "Peak GPU memory, GiB", "Host memory, GiB",
     ]  # fmt: skip
     assert "&lt;nce&gt;, step 240: 5</title>" in document and "spread, step 20: 0.8</title>" in document
