@@ -64,10 +64,11 @@ class Unlabelled:
         if whole.keys() == own.keys() and all(whole[name].shape == value.shape for name, value in own.items()):
             self.run.model.load_state_dict(whole)
             return
-        official = models.import_module(models.find(self.run.config.model), "official")
-        rows = official.pretraining_table(self.run.model)
+        card = models.find(self.run.config.model)
+        table_of = getattr(models.import_module(card, "official"), "pretraining_table", None) if card.status == "verified" else None
+        rows = table_of(self.run.model) if table_of else []
         stripped = {strip_prefix(name): value for name, value in given.items()}
-        if all(row.official in stripped for row in rows):  # of the same stage of the official code
+        if rows and all(row.official in stripped for row in rows):  # of the same stage of the official code
             ours = {name: value for name, value in own.items() if name not in {row.ours for row in rows}}
             table = [*rows, *(Entry(name, name) for name in ours)]
             state = {row.official: stripped[row.official] for row in rows} | ours

@@ -11,11 +11,11 @@ import pytest
 
 import sal.__main__
 from engine import config, models
-from engine.downstream import judging, probe
+from engine.downstream import chain, judging, probe
 from engine.downstream.selection import RULES
 from engine.labelled import asked
 from planner.answers import recipe_config
-from sal import judge, signature
+from sal import judge, recipe, signature
 from sal.plan import plan
 from shared_data.errors import LabError
 from tests.orchestrator.documented import simple_commands
@@ -63,7 +63,13 @@ def only_parsed(monkeypatch: pytest.MonkeyPatch) -> list[config.RunConfig]:
         read.append(settings)
         raise Judged
 
+    def gone(of: chain.Chain, asked: list[chain.Asked], *_: Any) -> None:
+        assert [one.stage for one in asked] == list(of.stages)
+        raise Judged
+
     monkeypatch.setattr(sal.__main__, "launch", launched)
+    monkeypatch.setattr(chain, "go", gone)
+    monkeypatch.setattr(recipe, "_made_up", lambda of, folder: folder / "synthetic.npz")
     monkeypatch.setattr(judging, "judge", judged)
     return read
 
@@ -76,11 +82,11 @@ def check(words: tuple[str, ...], read: list[config.RunConfig]) -> None:
         recipe_config(models.find(found.name), found.recipe)
     elif verb == "ensemble":
         assert all(word.endswith("scores.npz") for word in rest)
-    elif verb in JUDGING:
+    elif verb in JUDGING or (verb, rest[0]) == ("recipe", "run"):
         with pytest.raises(Judged):
             sal.__main__._dispatch([verb, *rest])
     else:
-        assert verb in TRAINING, f"nobody knows this command: {words}"
+        assert verb in TRAINING or (verb, rest[0]) == ("recipe", "list"), f"nobody knows this command: {words}"
         assert sal.__main__._dispatch([verb, *rest]) == 0
     for settings in read:
         card = models.find(settings.model)
@@ -97,7 +103,7 @@ def test_a_command_is_accepted(words: tuple[str, ...], only_parsed: list[config.
 def test_every_verb_and_every_model_is_on_the_page() -> None:
     commands = typed(PAGE.read_text())
     assert typed(FRONT)
-    assert {words[1] for words in commands} >= {"pretrain", "tune", "finetune", "semi", "plan", "ensemble", *JUDGING}
+    assert {words[1] for words in commands} >= {"pretrain", "tune", "finetune", "semi", "plan", "ensemble", "recipe", *JUDGING}
     assert {words[2] for words in commands if words[1] == "pretrain"} == set(PRETRAINED)
 
 
@@ -112,6 +118,8 @@ def test_every_verb_and_every_model_is_on_the_page() -> None:
         ("sal judge isc --recipe ntu60_xview --data F --protocols linear", ("linear", "linnear")),
         ("sal judge isc --recipe ntu60_xview --data F --shots 1", ("--shots", "--shot")),
         ("sal probe isc --recipe ntu60_xview --data F --probe isc", ("--probe isc", "--probe hcn")),
+        ("sal recipe run mamp/ntu60_xsub_full --data F", ("_full", "_ful")),
+        ("sal recipe run mamp/ntu60_xsub_full --data F --tune.recompute blocks", ("recompute", "recomputed")),
         ("sal plan mamp --recipe tune/ntu60_xsub_merged", ("tune/", "")),
     ],
 )
@@ -126,8 +134,8 @@ def test_a_wrong_command_is_found(good: str, bad: tuple[str, str], only_parsed: 
 def test_recipes_that_are_named_exist() -> None:
     named = re.findall(r"`(\w+) (pretrain|tune)/(\w+)`", PAGE.read_text())
     assert len(named) >= 6
-    for model, stage, recipe in named:
-        assert recipe in models.find(model).recipes_of("tune" if stage == "tune" else "pretrain")
+    for model, stage, name in named:
+        assert name in models.find(model).recipes_of("tune" if stage == "tune" else "pretrain")
 
 
 def test_every_flag_of_judging_has_its_row_and_its_default() -> None:
