@@ -64,7 +64,7 @@ def asked(words: str) -> tuple[float, int, How] | Path:
     if found is None and "%" not in words:
         return Path(words)
     share = float(found[2]) / 100 if found else 0.0
-    if found is None or not 0 < share < 1:
+    if found is None or not 0 < share < 1 or int(found[3] or 0) >= 2**32:
         raise ConfigError(
             f"{words!r} is no share of the labels", where="--labelled", expected="1%, 10%/3, mamp:10%/0 or a list's file"
         )

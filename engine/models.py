@@ -51,7 +51,7 @@ REQUIRED: dict[Kind, tuple[str, ...]] = {"classifier": ("title", "entry", "statu
 _WORDS: dict[Stage, str] = {"supervised": "model_args", "pretrain": "objective_args", "tune": "objective_args"}
 DATA_DECIDE = ("num_classes", "skeleton", "people")  # arguments that every model takes and no recipe sets
 COUNTS = ("num_classes", "people", "in_channels")  # arguments that are whole numbers from 1 in every model that takes them
-RATES = ("dropout",)
+RATES = ("dropout", "drop_path")
 
 
 class ModelError(LabError):

@@ -85,5 +85,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_result(value: object) -> bool:
-    """None before the first evaluation, then what `Metrics.as_dict` made."""
-    return value is None or (isinstance(value, dict) and _is_count(value.get("epoch")) and _is_number(value.get("top1")))
+    """None before the first evaluation, then what that made: top-1 among it, or, without labels, the loss."""
+    if value is None:
+        return True
+    return isinstance(value, dict) and _is_count(value.get("epoch")) and _is_number(value.get("top1", value.get("loss")))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from engine import checkpoint, models
+from engine.config import RunConfig
 from engine.errors import ConfigError, WeightsError
 from shared_data.errors import MissingInputError
 
@@ -86,6 +89,10 @@ def load_encoder(path: Path, model: nn.Module, model_name: str, *, which: str = 
             ) from None
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     _require_shapes(state, own, path)
+    if wrong := [name for name, value in state.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]:
+        raise WeightsError(
+            f"{len(wrong)} tensors hold NaN or infinity", where=f"{path}: {wrong[0]}", next_step="give other weights"
+        )
     encoder.load_state_dict(state)
     return kind
 
@@ -115,3 +122,25 @@ def read_tensors(path: Path, trust_pickle: bool) -> dict[str, torch.Tensor]:
     ):
         raise WeightsError("no state_dict in the file", where=str(path), expected="a mapping of names to plain tensors")
     return loaded
+
+
+def as_told(config: RunConfig) -> RunConfig:
+    """`config` with the sizes that the encoder of `--init` was pretrained with, where its file tells them, and its window.
+
+    Rates (dropout ...) and heads stay those of the settings. Raises `WeightsError` for a header that is none, `ConfigError` for an
+    encoder of another model.
+    """
+    if not config.init or not config.init.endswith(".safetensors"):
+        return config
+    header = checkpoint.read(Path(config.init))[1].get("about", "{}")
+    try:
+        about = json.loads(header)
+        told = {str(key): value for key, value in about.get("model_args", {}).items() if key not in models.RATES}
+        model = about.get("model", config.model)
+    except (ValueError, AttributeError) as error:
+        raise WeightsError(f"its header says nothing that can be read: {error}", where=config.init) from error
+    if model != config.model:
+        raise ConfigError(f"the encoder is of {model}, not of {config.model}", where=config.init)
+    window = told.get("frames")
+    windows = {"train_window_size": window, "test_window_size": window} if type(window) is int else {}
+    return dataclasses.replace(config, model_args={**config.model_args, **told}, **windows)

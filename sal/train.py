@@ -41,11 +41,14 @@ def launch(
     from engine.config import parse
     from engine.errors import ConfigError, OutOfMemoryError
     from engine.runfolder import FIT, fit_to_resume
+    from engine.weights import as_told
     from planner.expectation import expect
 
     wished, said = parse(argv, model=model, phase=phase, prog=prog, stage=stage), given(argv)
     if missing := [name for name in needs if not getattr(wished, name)]:
         raise ConfigError(f"{prog.removesuffix(' MODEL')} needs --{missing[0]}", next_step=f"{prog} --{missing[0]} ...")
+    if wished.stage == "supervised":
+        wished = as_told(wished)
     begun = fit_to_resume(wished, work_dir(wished))
     if begun and "fit" not in said:
         wished = _as_begun(wished, begun["fit"])

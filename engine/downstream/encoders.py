@@ -7,23 +7,20 @@ Any classifier of the lab can be judged: by the features of its encoder, where i
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from engine import assembly, checkpoint, models
+from engine import assembly, models
 from engine.config import RunConfig
 from engine.downstream.features import Features, require_finite
 from engine.encode import encode, encode_clips, head_of
-from engine.errors import ConfigError
 from engine.records import array_fingerprint
-from engine.weights import ENCODER, load_encoder, load_weights
+from engine.weights import ENCODER, as_told, load_encoder, load_weights
 from shared_data.datasets import DataSet
 from shared_data.loader import Loader
 from shared_data.pipelines import Positioned
@@ -84,10 +81,9 @@ class Encoder:
 def opened(config: RunConfig) -> Encoder:
     """The encoder that `config` names: `init` (an encoder), `weights` (a whole classifier), or the start weights of its seed.
 
-    Model arguments that a file of ours tells are taken where the settings do not say another one. Raises what opening the data
-    and the weights raises, and `ConfigError` for a file of another model.
+    Raises what opening the data and the weights raises, and `ConfigError` for a file of another model.
     """
-    config = dataclasses.replace(config, model_args={**told_arguments(config), **config.model_args})
+    config = as_told(config)
     device = assembly.choose_device(config.device)
     assembly.choose_kernels(config)
     data = assembly.load_data(config)
@@ -124,14 +120,3 @@ class _Plain(nn.Module):
         """(N, C, T, V, M) -> (N, 1), which says nothing."""
         said: torch.Tensor = self.fc(self.encoder(clips))
         return said
-
-
-def told_arguments(config: RunConfig) -> dict[str, Any]:
-    """The model arguments that the header of the file of weights tells; none where it is not of ours, or there is none."""
-    file = config.init or config.weights
-    if not file or not file.endswith(".safetensors"):
-        return {}
-    about = json.loads(checkpoint.read(Path(file))[1].get("about", "{}"))
-    if about.get("model", config.model) != config.model:
-        raise ConfigError(f"the weights are of {about['model']}, not of {config.model}", where=file)
-    return dict(about.get("model_args", {}))

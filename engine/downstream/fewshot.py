@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from engine.downstream.features import Features
 from engine.downstream.neighbours import accuracies, nearest
 from engine.downstream.results import Result
+from shared_data.errors import DataError
 from shared_data.novel_classes import EXEMPLARS, SEEN_BY_NTU60, novel, one_shot_parts
 from shared_data.subsets import few_per_class
 
@@ -22,11 +23,22 @@ DRAWS = tuple(range(10))
 NOVEL_GALLERY, FEW_SHOT, ONE_SHOT = "novel gallery k-NN", "novel K-shot prototypes", "NTU-120 one-shot"
 
 
+def _novel(clips: Features) -> Features:
+    """Those of A061 ... A120. Raises `DataError` where there are none."""
+    rows = novel(clips.ids, clips.labels)
+    if not len(rows):
+        raise DataError(
+            f"none of {len(clips)} clips is of the actions A061 ... A120", where="few-shot recognition",
+            expected="NTU RGB+D 120 with NTU's names of clips",
+        )  # fmt: skip
+    return clips.at(rows)
+
+
 def novel_gallery(
     train: Features, test: Features, ks: Sequence[int] = (1, 2, 5, 10), *, device: torch.device | str = "cpu"
 ) -> list[Result]:
     """(i) Nearest neighbours among all training clips of A061 ... A120, for the test clips of these actions."""
-    gallery, queries = train.at(novel(train.ids, train.labels)), test.at(novel(test.ids, test.labels))
+    gallery, queries = _novel(train), _novel(test)
     found = nearest(gallery.values, queries.values, max(ks), device=device)
     told = f"{len(gallery):,} clips in the gallery, {len(queries):,} queries"
     top1 = accuracies(found, gallery.labels, queries.labels, ks)
@@ -39,7 +51,7 @@ def prototypes(train: Features, test: Features, shots: int, seeds: Sequence[int]
     seeds   one draw of clips each, the same clips whatever the order of the file
     Raises `UsageError` where a class has fewer clips.
     """
-    gallery, queries = train.at(novel(train.ids, train.labels)), test.at(novel(test.ids, test.labels))
+    gallery, queries = _novel(train), _novel(test)
     top1 = []
     for seed in seeds:
         drawn = gallery.at(few_per_class(gallery.ids, gallery.labels, shots, seed))

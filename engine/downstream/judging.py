@@ -19,7 +19,7 @@ from engine.downstream.collapse import collapse
 from engine.downstream.encoders import Encoder, opened
 from engine.downstream.features import Features, together
 from engine.downstream.results import Published, Result
-from engine.errors import ConfigError
+from engine.errors import ConfigError, WorkDirError
 from shared_data.datasets import honest
 from shared_data.errors import require_known
 
@@ -69,10 +69,10 @@ def judge(config: RunConfig, wishes: Wishes, told: Callable[[str], None] = lambd
     told   hears what is being done
     """
     encoder = opened(config)
+    folder = _prepared(encoder, wishes)
     told(f"encoding {len(encoder.data.train)} and {len(encoder.data.test)} clips")
     train, test = encoder.features("train"), encoder.features("test")
     results: list[Result] = []
-    folder = folder_of(encoder)
     for protocol in wishes.protocols:
         told(protocol)
         results += _found(protocol, encoder, wishes, train=train, test=test, folder=folder)
@@ -85,11 +85,30 @@ def judge(config: RunConfig, wishes: Wishes, told: Callable[[str], None] = lambd
             "data": encoder.data.name, "split": config.split, "stream": config.stream, "recipe": config.recipe,
             "pipeline": config.pipeline, "clips": [len(train), len(test)],
         },
-        tuple(results), published(encoder.config), suite.collapse_told(collapse(train.values)),
+        tuple(results), published(encoder.config), suite.collapse_told(collapse(train.values)) if len(train) > 1 else None,
     )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
     suite.write(folder, judged)
     return folder, judged
+
+
+def _prepared(encoder: Encoder, wishes: Wishes) -> Path:
+    """The folder of the evaluation, made; whatever can be seen to be wrong without features is refused before any are made."""
+    clips, folder = len(encoder.data.train), folder_of(encoder)
+    if "linear" in wishes.protocols:
+        require_known("probe", wishes.probe or default_probe(encoder.config), list(probe.OFFICIAL))
+    if "knn" in wishes.protocols and max(wishes.ks) > clips:
+        raise ConfigError(
+            f"{max(wishes.ks)} neighbours among {clips} training clips", where="--k", next_step=f"--k 1 ... {clips}"
+        )
+    if (folder / "config.yaml").exists():
+        raise WorkDirError(
+            "this is the folder of a run", where=str(folder), next_step="give the evaluation a --work-dir of its own"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkDirError(f"the folder cannot be made: {error.strerror}", where=str(folder)) from error
+    return folder
 
 
 def folder_of(encoder: Encoder) -> Path:
@@ -152,7 +171,6 @@ def _found(
         train, test, encoder.data.num_classes, settings, seeds=wishes.seeds, validation=validation,
         each_epoch=encoder.each_epoch() if random else None, device=device,
     )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
     evaluations.write_probe_scores(folder, probed[0])
     crops = [] if random == settings.random_crops else ["random crops" if random else "fixed crops"]
     return evaluations.linear(probed, ", ".join([name, *crops, *changed]))

@@ -33,11 +33,22 @@ class Unlabelled:
         self.told = False
         if run.config.weights:
             raise ConfigError("weights of a whole classifier have no place here", where="--weights", next_step="--init FILE")
+        if run.config.labelled:
+            raise ConfigError(
+                "there are no labels to be seen here", where="--labelled", next_step="--max-clips N takes fewer clips"
+            )
 
     def network(self) -> nn.Module:
         run = self.run
         network = assembly.build_objective(run.config, run.data, run.device)
-        return synchronised(network, run.device, run.world) if run.config.sync_batchnorm else network
+        if not run.config.sync_batchnorm:
+            return network
+        objective = cast(Objective, network)
+        if not objective.in_batch:
+            return synchronised(network, run.device, run.world)
+        for encoder in objective.encoders().values():  # what belongs to the loss has the whole batch in every process
+            synchronised(encoder, run.device, run.world)
+        return network
 
     def step(self, network: nn.Module) -> PretrainStep:
         run = self.run
@@ -65,8 +76,7 @@ class Unlabelled:
             self.run.model.load_state_dict(whole)
             return
         card = models.find(self.run.config.model)
-        table_of = getattr(models.import_module(card, "official"), "pretraining_table", None) if card.status == "verified" else None
-        rows = table_of(self.run.model) if table_of else []
+        rows = models.import_module(card, "official").pretraining_table(self.run.model) if card.status == "verified" else []
         stripped = {strip_prefix(name): value for name, value in given.items()}
         if rows and all(row.official in stripped for row in rows):  # of the same stage of the official code
             ours = {name: value for name, value in own.items() if name not in {row.ours for row in rows}}
