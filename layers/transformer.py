@@ -1,4 +1,4 @@
-"""What the transformers share: self-attention without a stored map of weights, and the two usual layers around it.
+"""What the transformers share: embedded tokens, self-attention without a stored map of weights, the two usual layers around it.
 
 What a layer can compute again from what it keeps anyway (normalisations, activations) is marked as `cheap`.
 """
@@ -11,6 +11,23 @@ from torch import Tensor, nn
 
 from layers.drop_path import DropPath
 from layers.recompute import cheap
+
+
+class Embedding(nn.Module):
+    """What a token holds to `width` channels: linear, LayerNorm, ReLU, linear."""
+
+    def __init__(self, c_in: int, width: int) -> None:
+        super().__init__()
+        self.fc1, self.norm, self.fc2 = nn.Linear(c_in, width), nn.LayerNorm(width), nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, L, C_in) -> (B, L, D)."""
+        out: Tensor = self.fc2(cheap(self.activated, self.fc1(tokens)))
+        return out
+
+    def activated(self, x: Tensor) -> Tensor:
+        """ReLU of the norm."""
+        return torch.relu(self.norm(x))
 
 
 class Attention(nn.Module):

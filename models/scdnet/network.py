@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from layers.ctr import Block, people_apart
 from layers.recompute import cheap, segment
-from layers.transformer import Attention, PostNormLayer
+from layers.transformer import Attention, Embedding, PostNormLayer
 from shared_data.errors import LabError, require
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named
@@ -27,21 +27,6 @@ COORDINATES = 3
 STEM = ((COORDINATES, 64, "none"), (64, 256, "convolution"), (256, 64, "convolution"))
 """Channels in, channels out and the residual around each block; all keep the frames."""
 CHANNELS = STEM[-1][1]
-
-
-class Embedding(nn.Module):
-    """Two linear layers, LayerNorm and ReLU between them: what a token of the stem is to the transformer."""
-
-    def __init__(self, token: int, width: int) -> None:
-        super().__init__()
-        self.fc1, self.norm, self.fc2 = nn.Linear(token, width), nn.LayerNorm(width), nn.Linear(width, width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(N, L, token) -> (N, L, W)."""
-        return self.fc2(cheap(self.between, self.fc1(tokens)))
-
-    def between(self, hidden: Tensor) -> Tensor:
-        return torch.relu(self.norm(hidden))
 
 
 class CluePath(nn.Module):

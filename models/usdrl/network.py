@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layers.recompute import cheap, segment
-from layers.transformer import Attention, PostNormLayer
+from layers.recompute import segment
+from layers.transformer import Attention, Embedding, PostNormLayer
 from models.usdrl.dste import DenseLayer
 from shared_data.batches.representations import space, time
 from shared_data.errors import LabError, require, require_known
@@ -36,22 +36,6 @@ def sine_code(frames: int, width: int) -> Tensor:
     frequencies = BASE ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     phase = torch.arange(frames, dtype=torch.float64).unsqueeze(1) * frequencies
     return torch.stack([phase.sin(), phase.cos()], -1).flatten(1).float()
-
-
-class Embedding(nn.Module):
-    """What a token holds to W channels: linear, LayerNorm, ReLU, linear."""
-
-    def __init__(self, c_in: int, width: int) -> None:
-        super().__init__()
-        self.fc1, self.norm, self.fc2 = nn.Linear(c_in, width), nn.LayerNorm(width), nn.Linear(width, width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(N, L, C_in) -> (N, L, W)."""
-        return self.fc2(cheap(self.activated, self.fc1(tokens)))
-
-    def activated(self, x: Tensor) -> Tensor:
-        """ReLU of the norm."""
-        return torch.relu(self.norm(x))
 
 
 class Stream(nn.Module):
