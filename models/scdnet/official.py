@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from engine.official import Entry, affine, batch_norm, known_words, strip_prefix
 from engine.official_ctr import entries
+from engine.official_transformer import embedding, post_norm_layer
 from models.scdnet.network import Classifier, CluePath, Encoder
 from models.scdnet.pretraining import KINDS, Branch, Disentanglement
 from shared_data.errors import require
@@ -87,22 +88,13 @@ def _encoder(official: str, ours: str, encoder: Encoder) -> Iterator[Entry]:
     for kind, (name, path) in paths.items():
         yield from _stem(f"{official}.gcn_{kind}", f"{ours}.{name}", path)
     for kind, (name, _) in paths.items():
-        for i, part in ((0, "fc1"), (1, "norm"), (3, "fc2")):
-            yield from affine(f"{official}.channel_{kind}.{i}", f"{ours}.{name}.embed.{part}")
+        yield from embedding(f"{official}.channel_{kind}", f"{ours}.{name}.embed")
     for kind, (name, path) in paths.items():
         for i in range(len(path.layers)):
-            yield from _layer(f"{official}.{kind}_encoder.layers.{i}", f"{ours}.{name}.layers.{i}")
+            yield from post_norm_layer(f"{official}.{kind}_encoder.layers.{i}", f"{ours}.{name}.layers.{i}")
 
 
 def _stem(official: str, ours: str, path: CluePath) -> Iterator[Entry]:
     yield from batch_norm(f"{official}.data_bn", f"{ours}.data_bn")
     for i, block in enumerate(path.blocks):
         yield from entries(f"{official}.l{i + 1}", f"{ours}.blocks.{i}", block)
-
-
-def _layer(official: str, ours: str) -> Iterator[Entry]:
-    yield Entry(f"{official}.self_attn.in_proj_weight", f"{ours}.attn.qkv.weight")
-    yield Entry(f"{official}.self_attn.in_proj_bias", f"{ours}.attn.qkv.bias")
-    yield from affine(f"{official}.self_attn.out_proj", f"{ours}.attn.proj")
-    for theirs, mine in (("linear1", "fc1"), ("linear2", "fc2"), ("norm1", "norm1"), ("norm2", "norm2")):
-        yield from affine(f"{official}.{theirs}", f"{ours}.{mine}")

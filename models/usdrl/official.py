@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.official import Entry, affine, batch_norm, known_words
+from engine.official_transformer import attention, embedding, post_norm_layer
 from layers.transformer import PostNormLayer
 from models.usdrl.dste import DenseLayer
 from models.usdrl.network import BASE, TABLE, Classifier, Encoder, Stream, sine_code
@@ -85,14 +86,12 @@ def table(model: nn.Module) -> list[Entry]:
 def _backbone(encoder: Encoder) -> Iterator[Entry]:
     yield Entry("backbone.spe", "encoder.space.code", None, (1, *encoder.space.code.shape))
     for letter, name in STREAMS.items():
-        official, ours = f"backbone.ske_emb.{letter}_embedding", f"encoder.{name}.embedding"
-        for number, part in (("0", "fc1"), ("1", "norm"), ("3", "fc2")):
-            yield from affine(f"{official}.{number}", f"{ours}.{part}")
+        yield from embedding(f"backbone.ske_emb.{letter}_embedding", f"encoder.{name}.embedding")
     yield Entry(CODE, "encoder.time.code", None, (1, *encoder.time.code.shape))
     if isinstance(encoder.time.layers[0], PostNormLayer):
         for letter, name in STREAMS.items():
             for i in range(len(_stream(encoder, name).layers)):
-                yield from _plain(f"backbone.{letter}_tr.layers.{i}", f"encoder.{name}.layers.{i}")
+                yield from post_norm_layer(f"backbone.{letter}_tr.layers.{i}", f"encoder.{name}.layers.{i}")
         return
     for i, suffix in enumerate(("", "1")):
         for letter, name in STREAMS.items():
@@ -107,28 +106,14 @@ def _stream(encoder: Encoder, name: str) -> Stream:
     return stream
 
 
-def _attention(official: str, ours: str) -> Iterator[Entry]:
-    for name in ("weight", "bias"):
-        yield Entry(f"{official}.in_proj_{name}", f"{ours}.qkv.{name}")
-    yield from affine(f"{official}.out_proj", f"{ours}.proj")
-
-
-def _plain(official: str, ours: str) -> Iterator[Entry]:
-    yield from _attention(f"{official}.self_attn", f"{ours}.attn")
-    for number in ("1", "2"):
-        yield from affine(f"{official}.linear{number}", f"{ours}.fc{number}")
-    for number in ("1", "2"):
-        yield from affine(f"{official}.norm{number}", f"{ours}.norm{number}")
-
-
 def _dense(official: str, ours: str, layer: DenseLayer) -> Iterator[Entry]:
     """A DST layer; its one attention has two official names."""
-    yield from _attention(f"{official}.CA.attn", f"{ours}.attn")
+    yield from attention(f"{official}.CA.attn", f"{ours}.attn")
     yield from affine(f"{official}.CA.conv1", f"{ours}.conv", shape=(*layer.conv.weight.shape, 1))
     yield from _branch(f"{official}.CA", f"{ours}.ca")
     for number in ("1", "2"):
         yield from affine(f"{official}.DSA.wt{number}", f"{ours}.shift{number}")
-    yield from _attention(f"{official}.DSA.attn", f"{ours}.attn")
+    yield from attention(f"{official}.DSA.attn", f"{ours}.attn")
     yield from _branch(f"{official}.DSA", f"{ours}.dsa")
 
 
