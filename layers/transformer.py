@@ -33,6 +33,8 @@ class Embedding(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017), scores times 1/sqrt(width / heads), fused where torch has a kernel.
 
+    Biases start at 0, as those of torch's `nn.MultiheadAttention` do; weights as a linear layer's.
+
     drop_prob   rate at which weights of the attention are dropped in training
     """
 
@@ -40,6 +42,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.drop_prob = heads, drop_prob
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) -> (B, L, D)."""

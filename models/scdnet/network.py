@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from layers.ctr import Block, people_apart
 from layers.recompute import cheap, segment
-from layers.transformer import Attention, Embedding, PostNormLayer
+from layers.transformer import Embedding, PostNormLayer
 from shared_data.errors import LabError, require
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named
@@ -141,10 +141,7 @@ class Classifier(nn.Module):
 
 
 def start(network: nn.Module) -> None:
-    """Official start values of all linear layers in `network`: Xavier-uniform weights; attention has no biases yet."""
+    """Official start values of all linear layers in `network`: Xavier-uniform weights."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
-        if isinstance(module, Attention):
-            nn.init.zeros_(module.qkv.bias)
-            nn.init.zeros_(module.proj.bias)

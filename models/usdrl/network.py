@@ -132,7 +132,7 @@ class Encoder(nn.Module):
         self.space = Stream(frames * in_channels, path, encoders(points), always=always)
         for module in self.modules():
             if isinstance(module, Attention):
-                _initialise(module)
+                nn.init.xavier_uniform_(module.qkv.weight)  # as that of torch's `nn.MultiheadAttention`
 
     def forward(self, clips: Tensor) -> Tensor:
         """(N, C, T, V, M) -> (N, 2 W), first what the frames gave. Raises `LabError` for clips of another shape."""
@@ -154,13 +154,6 @@ class Encoder(nn.Module):
                 expected=f"(N, {', '.join(map(str, self.clip))}): coordinates, frames, joints, people",
                 next_step="build the model for the window (model argument frames), the skeleton and the people of the data",
             )
-
-
-def _initialise(attention: Attention) -> None:
-    """As torch's `nn.MultiheadAttention` does, of which the official layers are made."""
-    nn.init.xavier_uniform_(attention.qkv.weight)
-    nn.init.zeros_(attention.qkv.bias)
-    nn.init.zeros_(attention.proj.bias)
 
 
 class Classifier(nn.Module):

@@ -48,6 +48,12 @@ def test_pre_norm_layer_by_its_formula():
     torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_attention_starts_without_biases_as_torch_s_does():
+    ours, theirs = Attention(16, 2), nn.MultiheadAttention(16, 2)
+    for mine, other in ((ours.qkv.bias, theirs.in_proj_bias), (ours.proj.bias, theirs.out_proj.bias)):
+        assert torch.equal(mine, other) and not mine.any()
+
+
 def test_drop_path_drops_whole_samples_and_scales_the_others():
     torch.manual_seed(0)
     drop = DropPath(0.25).train()
