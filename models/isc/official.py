@@ -15,7 +15,7 @@ from models.isc.network import Classifier, Encoder
 from models.isc.pretraining import MoCo
 from models.isc.sequence import SequenceEncoder
 from shared_data.errors import require, require_known
-from shared_data.skeletons import SKELETONS, skeleton
+from shared_data.skeletons import SKELETONS, skeleton, with_joints
 
 GRAPHS = {"graph.ntu_rgb_d.Graph": "ntu25", "graph.ucla.Graph": "ucla20"}
 COORDINATES = 3
@@ -81,14 +81,15 @@ def constructor(official: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "seq" and "en_input_size" in official:
         return {**ours, **_drawn_by(int(official["en_input_size"]))}
     if "num_joint" in official:
-        return {**ours, "skeleton": _with_joints(int(official["num_joint"]))}
+        return {**ours, "skeleton": _layout_of(int(official["num_joint"]))}
     return {**ours, "skeleton": layout_of(official, GRAPHS)}
 
 
-def _with_joints(count: int) -> str:
-    found = next((name for name, layout in SKELETONS.items() if layout.joints == count), None)
-    require(found is not None, "num_joint", count, ", ".join(str(layout.joints) for layout in SKELETONS.values()))
-    return str(found)
+def _layout_of(count: int) -> str:
+    """The joint layout of so many joints; raises `UsageError` if there is none."""
+    layout = with_joints(count)
+    require(layout is not None, "num_joint", count, ", ".join(str(known.joints) for known in SKELETONS.values()))
+    return layout.name
 
 
 def _drawn_by(numbers: int) -> dict[str, Any]:
