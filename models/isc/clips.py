@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from shared_data.errors import LabError
+from layers.clips import require_clips
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,4 @@ class ClipSize:
 
     def check(self, clips: Tensor) -> None:
         """Raise `LabError` unless `clips` are (N, C, T, V, M)."""
-        c, t, v, m = self.channels, self.frames, self.joints, self.people
-        if clips.dim() != 5 or (clips.shape[1], *clips.shape[3:]) != (c, v, m) or t not in (None, clips.shape[2]):
-            raise LabError(
-                f"Skeleton-Contrastive was given clips of shape {tuple(clips.shape)}",
-                expected=f"(N, {c}, {t or 'T'}, {v}, {m}): coordinates, frames, joints, people",
-                next_step="build the model for the skeleton, the people and the window of the data",
-            )
+        require_clips("Skeleton-Contrastive", clips, (self.channels, self.frames, self.joints, self.people))

@@ -16,15 +16,17 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from layers.clips import require_clips
 from layers.recompute import cheap, segment
 from layers.transformer import PreNormLayer
-from shared_data.errors import LabError, require, require_known
+from shared_data.errors import require, require_known
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named
 
 Protocol = Literal["finetune", "linprobe"]
 HIDDEN = 2048  # channels between the two linear layers of the head for fine-tuning
 TOKEN_DROPOUT = 0.3  # in front of it
+NEXT_STEP = "build the model for the skeleton, the people and the window of the data (model_args.frames)"
 
 
 class PositionCode(nn.Module):
@@ -119,15 +121,13 @@ class Encoder(nn.Module):
 
     def tokens(self, clips: Tensor) -> Tensor:
         """Clips (N, C, T, V, M) to encoded tokens (N, M, T/p, V, D). Raises `LabError` for clips of another shape."""
-        if clips.dim() != 5 or clips.shape[-1] != self.people:
-            raise self._refused(clips)
+        require_clips("MAMP", clips, (*self.shape, self.people), next_step=NEXT_STEP)
         tokens = self.encoded(cheap(self.embedded, self.patches(clips)))
         return tokens.unflatten(0, (-1, self.people)).unflatten(2, (self.steps, self.joints))
 
     def patches(self, clips: Tensor) -> Tensor:
         """Clips (N, C, T, V, M) of any number of people -> (S, L, C * p). Raises `LabError` for clips of another shape."""
-        if clips.dim() != 5 or clips.shape[1:4] != self.shape:
-            raise self._refused(clips)
+        require_clips("MAMP", clips, (*self.shape, None), next_step=NEXT_STEP)
         return rearrange(clips, "n c (t p) v m -> (n m) (t v) (c p)", p=self.patch)
 
     def embedded(self, patches: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -153,14 +153,6 @@ class Encoder(nn.Module):
         if owner == "blocks":
             return int(number) + 1
         return len(self.blocks) + 1 if owner == "norm" else 0
-
-    def _refused(self, clips: Tensor) -> LabError:
-        channels, frames, joints = self.shape
-        return LabError(
-            f"MAMP was given clips of shape {tuple(clips.shape)}",
-            expected=f"(N, {channels}, {frames}, {joints}, {self.people}): coordinates, frames, joints, people",
-            next_step="build the model for the skeleton, the people and the window of the data (model_args.frames)",
-        )
 
 
 class MAMP(nn.Module):

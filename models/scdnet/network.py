@@ -15,10 +15,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from layers.clips import require_clips
 from layers.ctr import Block, people_apart
 from layers.recompute import cheap, segment
 from layers.transformer import Embedding, PostNormLayer
-from shared_data.errors import LabError, require
+from shared_data.errors import require
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named
 from shared_data.skeletons.spatial import spatial_adjacency
@@ -103,12 +104,7 @@ class Encoder(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Clips (N, 3, T, V, M) to features (N, 2W). Raises `LabError` for another shape."""
-        if tuple(clips.shape[1:]) != self.shape:
-            raise LabError(
-                f"SCD-Net was given clips of shape {tuple(clips.shape)}",
-                expected=f"(N, {', '.join(map(str, self.shape))}): coordinates, frames, joints, people",
-                next_step="build the model for the skeleton, the people and the window of the data",
-            )
+        require_clips("SCD-Net", clips, self.shape)
         return torch.cat([self.temporal(clips), self.spatial(clips)], 1)
 
 

@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from layers.clips import require_clips
 from layers.recompute import segment
 from layers.transformer import Attention, Embedding, PostNormLayer
 from models.usdrl.dste import DenseLayer
 from shared_data.batches.representations import space, time
-from shared_data.errors import LabError, require, require_known
+from shared_data.errors import require, require_known
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named
 
@@ -28,6 +29,7 @@ MODALITIES = ("joint", "motion", "bone")
 DSTE_LAYERS = 2
 TABLE = 200
 """Frames that the official table of the sine code has room for."""
+NEXT_STEP = "build the model for the window (model argument frames), the skeleton and the people of the data"
 BASE = 10_000.0  # of the sine code's wavelengths
 
 
@@ -140,20 +142,12 @@ class Encoder(nn.Module):
 
     def tokens(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, T, V, M) -> a row per frame (N, T, W) and a row per joint, person after person, (N, M V, W)."""
-        self._check(clips)
+        require_clips("USDRL", clips, self.clip, next_step=NEXT_STEP)
         if self.modality == "motion":
             clips = F.pad(clips.diff(dim=2), (0, 0, 0, 0, 0, 1))
         elif self.modality == "bone":
             clips = clips - clips.index_select(3, self.parents)
         return self.time(time(clips)), self.space(space(clips))
-
-    def _check(self, clips: Tensor) -> None:
-        if tuple(clips.shape[1:]) != self.clip:
-            raise LabError(
-                f"USDRL was given clips of shape {tuple(clips.shape)}",
-                expected=f"(N, {', '.join(map(str, self.clip))}): coordinates, frames, joints, people",
-                next_step="build the model for the window (model argument frames), the skeleton and the people of the data",
-            )
 
 
 class Classifier(nn.Module):
