@@ -39,6 +39,8 @@ def test_official(name: str) -> None:
     long = s["dataset"] == "pku_mmd"
     assert (s["num_epoch"], s["step"], s["batch_size"]) == ((1201, [801], 512) if long else (451, [351], 356))
     assert (s["lr_schedule"], s["lr_decay_rate"], s["warm_up_epoch"]) == ("step", 0.1, 0)
+    objective = DenseDecorrelation(**{**s["objective_args"], "width": 8}, frames=s["train_window_size"])
+    assert objective.weights == {"sim": 5.0, "vac": 1.0, "xcorr": 1e-3}
 
 
 @pytest.mark.parametrize("name", ["sttr_ntu60_xsub_8gb", "dste_ntu60_xsub_8gb"])
