@@ -378,11 +378,15 @@ def objective_arguments(config: RunConfig, skeleton: Skeleton, people: int) -> d
 
 
 def work_dir(config: RunConfig) -> Path:
-    """The run folder: as named, or MODEL/RECIPE_STREAM where runs go, with _test behind it for scores of given weights."""
+    """The run folder: as named, or MODEL/RECIPE_STREAM where runs go.
+
+    With _test behind it for scores of given weights, and the stage in front, where that is not training with labels.
+    """
     if config.work_dir:
         return Path(config.work_dir)
     ending = "_test" if config.phase == "test" else ""
-    name = f"{config.recipe or 'custom'}_{config.stream}{ending}"
+    stage = "" if config.stage == "supervised" else f"{config.stage}_"
+    name = f"{stage}{config.recipe or 'custom'}_{config.stream}{ending}"
     return environment.work_dir() / config.model / name
 
 

@@ -24,6 +24,9 @@ class Step(Protocol):
 class Learning(Protocol):
     """Made for a `Trainer` whose settings, data, device and world are known; makes its network and step, and looks at results."""
 
+    labelled: bool
+    """Whether steps count what they get right."""
+
     def network(self) -> nn.Module:
         """The network on its device, freshly initialised; its state dict is saved and restored."""
         ...

@@ -102,7 +102,7 @@ class ModelCard:
         if key not in self.toml:
             able = [name for name, card in discover().items() if key in card.toml]
             raise ConfigError(
-                f"{self.name} has nothing to {stage} with: it learns from labels", where=str(self.folder / "model.toml"),
+                f"{self.name} has nothing to {stage} with", where=str(self.folder / "model.toml"),
                 expected=", ".join(able) or "a model whose model.toml names an objective",
             )  # fmt: skip
 

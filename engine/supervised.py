@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 class Supervised:
     """An `engine.learning.Learning`."""
 
+    labelled = True
+
     def __init__(self, run: Trainer) -> None:
         self.run = run
         self.test_batches = assembly.test_loader(run.data, run.config, run.device, run.world)

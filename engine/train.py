@@ -236,7 +236,8 @@ class Trainer:
         self.sums["loss"], self.sums["correct"] = float(loss_sum), int(correct)
         seen, seconds = self.sums["seen"], time.monotonic() - began
         self.log(
-            "epoch", epoch=self.epoch, loss=self.sums["loss"] / max(seen, 1), top1=self.sums["correct"] / max(seen, 1),
+            "epoch", epoch=self.epoch, loss=self.sums["loss"] / max(seen, 1),
+            **({"top1": self.sums["correct"] / max(seen, 1)} if self.learning.labelled else {}),
             lr=max(group["lr"] for group in self.optimizer.param_groups), seconds=seconds,
             clips_per_s=(seen - seen_before) / max(seconds, 1e-9), **memory.peaks(self.device),
         )  # fmt: skip

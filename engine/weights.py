@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -127,8 +128,8 @@ def read_tensors(path: Path, trust_pickle: bool) -> dict[str, torch.Tensor]:
 def as_told(config: RunConfig) -> RunConfig:
     """`config` with the sizes that the encoder of `--init` was pretrained with, where its file tells them, and its window.
 
-    Rates (dropout ...) and heads stay those of the settings. Raises `WeightsError` for a header that is none, `ConfigError` for an
-    encoder of another model.
+    Rates (dropout ...) and heads stay those of the settings. Raises `WeightsError` for a header that is none, `ConfigError` for
+    an encoder of another model.
     """
     if not config.init or not config.init.endswith(".safetensors"):
         return config
@@ -142,5 +143,5 @@ def as_told(config: RunConfig) -> RunConfig:
     if model != config.model:
         raise ConfigError(f"the encoder is of {model}, not of {config.model}", where=config.init)
     window = told.get("frames")
-    windows = {"train_window_size": window, "test_window_size": window} if type(window) is int else {}
+    windows: dict[str, Any] = {"train_window_size": window, "test_window_size": window} if type(window) is int else {}
     return dataclasses.replace(config, model_args={**config.model_args, **told}, **windows)

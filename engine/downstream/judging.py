@@ -20,6 +20,7 @@ from engine.downstream.encoders import Encoder, opened
 from engine.downstream.features import Features, together
 from engine.downstream.results import Published, Result
 from engine.errors import ConfigError, WorkDirError
+from engine.records import read_json
 from shared_data.datasets import honest
 from shared_data.errors import require_known
 
@@ -99,6 +100,13 @@ def _prepared(encoder: Encoder, wishes: Wishes) -> Path:
     if "knn" in wishes.protocols and max(wishes.ks) > clips:
         raise ConfigError(
             f"{max(wishes.ks)} neighbours among {clips} training clips", where="--k", next_step=f"--k 1 ... {clips}"
+        )
+    there = read_json(folder / suite.RECORD)
+    if there and there["encoder"].get("sha256") != encoder.sha256 and not encoder.config.force:
+        raise WorkDirError(
+            "the evaluation of another encoder is here",
+            where=str(folder),
+            next_step="another --work-dir, or --force",
         )
     if (folder / "config.yaml").exists():
         raise WorkDirError(

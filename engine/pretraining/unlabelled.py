@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 class Unlabelled:
     """An `engine.learning.Learning`."""
 
+    labelled = False
+
     def __init__(self, run: Trainer) -> None:
         self.run = run
         self.told = False

@@ -273,7 +273,7 @@ class Steps:
     def batch_norm(self) -> bool:
         """Whether the network normalises by statistics of the batch, so that the size of a micro-batch is seen."""
         norms = nn.modules.batchnorm._BatchNorm
-        return bool(self._fact("batch_norm", lambda bench: any(isinstance(m, norms) for m in bench.model.modules())))
+        return bool(self._fact("batch_norm", lambda bench: any(isinstance(m, norms) for m in bench.seen_in_pieces())))
 
     @property
     def _together(self) -> bool:

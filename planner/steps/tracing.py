@@ -6,7 +6,7 @@ import contextlib
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from engine.assembly import new_optimizer, train_step
 from engine.evaluate import evaluation_pass
 from engine.losses import Loss, LossName
 from engine.optimizers import BETAS, OptimizerName
-from engine.pretraining.objective import encoder_pass, is_objective
+from engine.pretraining.objective import Objective, encoder_pass, is_objective
 from engine.pretraining.step import pretrain_step
 from engine.step import Precision, autocast, takes_positions
 from layers.device import as_if_on_gpu
@@ -170,6 +170,11 @@ class Bench:
     def together(self) -> bool:
         """Whether the loss is of the whole batch, also where it goes through the network in pieces."""
         return bool(getattr(self.model, "in_batch", False))
+
+    def seen_in_pieces(self) -> list[nn.Module]:
+        """The modules that micro-batches go through: all but those of a loss that is of the whole batch."""
+        parts = cast(Objective, self.model).encoders().values() if self.together else (self.model,)
+        return [module for part in parts for module in part.modules()]
 
     def trace(self, task: Task) -> Trace:
         """The step, with all that a training run keeps beside it."""
