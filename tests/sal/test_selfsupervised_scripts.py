@@ -93,7 +93,7 @@ def test_official_pretraining_is_our_recipe(asked: Asked) -> None:
         ("isc", "--protocol cross_setup --pre-dataset ntu120 --moco-m 0.9", {"recipe": "ntu120_xset", "split": "xset"}),
         ("usdrl", "--backbone DSTE --moda motion --protocol cross_view", {"recipe": "dste_ntu60_xview"}),
         ("usdrl", "--pre-dataset pku_v2", {"recipe": "sttr_pku_mmd2_xsub"}),
-        ("scdnet", "--skeleton_representation bone", {"train_feeder_args": {"representation": "bone"}}),
+        ("scdnet", "--skeleton_representation bone", {"stream": "b"}),
     ],
 )  # fmt: skip
 def test_flags_of_pretraining(asked: Asked, model: str, words: str, expected: dict[str, Any]) -> None:
@@ -126,7 +126,7 @@ def test_classification_is_the_official_probe(asked: Asked) -> None:
     )
     assert scripts.action_classification("scdnet", words.split()) == 0
     assert asked.wishes.changes == {"lr": 2.0, "batch": 1024, "epochs": 9, "drops": (3, 5)}
-    assert asked.config.train_feeder_args["representation"] == asked.config.test_feeder_args["representation"] == "bone"
+    assert asked.config.stream == "b"
     assert asked.config.test_feeder_args["test_ratio"] == [0.95]
     assert scripts.action_classification("usdrl", ["--backbone", "DSTE", "--moda=bone", "--pretrained", "W", "--data", "F"]) == 0
     assert (asked.config.recipe, asked.config.model_args) == ("dste_ntu60_xsub", {"backbone": "dste", "modality": "bone"})
