@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from layers.clips import require_clips
+from shared_data.batches.shape import require_clips
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from layers.clips import require_clips
 from layers.recompute import cheap, segment
 from layers.transformer import PreNormLayer
+from shared_data.batches.shape import require_clips
 from shared_data.errors import require, require_known
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named

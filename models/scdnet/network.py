@@ -15,10 +15,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from layers.clips import require_clips
 from layers.ctr import Block, people_apart
 from layers.recompute import cheap, segment
 from layers.transformer import Embedding, PostNormLayer
+from shared_data.batches.shape import require_clips
 from shared_data.errors import require
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named

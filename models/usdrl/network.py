@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layers.clips import require_clips
 from layers.recompute import segment
 from layers.transformer import Attention, Embedding, PostNormLayer
 from models.usdrl.dste import DenseLayer
 from shared_data.batches.representations import space, time
+from shared_data.batches.shape import require_clips
 from shared_data.errors import require, require_known
 from shared_data.skeletons import Skeleton
 from shared_data.skeletons import skeleton as skeleton_named

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layers.clips import require_clips
+from shared_data.batches.shape import require_clips
 from shared_data.errors import LabError
 
 GOOD = (3, 8, 25, 2)
