@@ -115,7 +115,7 @@ def test_a_full_gpu_leaves_a_state_from_which_the_run_goes_on(
         elif where == "backward":
             patch.setattr(assembly, "build_loss", full_in_backward(call))
         elif where == "update":
-            patch.setattr(step.TrainStep, "_clip", full_at(call, step.TrainStep._clip))
+            patch.setattr(step, "clipped", full_at(call, step.clipped))
         elif where == "evaluation":
             patch.setattr(evaluate, "forward", full_at(call, evaluate.forward))
         else:
