@@ -93,7 +93,8 @@ def _pass(fixture: Fixture) -> list[Line]:
 
 def _called_with(fixture: Fixture) -> dict[str, float]:
     """The settings in the words of the recorded call, "loss = model(input, mask_ratio=0.9)", by name."""
-    return {name: float(value) for name, value in re.findall(r"(\w+)=([\d.]*\d)", str(fixture.need("forward")))}
+    said = re.findall(r"(\w+)=(\d+(?:\.\d+)?)", str(fixture.need("forward")))
+    return {name: float(value) if "." in value else int(value) for name, value in said}
 
 
 def _entries(fixture: Fixture, objective: nn.Module, rows: list[Entry]) -> Line:
