@@ -175,6 +175,6 @@ def test_features_are_read_from_their_files(tmp_path: Path) -> None:
 def test_neither_scikit_learn_nor_scipy_is_needed() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('sklearn', 'scipy', 'skopt')));"
-        "from engine.downstream import suite, evaluations, fewshot, labelled, collapse"
+        "from engine.downstream import suite, evaluations, fewshot, judging, collapse; from engine import labelled"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
