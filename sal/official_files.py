@@ -13,11 +13,12 @@ from shared_data.errors import MissingInputError
 DATA: dict[tuple[str, str], tuple[str, ...]] = {
     ("ntu60", "xsub"): ("NTU60_XSub.npz", "NTU60_CS.npz"), ("ntu60", "xview"): ("NTU60_XView.npz", "NTU60_CV.npz"),
     ("ntu120", "xsub"): ("NTU120_XSub.npz", "NTU120_CSub.npz"), ("ntu120", "xset"): ("NTU120_XSet.npz", "NTU120_CSet.npz"),
-    ("pku_mmd", "xsub"): ("PKUv2_XSub.npz", "PKUv1_XSub.npz"),
+    ("pku_mmd", "xsub"): ("PKUv2_XSub.npz", "PKUv1_XSub.npz"), ("pku_mmd2", "xsub"): ("PKUv2_XSub.npz",),
+    ("pkuv1", "xsub"): ("PKUv1_XSub.npz",), ("pkuv2", "xsub"): ("PKUv2_XSub.npz",),
 }  # fmt: skip
 """(data set, split) -> names of its file in ./data: MAMP's and STARS', and those of the Kaggle files."""
 
-WORDS = {"dataset": "ntu60|ntu120|pkuv1|pkuv2", "split": "xsub|xview|xset", "stage": "second|third|merged", "share": r"0\.\d+"}
+WORDS = {"dataset": "ntu60|ntu120|pkuv1|pkuv2", "split": "xsub|xview|xset", "first": "second|merged", "share": r"0\.\d+"}
 """Words in the braces of a pattern for the names of configurations -> what may stand there."""
 
 
@@ -41,13 +42,15 @@ def told_by_name(file: str | None) -> tuple[str, str] | None:
 def configuration(pattern: str, file: str) -> dict[str, str] | None:
     """What the path of an official configuration says, by the words in the braces of `pattern`; None if it is another one.
 
-    ``{share}`` is a fraction in the name, and comes as ``{percent}``, too.
+    ``{share}`` is a fraction in the name, and comes as ``{percent}``, too; both parts of PKU-MMD are the `dataset` pku_mmd, and
+    `part` says which.
     """
     regex = re.sub(r"\\{(\w+)\\}", lambda found: f"(?P<{found[1]}>{WORDS[found[1]]})", re.escape(pattern))
     match = re.search(rf"(?:^|/){regex}$", file)
     if match is None:
         return None
     found = match.groupdict()
+    found["part"] = found["dataset"]
     if found["dataset"].startswith("pku"):
         found["dataset"] = "pku_mmd"
     return found | ({"percent": f"{100 * float(found['share']):g}"} if "share" in found else {})

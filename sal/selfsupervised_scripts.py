@@ -230,9 +230,10 @@ def _configured(model: str, config: str, kind: str) -> _Recipe:
     known = [row for row in _scripts(model)["config"] if row["kind"] == kind]
     for row in known:
         if found := official_files.configuration(row["file"], config):
+            renamed = _scripts(model).get("init", {}).get(f"{found['dataset']}_{found['split']}", row.get("init", ""))
             return _Recipe(
-                row["recipe"].format(**found), found["dataset"], found["split"],
-                tuple(word.format(**found) for word in row.get("words", [])), row.get("init", "").format(**found),
+                row["recipe"].format(**found), found["part"], found["split"],
+                tuple(word.format(**found) for word in row.get("words", [])), renamed.format(**found) if "init" in row else "",
             )  # fmt: skip
     raise ConfigError(
         f"{config!r} is no official configuration of this script", where="--config",

@@ -174,6 +174,28 @@ def test_data_lies_where_official_code_has_it(asked: Asked, tmp_path: Path, caps
     assert asked.config.data == "data/NTU60_CS.npz"
 
 
+def test_each_part_of_pku_mmd_has_a_file_of_its_own(asked: Asked, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("PKUv1_XSub.npz", "PKUv2_XSub.npz"):
+        (tmp_path / "data" / name).touch()
+    for part in ("pkuv1", "pkuv2"):
+        words = ["--config", f"config/{part}_xsub_joint/finetune_t120_layer8_decay.yaml", "--finetune", "W"]
+        assert scripts.main_finetune("mamp", words) == 0
+        assert asked.config.data == f"data/{part.replace('pku', 'PKU')}_XSub.npz"
+        assert asked.config.recipe == "finetune_pku_mmd_xsub"
+
+
+def test_stars_begins_with_the_file_that_its_seed_names(asked: Asked) -> None:
+    merged = "--config config/ntu120/pretext/clrtuning_xset_merged.yaml --data F"
+    assert scripts.main("mamp", ["pretrain_clrtuning", *merged.split()]) == 0
+    assert asked.config.init == "pretrained_weights/mamp_ntu120_xview.pth"
+    third = merged.replace("merged", "third").split()
+    assert scripts.main("mamp", ["pretrain_clrtuning", *third]) == 0
+    assert asked.config.init is None  # stage two's file has no name of its own: a run asks for it
+    assert scripts.main("mamp", ["pretrain_clrtuning", *third, "--init", "W"]) == 0
+    assert (asked.config.recipe, asked.config.init) == ("ntu120_xset_third", "W")
+
+
 @pytest.mark.parametrize(
     ("call", "words", "said"),
     [
@@ -200,7 +222,7 @@ def test_wrong_words_of_stars(asked: Asked, capsys: pytest.CaptureFixture[str]) 
     assert scripts.main("mamp", ["pretrain_clrtunin", "--config", "x"]) == 2
     assert "did you mean pretrain_clrtuning?" in capsys.readouterr().err
     assert scripts.main("mamp", ["pretrain_clrtuning", "--config", "config/ntu60/pretext/clrtuning_xsub_fourth.yaml"]) == 2
-    assert "clrtuning_{split}_{stage}.yaml" in capsys.readouterr().err
+    assert "clrtuning_{split}_{first}.yaml" in capsys.readouterr().err
     assert scripts.main("mamp", ["pretrain_clrtuning", *CLRTUNING.replace("wandb-name", "wandb-nam").split()]) == 2
     assert "did you mean --wandb-name?" in capsys.readouterr().err
 
