@@ -218,6 +218,11 @@ def remarks(config: RunConfig, data: DataSet) -> list[str]:
     return told
 
 
+def described(data: DataSet) -> dict[str, Any]:
+    """What a file of weights says of the data that they fit."""
+    return {"num_classes": data.num_classes, "skeleton": data.skeleton.name, "people": data.train.max_people}
+
+
 def build_model(config: RunConfig, data: DataSet, device: torch.device) -> nn.Module:
     """The network of `config.model` for the classes, joints and people of `data`, seeded, on `device`."""
     card, size = models.find(config.model), (data.num_classes, data.skeleton, data.train.max_people)

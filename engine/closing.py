@@ -13,18 +13,17 @@ from engine.weights import load_weights
 
 if TYPE_CHECKING:
     from engine.supervised import Supervised
-    from engine.train import Trainer
 
 
 def close(learning: Supervised) -> None:
     """Write `metrics.json`, examples and the report of a run whose last epoch is closed, and tell the user."""
     run, held_out = learning.run, learning.held_out
     assert run.last is not None and run.best is not None  # the last epoch is always evaluated
-    values = _summary(run, held_out)
+    values = _summary(learning)
     if run.config.protocol == "honest":
         values["test"] = _test_untouched(learning)
     run.world.by_first(run.folder.write_json, "metrics.json", values)
-    run.world.by_first(save_examples, run.folder, run.data)
+    run.world.by_first(save_examples, run.folder, learning.clips)
     run.log("end", last=run.last["top1"], best=run.best["top1"], seconds=run.seconds)
     report = run.world.from_first(lambda: write_report(run.folder.path))
     best = f"best on {held_out} {run.best['top1']:.1%} (epoch {run.best['epoch'] + 1})"
@@ -33,12 +32,13 @@ def close(learning: Supervised) -> None:
     run.console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
 
-def _summary(run: Trainer, held_out: str) -> dict[str, Any]:
-    config, data = run.config, run.data
+def _summary(learning: Supervised) -> dict[str, Any]:
+    run, data = learning.run, learning.clips
+    config = run.config
     return {
         "model": config.model, "recipe": config.recipe, "dataset": data.name, "split": config.split,
         "stream": config.stream, "protocol": config.protocol,
-        "selection": {"last": run.last, f"best_on_{held_out}": run.best},
+        "selection": {"last": run.last, f"best_on_{learning.held_out}": run.best},
         "num_classes": data.num_classes, "class_names": list(data.class_names),
         "parameters": run.parameters, "clips_train": len(data.train), "clips_test": len(data.test),
         "seconds": run.seconds,
@@ -48,7 +48,7 @@ def _summary(run: Trainer, held_out: str) -> dict[str, Any]:
 def _test_untouched(learning: Supervised) -> dict[str, Any]:
     """After an honest run: the real test set, looked at once, with the last weights and with the validation's choice."""
     run = learning.run
-    batches = assembly.test_loader(run.given, run.config, run.device, run.world)
+    batches = assembly.test_loader(learning.given, run.config, run.device, run.world)
     result = {}
     for name, file, kept in (("last", None, LAST), ("best_on_validation", run.folder.best, BEST)):
         if file is not None:

@@ -1,7 +1,8 @@
-"""What a run does with its clips: the one seam between the trainer, which knows epochs, files and signals, and what is learnt."""
+"""What a run learns, and from what: the one seam between this and the trainer, which knows epochs, files and signals."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -9,23 +10,65 @@ from torch import nn
 
 from engine.progress import Display
 from engine.step import StepResult
-from shared_data.loader import Batch
+from shared_data.datasets import DataSet
 
 
 class Step(Protocol):
-    """An optimizer step on one batch; see `engine.step.TrainStep`."""
+    """An optimizer step on one batch, whose `Learning.inputs` it is given; see `engine.step.TrainStep`."""
 
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
 
-    def __call__(self, clips: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor | None = None, /) -> StepResult: ...
+    def __call__(self, *inputs: Any) -> StepResult: ...
+
+
+class Batches(Protocol):
+    """What is learnt from, batch by batch; see `shared_data.loader.Loader`."""
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """The batches of `epoch` from number `start` on."""
+        ...
+
+    def ids(self, epoch: int, step: int) -> Any:
+        """Names of what is in batch `step` of `epoch`, an array."""
+        ...
 
 
 class Learning(Protocol):
-    """Made for a `Trainer` whose settings, data, device and world are known; makes its network and step, and looks at results."""
+    """Made for a `Trainer` whose settings, device and world are known, which reads the data; makes the batches, the network and
+    its step, and looks at results."""
 
     labelled: bool
     """Whether steps count what they get right."""
+
+    @property
+    def clips(self) -> DataSet | None:
+        """What a prediction of the run's memory is made for; None where there is none."""
+        ...
+
+    def fingerprints(self) -> tuple[int, int]:
+        """Of the data as given, which all processes must share, and of what the run sees of it, as whoever resumes it must."""
+        ...
+
+    def batches(self) -> Batches:
+        """Those of training; of several processes, this one's share of each."""
+        ...
+
+    def remarks(self) -> list[str]:
+        """What a person should know about the run's settings before it begins."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """What a file of weights says of the data that they fit."""
+        ...
+
+    def result_bytes(self) -> int:
+        """Of the largest files that evaluations leave in the run folder, together."""
+        ...
 
     def network(self) -> nn.Module:
         """The network on its device, freshly initialised; its state dict is saved and restored."""
@@ -39,8 +82,8 @@ class Learning(Protocol):
         """What a fresh run begins with beside a fresh network: given weights."""
         ...
 
-    def targets(self, batch: Batch) -> torch.Tensor:
-        """(N,) int64: what a step is given beside the clips."""
+    def inputs(self, batch: Any) -> tuple[torch.Tensor | None, ...]:
+        """What a step is given of a batch, not yet on its device."""
         ...
 
     def rehearse(self) -> None:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 MIB = 2**20
 SMALL_FILES = 4 * MIB  # log, settings, examples, report
 HEADER = 160  # bytes for the name and place of a tensor in a file
-SCORE_FILES = 4  # the most that a run writes
-ID = 64  # bytes for a clip's name and label in a score file
 
 
 def require(run: Trainer) -> None:
@@ -33,7 +31,7 @@ def require(run: Trainer) -> None:
     state, weights = state_bytes(run.model, run.optimizer), weights_bytes(run.model)
     files = (run.folder.last, run.folder.previous, run.folder.best)
     there = sum({about.st_ino: about.st_size for about in (f.stat() for f in files if f.exists())}.values())
-    scores = SCORE_FILES * len(run.data.test) * (4 * run.data.num_classes + ID)
+    scores = run.learning.result_bytes()
     needed = 3 * state + weights + scores + SMALL_FILES - there
     if free < needed:
         raise SaveError(

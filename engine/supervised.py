@@ -25,6 +25,9 @@ from shared_data.loader import Batch, Loader
 if TYPE_CHECKING:
     from engine.train import Trainer
 
+SCORE_FILES = 4  # the most that a run writes
+ID = 64  # bytes for a clip's name and label in a score file
+
 
 class Supervised:
     """An `engine.learning.Learning`."""
@@ -33,11 +36,29 @@ class Supervised:
 
     def __init__(self, run: Trainer) -> None:
         self.run = run
-        self.test_batches = assembly.test_loader(run.data, run.config, run.device, run.world)
+        self.given = assembly.load_data(run.config)
+        self.clips = assembly.validation(self.given, run.config)
+
+    def fingerprints(self) -> tuple[int, int]:
+        return assembly.fingerprint(self.given), assembly.fingerprint(self.clips)
+
+    def batches(self) -> Loader:
+        run = self.run
+        self.test_batches = assembly.test_loader(self.clips, run.config, run.device, run.world)
+        return assembly.train_loader(self.clips, run.config, run.device, run.world)
+
+    def remarks(self) -> list[str]:
+        return assembly.remarks(self.run.config, self.clips)
+
+    def described(self) -> dict[str, Any]:
+        return assembly.described(self.clips)
+
+    def result_bytes(self) -> int:
+        return SCORE_FILES * len(self.clips.test) * (4 * self.clips.num_classes + ID)
 
     def network(self) -> nn.Module:
         run = self.run
-        network = assembly.build_model(run.config, run.data, run.device)
+        network = assembly.build_model(run.config, self.clips, run.device)
         return synchronised(network, run.device, run.world) if run.config.sync_batchnorm else network
 
     def step(self, network: nn.Module) -> TrainStep:
@@ -53,8 +74,8 @@ class Supervised:
         if init := run.config.init:
             run.world.by_first(load_encoder, Path(init), run.model, run.config.model, trust_pickle=trust)
 
-    def targets(self, batch: Batch) -> torch.Tensor:
-        return batch.labels
+    def inputs(self, batch: Batch) -> tuple[torch.Tensor | None, ...]:
+        return batch.clips, batch.labels, batch.positions
 
     def rehearse(self) -> None:
         run = self.run

@@ -96,22 +96,18 @@ class Trainer:
         if config.compile:
             compiling.require(self.device)
         _make_deterministic(config)
-        self.given = assembly.load_data(config)
-        self.data = assembly.validation(self.given, config)
-        self.world.require_same(
-            **config.identity(), clips=assembly.fingerprint(self.given), device=self.device.type, torch=torch.__version__
-        )
-        self.clips = assembly.fingerprint(self.data)
-        self.train_batches = assembly.train_loader(self.data, config, self.device, self.world)
         self.learning = learning(self)
+        given, self.seen = self.learning.fingerprints()
+        self.world.require_same(**config.identity(), clips=given, device=self.device.type, torch=torch.__version__)
+        self.train_batches = self.learning.batches()
         self.model = self.learning.network()
         self.train_step = self.learning.step(self.model)
         self.optimizer = self.train_step.optimizer
         for line in lines:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-        for remark in assembly.remarks(config, self.data):
+        for remark in self.learning.remarks():
             self.note(remark)
-        self.watch = MemoryWatch(config, self.data, self.device, expect, self.note)
+        self.watch = MemoryWatch(config, self.learning.clips, self.device, expect, self.note)
         self.mirror = Mirror(folder.path) if config.tensorboard and self.world.first else None
         self.epoch = self.step = self.global_step = 0
         self.sums = {"loss": 0.0, "correct": 0, "seen": 0}
@@ -163,7 +159,7 @@ class Trainer:
             self.world.by_first(self.folder.write_json, name, value)
 
     def require_same_clips(self, position: dict[str, Any]) -> None:
-        if position["data"] != self.clips and not self.config.force:
+        if position["data"] != self.seen and not self.config.force:
             raise WorkDirError(
                 "the data holds other clips than the run began with", where=str(self.config.data),
                 next_step="give the data of the run, another --work-dir, or --force to go on with these clips",
@@ -204,10 +200,8 @@ class Trainer:
             torch.manual_seed((config.seed * 0x9E3779B97F4A7C15 + self.global_step + own) & MASK63)  # dropout, if any
             lr = learning_rate(config, epoch=self.epoch, step=self.global_step, steps_per_epoch=len(self.train_batches))
             set_learning_rate(self.optimizer, lr)
-            clips = batch.clips.to(self.device, non_blocking=True)
-            targets = self.learning.targets(batch).to(self.device, non_blocking=True)
-            positions = None if batch.positions is None else batch.positions.to(self.device, non_blocking=True)
-            result = self.train_step(clips, targets, positions)
+            inputs = self.learning.inputs(batch)
+            result = self.train_step(*(None if x is None else x.to(self.device, non_blocking=True) for x in inputs))
             loss_sum += result.loss * size
             correct += result.correct
             # A loss scaler meets infinite gradients as a matter of course and skips their update.
@@ -319,7 +313,7 @@ class Trainer:
         position = {
             "epoch": self.epoch, "step": self.step, "global_step": self.global_step, "sums": self.sums,
             "last": self.last, "best": self.best, "seconds_before": self.seconds, "log_size": self.folder.settle_log(),
-            "data": self.clips,
+            "data": self.seen,
         }  # fmt: skip
         parts = self.model, self.optimizer, self.train_step.scaler
         checkpoint.save_state(self.folder.last, *parts, position, previous=self.folder.previous)
@@ -332,9 +326,8 @@ class Trainer:
     def about(self, metrics: Metrics | None = None) -> dict[str, Any]:
         """What a file of weights says about its content."""
         return {
-            "model": self.config.model, "model_args": self.config.model_args, "num_classes": self.data.num_classes,
-            "skeleton": self.data.skeleton.name, "people": self.data.train.max_people, "stream": self.config.stream,
-            "epoch": self.epoch, "top1": metrics.top1 if metrics else None,
+            "model": self.config.model, "model_args": self.config.model_args, **self.learning.described(),
+            "stream": self.config.stream, "epoch": self.epoch, "top1": metrics.top1 if metrics else None,
         }  # fmt: skip
 
 

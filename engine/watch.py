@@ -25,12 +25,18 @@ T = TypeVar("T")
 class MemoryWatch:
     """That of one process, which may go on with a run that another began.
 
-    expect   predicts the memory of a run on a GPU; None: nothing is predicted
+    data     what it is trained on
+    expect   predicts the memory of a run on a GPU; without it, or without data, nothing is predicted
     note     is told, in words for the user, why there is no prediction
     """
 
     def __init__(
-        self, config: RunConfig, data: DataSet, device: torch.device, expect: memory.Expect | None, note: Callable[[str], None]
+        self,
+        config: RunConfig,
+        data: DataSet | None,
+        device: torch.device,
+        expect: memory.Expect | None,
+        note: Callable[[str], None],
     ) -> None:
         self.config, self.data, self.device, self.expect, self.note = config, data, device, expect, note
         self.compare: memory.Compare | None = None
@@ -46,7 +52,7 @@ class MemoryWatch:
             if not memory.counted(self.device):
                 return
             memory.release(self.device)  # training begins as if nothing had been tried
-            if self.expect is not None and steps >= 2:  # else nothing will be compared
+            if self.expect is not None and self.data is not None and steps >= 2:  # else nothing will be compared
                 try:
                     self.compare = self.expect(self.config, self.data, self.device, self.note)
                 except LabError as error:

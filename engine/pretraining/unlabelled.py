@@ -19,7 +19,7 @@ from engine.report import write_report
 from engine.shared_batchnorm import synchronised
 from engine.step import StepResult
 from engine.weights import ENCODER, load_encoder, read_tensors
-from shared_data.loader import Batch
+from shared_data.loader import Batch, Loader
 
 if TYPE_CHECKING:
     from engine.train import Trainer
@@ -39,10 +39,26 @@ class Unlabelled:
             raise ConfigError(
                 "there are no labels to be seen here", where="--labelled", next_step="--max-clips N takes fewer clips"
             )
+        self.clips = assembly.validation(assembly.load_data(run.config), run.config)
+
+    def fingerprints(self) -> tuple[int, int]:
+        return (seen := assembly.fingerprint(self.clips)), seen
+
+    def batches(self) -> Loader:
+        return assembly.train_loader(self.clips, self.run.config, self.run.device, self.run.world)
+
+    def remarks(self) -> list[str]:
+        return assembly.remarks(self.run.config, self.clips)
+
+    def described(self) -> dict[str, Any]:
+        return assembly.described(self.clips)
+
+    def result_bytes(self) -> int:
+        return 0
 
     def network(self) -> nn.Module:
         run = self.run
-        network = assembly.build_objective(run.config, run.data, run.device)
+        network = assembly.build_objective(run.config, self.clips, run.device)
         if not run.config.sync_batchnorm:
             return network
         objective = cast(Objective, network)
@@ -92,7 +108,7 @@ class Unlabelled:
 
     def _take(self, file: Path, name: str, encoder: nn.Module) -> None:
         """Give `encoder` the weights in `file`, by way of the classifier that has such an encoder."""
-        run, data = self.run, self.run.data
+        run, data = self.run, self.clips
         classifier = models.build(
             models.find(run.config.model), num_classes=2, skeleton=data.skeleton, people=data.train.max_people,
             **self.objective.classifier(name),
@@ -100,8 +116,8 @@ class Unlabelled:
         load_encoder(file, classifier, run.config.model, which=name, trust_pickle=run.config.trust_pickle)
         encoder.load_state_dict(getattr(classifier, ENCODER).state_dict())
 
-    def targets(self, batch: Batch) -> torch.Tensor:
-        return torch.from_numpy(batch.index)
+    def inputs(self, batch: Batch) -> tuple[torch.Tensor | None, ...]:
+        return batch.clips, torch.from_numpy(batch.index), batch.positions
 
     def rehearse(self) -> None:
         """Nothing comes after an epoch that a step does not need."""
@@ -143,9 +159,9 @@ class Unlabelled:
             run.world.by_first(checkpoint.save_weights, files[-1], encoder, about)
         config = run.config
         values = {
-            "model": config.model, "recipe": config.recipe, "stage": config.stage, "dataset": run.data.name,
+            "model": config.model, "recipe": config.recipe, "stage": config.stage, "dataset": self.clips.name,
             "split": config.split, "stream": config.stream, "last": run.last, "parameters": run.parameters,
-            "clips_train": len(run.data.train), "seconds": run.seconds, "encoders": [file.name for file in files],
+            "clips_train": len(self.clips.train), "seconds": run.seconds, "encoders": [file.name for file in files],
         }  # fmt: skip
         run.world.by_first(run.folder.write_json, "metrics.json", values)
         run.log("end", loss=run.last["loss"], seconds=run.seconds)
