@@ -12,9 +12,7 @@ from shared_data.batches.randomness import permutation
 from shared_data.errors import LabError
 from shared_data.loader import epoch_number, whole_number
 from shared_data.pipelines.lasa import every_second, motion_and_shape
-from shared_data.sequences import Sequences
-
-PADDING = 255  # label of the frames that only fill a batch; losses ignore it
+from shared_data.sequences import PADDING, Sequences
 
 Features = Callable[[np.ndarray], np.ndarray]  # (T, M, V, 3) of one sequence -> (C, V, T) float32
 

@@ -14,6 +14,8 @@ from shared_data.findings import Finding
 from shared_data.formats.ragged import RaggedBuilder, RowSink
 from shared_data.skeletons import Skeleton
 
+PADDING = 255  # label of frames of no known class, and of those that only fill a batch; losses and metrics ignore it
+
 
 @dataclass(frozen=True)
 class Sequences:

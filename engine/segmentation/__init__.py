@@ -1,0 +1,1 @@
+"""Temporal segmentation: a class for every frame of an untrimmed sequence."""
