@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import Any, SupportsIndex, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from shared_data.clips import Clips
 from shared_data.errors import LabError, UsageError
 from shared_data.pipelines import Pipeline, Positioned, rows_of
 
+Made = TypeVar("Made")
 Plan = tuple[np.ndarray, object]  # positions in the split, draws (None at test time)
 _DRAWN_AHEAD = 2048  # clips whose random numbers are made at once; the numbers do not depend on it
 
@@ -139,7 +140,7 @@ class Loader:
         plans = self._upstream_plans(epoch, start) if self.train and self.upstream else self._plans(epoch, start)
         if not self.workers:
             return (self._batch(index, draws) for index, draws in plans)
-        return _ahead(plans, self._batch, self.workers, self.prefetch)
+        return ahead(plans, self._batch, self.workers, self.prefetch)
 
     def _plans(self, epoch: int, start: int) -> Iterator[Plan]:
         """What each batch shows: positions in the split, and the random decisions (None at test time)."""
@@ -199,12 +200,12 @@ def epoch_number(value: object, where: str) -> int:
     return whole_number(value, "epoch", where, least=0, most=2**32 - 1)
 
 
-def _ahead(plans: Iterator[Plan], make: Callable[[np.ndarray, object], Batch], workers: int, depth: int) -> Iterator[Batch]:
-    """The batches of `plans` in order, made ahead by threads that end with this generator. Their errors come out here."""
+def ahead(plans: Iterator[tuple[Any, ...]], make: Callable[..., Made], workers: int, depth: int) -> Iterator[Made]:
+    """What `make` makes of `plans`, in order, made ahead by threads that end with this generator. Their errors come out here."""
     torch.get_num_threads()  # settles this thread's own number before the others ask for one (see below)
     # A second set of compute threads beside the caller's would fight it for the cores.
     pool = ThreadPoolExecutor(workers, "batches ahead", initializer=torch.set_num_threads, initargs=(1,))
-    waiting: deque[Future[Batch]] = deque()
+    waiting: deque[Future[Made]] = deque()
     try:
         for plan in plans:
             waiting.append(pool.submit(make, *plan))

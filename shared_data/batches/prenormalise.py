@@ -24,7 +24,7 @@ from shared_data.clips import Clips
 from shared_data.errors import UsageError
 
 FRAMES = 300  # of the published files
-_CENTRE = 1  # joint 2
+CENTRE = 1  # joint 2, the middle of the spine
 _UP = (0, 1)  # joint 1 -> joint 2, which is turned upright (z)
 _ACROSS = (4, 8)  # left shoulder -> right shoulder, which is turned along x
 
@@ -49,7 +49,7 @@ def normalised(
         tiled[outside] = NOTHING
     parts = channels(clips, each, Frames(tiled))
     who = torch.from_numpy(present.who).to(parts.device)
-    centre = parts[: len(index), :, :, _CENTRE : _CENTRE + 1].clone()  # the first entries are person 1 of every clip
+    centre = parts[: len(index), :, :, CENTRE : CENTRE + 1].clone()  # the first entries are person 1 of every clip
     there = (parts != 0).any(dim=1, keepdim=True)
     parts -= centre[who]
     parts *= there

@@ -193,3 +193,43 @@ def test_settings_that_make_no_batch_are_refused():
                     ask(wrong)
     with pytest.raises(LabError, match="first batch is -1"):
         SequenceLoader(sequences, batch_size=1, train=True).epoch(0, start=-1)
+
+
+def test_processes_share_every_batch_and_each_has_something():
+    sequences = made([5, 9, 2, 7, 3, 8, 6])
+
+    def epoch(train: bool, **more) -> list:
+        return list(SequenceLoader(sequences, batch_size=3, train=train, seed=1, **more).epoch(2))
+
+    whole, longest = epoch(True), max(sequences.lengths)
+    assert [len(batch.ids) for batch in whole] == [3, 3, 1]
+    for rank in range(2):
+        part = epoch(True, share=(rank, 2))
+        assert [batch.ids.tolist() for batch in part] == [batch.ids[rank::2].tolist() for batch in whole[:2]]
+        assert all(batch.labels.shape[1] <= longest for batch in part), "the seventh has nothing for the second process"
+    assert [len(batch.ids) for batch in epoch(False, share=(0, 2))] == [2, 2, 1], "a test leaves nothing out"
+    assert [len(batch.ids) for batch in epoch(False, share=(1, 2))] == [1, 1]
+    with pytest.raises(LabError, match="batch_size 3 for 4 processes"):
+        epoch(True, share=(0, 4))
+    with pytest.raises(LabError, match="number of this process is 2"):
+        epoch(True, share=(2, 2))
+    with pytest.raises(LabError, match="make no batch"):
+        SequenceLoader(sequences.subset(np.arange(1)), batch_size=2, train=True, share=(0, 2))
+
+
+def test_workers_change_no_bit_and_their_errors_come_out():
+    sequences = made([5, 9, 2, 7, 3, 8, 6])
+    alone, ahead = (list(SequenceLoader(sequences, batch_size=2, train=True, workers=w).epoch(1)) for w in (0, 2))
+    for a, b in zip(alone, ahead, strict=True):
+        assert torch.equal(a.features, b.features) and torch.equal(a.labels, b.labels) and a.ids.tolist() == b.ids.tolist()
+
+    def fails(frames: np.ndarray) -> np.ndarray:
+        raise DataError("no such frames")
+
+    with pytest.raises(DataError, match="no such frames"):
+        next(SequenceLoader(sequences, batch_size=2, train=True, workers=1, features=fails).epoch(0))
+
+
+def test_the_ids_of_a_batch_can_be_asked_for():
+    running = SequenceLoader(made([5, 9, 2, 7, 3]), batch_size=2, train=True, seed=1)
+    assert [running.ids(3, n).tolist() for n in range(3)] == [batch.ids.tolist() for batch in running.epoch(3)]
