@@ -9,7 +9,8 @@ from torch import nn
 
 from engine.official import Entry, affine, batch_norm, known_words, layout_of
 from engine.parity.limits import Allowance
-from models.msg3d.network import BRANCHES, DILATIONS, MSG3D, DisentangledConv, MultiScaleTemporalConv, Stage, WindowPath
+from layers.disentangled import DisentangledConv
+from models.msg3d.network import BRANCHES, DILATIONS, MSG3D, MultiScaleTemporalConv, Stage, WindowPath
 
 GRAPHS = {"graph.ntu_rgb_d.AdjMatrixGraph": "ntu25", "graph.kinetics.AdjMatrixGraph": "kinetics18"}
 
@@ -34,7 +35,10 @@ def constructor(official: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def allowance(official: Mapping[str, Any]) -> Allowance:
-    """How far recorded numbers may be off: the last float32 bit of the official graphs depends on the processor (`graph.py`)."""
+    """How far recorded numbers may be off: the last float32 bit of the official graphs depends on the processor.
+
+    That of ours does not (`shared_data/skeletons/hops.py`).
+    """
     del official  # all graphs alike
     return Allowance(
         "the official graphs are normalised with NumPy's float32 power, whose last bit depends on the processor",

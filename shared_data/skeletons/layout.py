@@ -24,7 +24,8 @@ class Skeleton:
     centre       the root of `edges`
     mirror       joint order after exchanging left and right
     parts        named groups of joints, every joint in exactly one: arms, legs, trunk
-    bone_tables  model -> its pairs, in the form of `bones`: published readers do not agree on them. "ctrgcn" is `bones`
+    bone_tables  model -> its pairs, in the form of `bones`: published readers do not agree on them, nor graphs on the tree of
+                 their edges where a reader has no bones. "ctrgcn" is `bones`
     orders       model -> the joints that it keeps, in the order in which it wants them
     """
 

@@ -11,10 +11,11 @@ from torch import nn
 
 from engine import models
 from engine.parity import fixture as fixtures
-from models.msg3d.graph import diameter, disentangled_adjacency, hop_distance
-from models.msg3d.network import MSG3D, DisentangledConv, Stage, WindowPath, gathers_first
+from layers.disentangled import DisentangledConv, gathers_first
+from models.msg3d.network import MSG3D, Stage, WindowPath, hops
 from shared_data.errors import LabError
 from shared_data.skeletons import COCO17, KINETICS18, NTU25, UCLA20, Skeleton
+from shared_data.skeletons.hops import diameter, disentangled_adjacency, hop_distance
 from tests.models.against_slow import assert_same_training, randomise
 from tests.models.msg3d.naive import NaiveMSG3D, Unfold, tables
 
@@ -142,7 +143,7 @@ def test_start_values() -> None:
 
 def random_graph(c_in: int, c_out: int, window: int, stride: int, order: bool) -> DisentangledConv:
     torch.manual_seed(2)
-    conv = DisentangledConv(c_in, c_out, UCLA20, 4, window=window, stride=stride).double()
+    conv = DisentangledConv(c_in, c_out, hops(UCLA20, 4, window), window=window, stride=stride).double()
     nn.init.normal_(conv.residual, 0.0, 0.02)
     conv.gathers_first = order
     return conv

@@ -1,11 +1,14 @@
-"""The disentangled multi-scale graphs of MS-G3D: for each number k, who is exactly k hops away (paper, sections 3.2 and 3.3)."""
+"""Disentangled multi-scale graphs: for each number k, who is exactly k hops away.
+
+Source: MS-G3D (Liu et al., CVPR 2020), sections 3.2 and 3.3; LaSA takes those of one frame.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared_data.skeletons import Skeleton
+from shared_data.skeletons.layout import Skeleton
 
 
 def hop_distance(skeleton: Skeleton) -> NDArray[np.float64]:
