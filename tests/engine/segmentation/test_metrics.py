@@ -73,6 +73,12 @@ def test_the_best_segment_counts_even_when_taken() -> None:
     assert one(truth, predicted, [], thresholds=(0.3,))["f1_30"] == pytest.approx(100 * 2 / (2 + 3 + 2))
 
 
+def test_of_two_segments_overlapped_alike_the_earlier_is_taken() -> None:
+    truth, predicted = labels((1, 4), (2, 2), (1, 4)), labels((2, 2), (1, 6), (2, 1), (1, 1))
+    # a quarter of both for the first predicted segment of class 1, a quarter of the later one for the second: both are right
+    assert one(truth, predicted, [], thresholds=(0.25,))["f1_25"] == pytest.approx(100 * 4 / (4 + 2 + 1))
+
+
 def test_counts_are_summed_over_sequences_and_edit_scores_averaged() -> None:
     truths = [labels((1, 10)), labels((1, 5), (2, 5), (3, 5))]
     predictions = [labels((2, 10)), labels((1, 5), (2, 5), (3, 5))]
