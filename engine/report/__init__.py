@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.report import page, pretraining, zeroshot
-from engine.report.reading import read_run
+from engine.report import page, pretraining, segmentation, zeroshot
+from engine.report.reading import SEGMENT, Run, read_run
 from engine.storage import write_atomically
 
 __all__ = ["write_report"]
@@ -21,8 +21,13 @@ def write_report(run_folder: Path) -> Path:
     if zeroshot.is_run(folder):
         content = zeroshot.page(folder)
     else:
-        run = read_run(folder)
-        content = pretraining.page(run) if run.unlabelled else page.page(run)
+        content = _page(read_run(folder))
     target = folder / "report.html"
-    write_atomically(target, content.encode())
+    write_atomically(target, content.encode("utf-8", "replace"))  # the name of a video need not be text
     return target
+
+
+def _page(run: Run) -> str:
+    if run.stage == SEGMENT:
+        return segmentation.page(run)
+    return pretraining.page(run) if run.unlabelled else page.page(run)

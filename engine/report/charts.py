@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def line_chart(
         f'<text class="tick" x="{LEFT - 8}" y="{py(y) + 4:.1f}" text-anchor="end">{escape(show(y))}</text>'
         for y in ticks
     ]
-    for x in _whole_ticks(x_low, x_high):
+    for x in whole_ticks(x_low, x_high):
         parts.append(f'<text class="tick" x="{px(x):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{x}</text>')
     parts.append(f'<text class="tick" x="{LEFT - 8}" y="{HEIGHT - 10}" text-anchor="end">{escape(axis)}</text>')
     for line in drawn:
@@ -86,10 +87,10 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [10.0**power for power in range(first, max(last, first + 1) + 1, step)]
 
 
-def _whole_ticks(low: float, high: float) -> list[int]:
+def whole_ticks(low: float, high: float) -> list[int]:
     """At most eight whole numbers from `low` to `high`."""
     first, last = math.ceil(low), math.floor(high)
-    step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**9) if (last - first) / s <= 7)
+    step = next(s for power in itertools.count() for s in (10**power, 2 * 10**power, 5 * 10**power) if (last - first) / s <= 7)
     start = first if step == 1 else -(-first // step) * step
     return list(range(start, last + 1, step))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from engine.report.parts import DASH
 from engine.report.reading import Run, number
 
 STREAMS = {"j": "joints", "b": "bones", "jm": "joint motion", "bm": "bone motion"}
+MOST_POINTS = 240
 
 
 def text(run: Run, name: str) -> str:
@@ -32,6 +34,8 @@ def facts(run: Run) -> str:
         (_count(metrics.get("parameters")), "parameters"),
         (_count(metrics.get("clips_train")), "training clips"),
         (_count(metrics.get("clips_test")), "test clips"),
+        (_count(metrics.get("sequences_train")), "training sequences"),
+        (_count(metrics.get("sequences_test")), "test sequences"),
         (_count(metrics.get("num_classes")), "classes"),
         (_duration(number(metrics.get("seconds"))), "whole run"),
         (f"{rates[len(rates) // 2]:,.0f}" if rates else "", "training clips/s (median epoch)"),
@@ -66,6 +70,15 @@ def cost_charts(run: Run) -> list[str]:
 def points(events: Iterable[Mapping[str, Any]], name: str, factor: float = 1.0) -> list[tuple[float, float]]:
     """(epoch from 1, value) where the value is a finite number."""
     return [(e["epoch"] + 1.0, y * factor) for e in events if (y := number(e.get(name))) is not None]
+
+
+def thinned(course: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
+    """At most `most` points for a long course: means of so many neighbours, at the place of the last of them."""
+    size = -(-len(course) // most)
+    rest, result = iter(course), []
+    while piece := list(islice(rest, size)):
+        result.append((piece[-1][0], sum(y for _, y in piece) / len(piece)))
+    return result
 
 
 def _count(value: Any) -> str:

@@ -12,10 +12,14 @@ from engine.report.style import CSS
 DASH = "–"
 
 
-def document(title: str, sections: Iterable[str]) -> str:
-    """The page around `sections`, which are HTML."""
+def document(title: str, sections: Iterable[str], *, made_by: str = "") -> str:
+    """The page around `sections`, which are HTML.
+
+    made_by  what wrote it, near the beginning of the file: by it a page of one's own is known from a stranger's
+    """
+    maker = f'<meta name="generator" content="{escape(made_by)}">' if made_by else ""
     return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">{maker}'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{CSS}</style></head>\n<body><main>{''.join(sections)}</main></body></html>\n"
     )

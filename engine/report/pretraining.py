@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping
 from typing import Any
 
 from engine.pretraining import COLLAPSED
 from engine.report.charts import Series, line_chart
-from engine.report.course import STREAMS, cost_charts, facts, flat, points, rate_chart, text
+from engine.report.course import STREAMS, cost_charts, facts, flat, points, rate_chart, text, thinned
 from engine.report.parts import document, header, notice, pairs, section
 from engine.report.reading import Run, number
 
@@ -20,7 +19,6 @@ MEASURES = {
 """What every objective's embeddings are looked at for (`engine.downstream.collapse`)."""
 NOT_A_TERM = ("event", "epoch", "step", "loss", "lr", "clips_per_s", "grad_norm", *MEASURES)
 """What a log entry holds beside the terms of the objective."""
-MOST_POINTS = 240
 KINDS = {"pretrain": "Pretraining run, without labels", "tune": "Tuning run, without labels"}
 
 
@@ -96,12 +94,3 @@ def _charts(run: Run) -> list[str]:
         *(chart(title, name) for name, title in MEASURES.items()), *(chart(f"Term {name}", name) for name in names),
         chart("Norm of the gradient", "grad_norm"), rate_chart(run), *cost_charts(run),
     ]  # fmt: skip
-
-
-def thinned(course: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """At most `most` points for a long course: means of so many neighbours, at the place of the last of them."""
-    size = -(-len(course) // most)
-    rest, result = iter(course), []
-    while piece := list(islice(rest, size)):
-        result.append((piece[-1][0], sum(y for _, y in piece) / len(piece)))
-    return result

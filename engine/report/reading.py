@@ -17,6 +17,8 @@ from shared_data.errors import MissingInputError
 RUN_FILES = ("config.yaml", "log.jsonl", "metrics.json")
 UNLABELLED = ("pretrain", "tune")
 """Stages without labels."""
+SEGMENT = "segment"
+"""The stage of frame-wise segmentation."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def read_run(folder: Path) -> Run:
         examples=None,
         notes=notes,
     )
-    return run if run.unlabelled else replace(run, examples=_examples(folder / "examples.npz", notes))
+    return run if run.unlabelled or run.stage == SEGMENT else replace(run, examples=_examples(folder / "examples.npz", notes))
 
 
 def number(value: Any) -> float | None:

@@ -38,7 +38,7 @@ p { margin: 0 0 14px; } .soft { color: var(--soft); } .lead { max-width: 78ch; }
 .legend { font-weight: 400; font-size: 13px; color: var(--soft); } .legend b { color: var(--ink); margin-right: 10px; }
 .key { display: inline-block; width: 14px; height: 4px; border-radius: 2px; margin: 0 5px 3px 4px; }
 .key.one { background: var(--one); } .key.two { background: var(--two); }
-svg { display: block; width: 100%; height: auto; }
+:not(g) > svg { display: block; width: 100%; height: auto; }
 .grid { stroke: var(--line); stroke-width: 1; } .tick, .label { fill: var(--soft); } .tick { font-size: 12px; }
 .line { fill: none; stroke-width: 2.2; stroke-linejoin: round; stroke-linecap: round; }
 .line.one { stroke: var(--one); } .line.two { stroke: var(--two); }
@@ -70,6 +70,18 @@ tr:last-child td { border-bottom: 0; } .num { text-align: right; font-variant-nu
   padding: 4px 0; }
 .pairs span { color: var(--soft); white-space: nowrap; }
 .pairs b { font-weight: 500; text-align: right; overflow-wrap: anywhere; }
+.timelines { display: grid; gap: 16px; } .timelines .card { padding: 14px 16px; } .timeline .field { fill: var(--faint); }
+.timeline .idle, .swatch .idle { fill: var(--line); } .timeline .unknown { fill: none; pointer-events: all; }
+.timeline .miss { fill: var(--bad); } .timeline .line { stroke-width: 1.3; }
+.timeline [data-row] rect:hover { fill-opacity: .7; } .timeline .number { font-size: 11px; font-weight: 600; text-anchor: middle;
+  pointer-events: none; } .timeline .number.dark { fill: #14181f; stroke: #ffffffb3;
+  stroke-width: 2.5; paint-order: stroke; } .timeline .number.light { fill: #ffffff; }
+.timeline .cursor { stroke: var(--ink); stroke-width: 1.6; } .timeline .paper { fill: #f4f6f9; }
+.classes { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 0 0 16px; font-size: 13.5px; overflow-wrap: anywhere; }
+.classes > span { display: inline-flex; align-items: center; gap: 6px; }
+svg.swatch { width: 18px; height: 14px; flex: none; } svg.definitions { position: absolute; width: 0; height: 0; }
+.player { display: flex; align-items: center; gap: 12px; margin-top: 10px; font-size: 14px; } .player input { flex: 1; }
+.player button { font: inherit; padding: 2px 14px; } .player[hidden] { display: none; } .said b { font-weight: 600; }
 @media (max-width: 720px) { .pairs { columns: 1; } main { padding: 20px 14px; } }
 @media print { body { background: #fff; } .scroll { max-height: none; } .card { break-inside: avoid; } }
 """

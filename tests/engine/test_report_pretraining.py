@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from engine.report import write_report
-from engine.report.pretraining import MOST_POINTS, thinned
+from engine.report.course import MOST_POINTS, thinned
 from tests.engine.test_report import Reader
 
 CONFIG = {
