@@ -1,6 +1,7 @@
 """Finding models: a folder under `models/` with a `model.toml` is a model, and nothing else lists them.
 
-A model is of one kind: a classifier of clips, which this module also builds, or a zero-shot system (`engine.zeroshot`).
+A model is of one kind: a classifier of clips or a segmenter of sequences, which this module also builds, or a zero-shot system
+(`engine.zeroshot`).
 
 Listing needs no torch; building imports the model's own modules.
 """
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from shared_data.skeletons import Skeleton
 
 MODELS_VARIABLE = "SAL_MODELS"
-Kind = Literal["classifier", "zeroshot"]
+Kind = Literal["classifier", "segmenter", "zeroshot"]
 Stage = Literal["supervised", "pretrain", "tune"]
 STAGES: dict[Stage, tuple[str, str]] = {
     "supervised": ("recipes", "entry"), "pretrain": ("pretrain", "pretraining"), "tune": ("tune", "tuning"),
@@ -44,10 +45,13 @@ STAGES: dict[Stage, tuple[str, str]] = {
 of the model, and the key of its class in model.toml."""
 KINDS: dict[Kind, tuple[str, str]] = {
     "classifier": ("a classifier of clips", "sal train {0} and sal test {0} are for it"),
+    "segmenter": ("a network that segments untrimmed sequences", "sal segment is for it"),
     "zeroshot": ("a zero-shot system", "sal zeroshot run --model {0} is for it"),
 }
 """What a kind is called, and which verbs are for a model of it."""
-REQUIRED: dict[Kind, tuple[str, ...]] = {"classifier": ("title", "entry", "status"), "zeroshot": ("title", "status")}
+REQUIRED: dict[Kind, tuple[str, ...]] = {
+    "classifier": ("title", "entry", "status"), "segmenter": ("title", "entry", "status"), "zeroshot": ("title", "status"),
+}  # fmt: skip
 _WORDS: dict[Stage, str] = {"supervised": "model_args", "pretrain": "objective_args", "tune": "objective_args"}
 DATA_DECIDE = ("num_classes", "skeleton", "people")  # arguments that every model takes and no recipe sets
 COUNTS = ("num_classes", "people", "in_channels")  # arguments that are whole numbers from 1 in every model that takes them

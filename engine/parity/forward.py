@@ -31,12 +31,12 @@ def judge(fixture: Fixture) -> list[Line]:
     official = weights(fixture, constants=constants(fixture))
     network, names = build(fixture, official)
     allowed = names.allowance(fixture.need("constructor_args")) or Allowance("")
-    entries = _entries(fixture, network, names, official)
+    counted = entries(fixture, network, names, official)
     loose = FLOAT32_BATCH_NORM if has_batch_norm(network) else FLOAT32
     lines = _pass(fixture, copy.deepcopy(network).double(), names, allowed.float64 or FLOAT64, "float64")
     lines += _pass(fixture, network.float(), names, allowed.float32 or loose, "float32")
     reason = allowed.reason if allowed.float64 or allowed.float32 else ""
-    return [*entries, *(replace(line, reason=reason) for line in lines)]
+    return [*counted, *(replace(line, reason=reason) for line in lines)]
 
 
 def _require_classifier(fixture: Fixture) -> None:
@@ -55,7 +55,7 @@ def _penalised(fixture: Fixture) -> bool:
     return f"+ {PENALTY}" in str(fixture.need("loss"))
 
 
-def _entries(fixture: Fixture, network: nn.Module, names: OfficialNames, official: Mapping[str, Tensor]) -> list[Line]:
+def entries(fixture: Fixture, network: nn.Module, names: OfficialNames, official: Mapping[str, Tensor]) -> list[Line]:
     """Counts of what must be equal: parameters, and official entries after the way there and back."""
     parameters = list(network.parameters())
     count = sum(p.numel() for p in parameters)
@@ -90,15 +90,24 @@ def _pass(fixture: Fixture, network: nn.Module, names: OfficialNames, limits: Li
         loss = loss + penalty
         penalties = [line(PENALTY, relative_error(penalty.reshape(1), fixture[f"{PENALTY}_train_f64"]), limits.loss)]
     torch.autograd.backward(loss)
-    gradients = official_gradients(network, names)
-    norms = [norm(gradients[name]) if name in gradients else math.nan for name in fixture.need("param_names")]
     lines = [
         line("logits, evaluation", relative_error(evaluated, fixture["logits_eval_f64"]), limits.output),
         line("logits, training", relative_error(logits, fixture["logits_train_f64"]), limits.output),
         line("loss", relative_error(loss.reshape(fixture["loss_train_f64"].shape), fixture["loss_train_f64"]), limits.loss),
         *penalties,
-        line(f"gradient norms ({len(norms)})", norm_error(norms, fixture["grad_norms_f64"]), limits.gradient),
     ]
+    return lines + after_backward(fixture, network, names, limits, precision)
+
+
+def after_backward(fixture: Fixture, network: nn.Module, names: OfficialNames, limits: Limits, precision: str) -> list[Line]:
+    """Gradients, and the statistics of BatchNorm, that a training pass left."""
+
+    def line(quantity: str, error: float, limit: float) -> Line:
+        return Line(f"{precision} {quantity}", error, limit)
+
+    gradients = official_gradients(network, names)
+    norms = [norm(gradients[name]) if name in gradients else math.nan for name in fixture.need("param_names")]
+    lines = [line(f"gradient norms ({len(norms)})", norm_error(norms, fixture["grad_norms_f64"]), limits.gradient)]
     noise = NORM_FLOOR * float(np.nanmax(fixture["grad_norms_f64"]))
     for name, reference in fixture.named("grad_f64").items():
         error = relative_error(gradients[name], reference, noise=noise) if name in gradients else math.inf

@@ -15,24 +15,27 @@ from engine.official import OfficialNames
 from engine.parity.fixture import Fixture, FixtureError
 
 
-def model_of(fixture: Fixture) -> tuple[models.ModelCard, dict[str, Any]]:
+def model_of(fixture: Fixture, kind: models.Kind = "classifier") -> tuple[models.ModelCard, dict[str, Any]]:
     """The model of a fixture, and the arguments that stand for its official class. Raises `FixtureError` if there is none."""
     try:
-        return models.find_official(str(fixture.need("model")))
+        return models.find_official(str(fixture.need("model")), kind)
     except ConfigError as error:
         raise FixtureError(
             f"this fixture is of a model that is not here: {fixture.meta['model']}", where=str(fixture.path), expected=str(error)
         ) from error
 
 
-def build(fixture: Fixture, weights: Mapping[str, Tensor]) -> tuple[nn.Module, OfficialNames]:
+def build(
+    fixture: Fixture, weights: Mapping[str, Tensor], *, kind: models.Kind = "classifier", **more: Any
+) -> tuple[nn.Module, OfficialNames]:
     """Our network for the *official* constructor arguments of the fixture, loaded strictly, on the CPU.
 
-    Dropout and drop path get rate 0, as in the recorded runs. Raises `FixtureError` if there is no such model.
+    `more` are arguments of ours that no official one stands for. Dropout and drop path get rate 0, as in the recorded runs.
+    Raises `FixtureError` if there is no such model.
     """
-    card, variant = model_of(fixture)
+    card, variant = model_of(fixture, kind)
     names = models.official_module(card)
-    arguments = {**names.constructor(fixture.need("constructor_args")), **variant}
+    arguments = {**names.constructor(fixture.need("constructor_args")), **variant, **more}
     if "people" not in names.known.values():  # officially any number goes
         arguments.update(_people(fixture))
     network = models.build(card, **arguments)

@@ -1,0 +1,1 @@
+"""LaSA and DeST: temporal segmentation of skeleton sequences."""
