@@ -43,7 +43,7 @@ RANGES: dict[str, tuple[float, float]] = {
 }  # fmt: skip
 NUMBERS_TOO = ("fit", "time_limit")
 """Words that a recipe may also give as a number: `fit: 8`."""
-MERGED = ("model_args", "objective_args", "train_feeder_args", "test_feeder_args")
+MERGED = ("model_args", "objective_args", "segment_args", "train_feeder_args", "test_feeder_args")
 
 
 def _key(default: Any, text: str, *, volatile: bool = False) -> Any:
@@ -91,9 +91,10 @@ class RunConfig:
     )  # fmt: skip
     stage: Stage = _key(
         "supervised", "what is trained: a classifier with labels; an encoder without (sal pretrain); one that is pretrained, "
-        "further (sal tune)"
+        "further (sal tune); a network that segments sequences (sal segment)"
     )  # fmt: skip
     objective_args: dict[str, Any] = _key({}, "arguments of the objective of pretraining or tuning; merged into the recipe's")
+    segment_args: dict[str, Any] = _key({}, "how sequences are segmented (docs/segmentation.md); merged into the recipe's")
     labelled: str = _key(
         "", "learn from some of the training clips alone: 10% of every class (draw 0), 10%/3 is draw 3; mamp:10%/0 draws from "
         "all clips together, as MAMP's code does; or a file with a list of names"
@@ -256,7 +257,7 @@ def parse(
 def _merge(written: dict[str, Any], values: dict[str, Any]) -> None:
     """Add the recipe's arguments to those of the command line; its feeder arguments are for its own pipeline only."""
     for name in MERGED:
-        if name in ("model_args", "objective_args") or values["pipeline"] == written["pipeline"]:
+        if not name.endswith("feeder_args") or values["pipeline"] == written["pipeline"]:
             values[name] = {**written[name], **values[name]}
         elif values[name] == written[name]:
             values[name] = {}
@@ -297,7 +298,7 @@ def _recipe_file(argv: list[str], model: str, stage: Stage) -> tuple[Path | None
         try:
             file.read_text(encoding="utf-8")
         except FileNotFoundError:
-            known_recipes = models.find(known.model).recipes_of(stage) if known.model else {}
+            known_recipes = models.find_for(known.model, stage).recipes_of(stage) if known.model else {}
             raise MissingInputError(
                 f"no such recipe file{nearest(file.stem, known_recipes)}", where=str(file),
                 expected=", ".join(f"--recipe {name}" for name in known_recipes),
@@ -308,7 +309,7 @@ def _recipe_file(argv: list[str], model: str, stage: Stage) -> tuple[Path | None
         return file, others
     if not known.model:
         raise ConfigError("--recipe needs a model", next_step="sal train MODEL --recipe NAME")
-    return models.find(known.model).recipe(known.recipe, stage), others
+    return models.find_for(known.model, stage).recipe(known.recipe, stage), others
 
 
 def _values(namespace: Namespace) -> dict[str, Any]:
@@ -326,7 +327,7 @@ def _checked(config: RunConfig) -> RunConfig:
         if value is not None and not least <= value <= most:
             raise ConfigError(f"{name} is {value}", expected=f"{least} to {most}" if most < LARGE else f"{least} or more")
     if config.stage != "supervised":
-        models.find(config.model).require_stage(config.stage)
+        models.find_for(config.model, config.stage).require_stage(config.stage)
     withheld.read(config.leave_out)
     pieces = min(config.batch_size, config.forward_batch_size or config.batch_size)
     if config.train_window_size == 0 or config.test_window_size == 0:

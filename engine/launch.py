@@ -15,8 +15,12 @@ from shared_data.atomic import WriteError
 from shared_data.errors import LabError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from engine.config import RunConfig
+    from engine.learning import Learning
     from engine.memory import Expect
+    from engine.train import Trainer
 
 NEEDED_FOR_TRAINING = ("torch", "numpy", "h5py", "safetensors", "einops", "torch_dct")
 
@@ -86,9 +90,6 @@ def run(
     from engine import distributed, memory
     from engine.assembly import choose_device
     from engine.errors import OutOfMemoryError
-    from engine.pretraining.unlabelled import Unlabelled
-    from engine.scoring import score
-    from engine.supervised import Supervised
     from engine.train import train
 
     try:
@@ -97,13 +98,12 @@ def run(
             if config.phase == "test":
                 for line in lines:
                     world.by_first(print, line, flush=True)
-                score(config, console, keep, world=world)
+                _tester(config)(config, console, keep, world=world)
             else:
                 # What is predicted is a step of one process with the whole batch.
-                learning = Supervised if config.stage == "supervised" else Unlabelled
                 if world.size > 1 or config.stage != "supervised":
                     expect = None
-                train(config, console, keep, lines=lines, expect=expect, world=world, learning=learning)
+                train(config, console, keep, lines=lines, expect=expect, world=world, learning=_learning(config))
         return 0
     except torch.cuda.OutOfMemoryError as error:
         words = memory.first_line(error)
@@ -112,6 +112,32 @@ def run(
     # Past the handler the traceback is gone, and with it the network and all that a step kept.
     memory.release(choose_device(config.device))
     raise OutOfMemoryError(f"the GPU ran out of memory: {words}", part=part, next_step="; ".join(_smaller(config, part)))
+
+
+def _learning(config: RunConfig) -> Callable[[Trainer], Learning]:
+    """What is learnt in the stage of the run."""
+    if config.stage == "segment":
+        from engine.segmentation.framewise import FrameWise
+
+        return FrameWise
+    if config.stage == "supervised":
+        from engine.supervised import Supervised
+
+        return Supervised
+    from engine.pretraining.unlabelled import Unlabelled
+
+    return Unlabelled
+
+
+def _tester(config: RunConfig) -> Callable[..., Path]:
+    """What tests given weights in the stage of the run."""
+    if config.stage == "segment":
+        from engine.segmentation.trained import score as segmented
+
+        return segmented
+    from engine.scoring import score
+
+    return score
 
 
 def _smaller(config: RunConfig, part: str) -> list[str]:

@@ -37,12 +37,13 @@ if TYPE_CHECKING:
 
 MODELS_VARIABLE = "SAL_MODELS"
 Kind = Literal["classifier", "segmenter", "zeroshot"]
-Stage = Literal["supervised", "pretrain", "tune"]
+Stage = Literal["supervised", "pretrain", "tune", "segment"]
 STAGES: dict[Stage, tuple[str, str]] = {
     "supervised": ("recipes", "entry"), "pretrain": ("pretrain", "pretraining"), "tune": ("tune", "tuning"),
+    "segment": ("segment", "entry"),
 }  # fmt: skip
-"""What is trained: a classifier, an encoder without labels, or one that is pretrained, further. The folder of its recipes in that
-of the model, and the key of its class in model.toml."""
+"""What is trained: a classifier; an encoder without labels, or one that is pretrained, further; a network that segments
+sequences, its own or a head on a classifier's encoder. The folder of its recipes in the model's, and the key of its class."""
 KINDS: dict[Kind, tuple[str, str]] = {
     "classifier": ("a classifier of clips", "sal train {0} and sal test {0} are for it"),
     "segmenter": ("a network that segments untrimmed sequences", "sal segment is for it"),
@@ -52,7 +53,9 @@ KINDS: dict[Kind, tuple[str, str]] = {
 REQUIRED: dict[Kind, tuple[str, ...]] = {
     "classifier": ("title", "entry", "status"), "segmenter": ("title", "entry", "status"), "zeroshot": ("title", "status"),
 }  # fmt: skip
-_WORDS: dict[Stage, str] = {"supervised": "model_args", "pretrain": "objective_args", "tune": "objective_args"}
+_WORDS: dict[Stage, str] = {
+    "supervised": "model_args", "segment": "model_args", "pretrain": "objective_args", "tune": "objective_args",
+}  # fmt: skip
 DATA_DECIDE = ("num_classes", "skeleton", "people")  # arguments that every model takes and no recipe sets
 COUNTS = ("num_classes", "people", "in_channels")  # arguments that are whole numbers from 1 in every model that takes them
 RATES = ("dropout", "drop_path")
@@ -159,6 +162,13 @@ def find(name: str, kind: Kind | None = "classifier") -> ModelCard:
             f"{name} is {called}", where=str(cards[name].folder), expected=", ".join(offered), next_step=verbs.format(name)
         )
     return cards[name]
+
+
+def find_for(name: str, stage: Stage) -> ModelCard:
+    """The model called `name`, of a kind that can be trained in `stage`; raises as `find`."""
+    if stage == "segment" and find(name, None).kind == "segmenter":
+        return find(name, "segmenter")
+    return find(name)
 
 
 def find_official(name: str, kind: Kind | None = "classifier") -> tuple[ModelCard, dict[str, Any]]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from layers.recompute import segment
+
 
 class DilatedLayer(nn.Module):
     """Kernel 3 whose taps are `dilation` frames apart, ReLU, 1x1, dropout, and the input added: (B, C, T) -> (B, C, T)."""
@@ -41,11 +43,14 @@ class DilatedLayers(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, C_in, T), mask (B, 1, T) -> (B, width, T)."""
-        x = self.enter(x)
+        return self.onward(self.enter(x), mask)
+
+    def onward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """What has entered, (B, width, T), through the layers."""
         if self.entry_masked:
             x = x * mask
         for layer in self.layers:
-            x = layer(x, mask)
+            x = segment(layer, x, mask)
         return x
 
 

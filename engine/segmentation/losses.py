@@ -32,6 +32,7 @@ def segmentation_loss(
     pos_weight: float,
     smoothing_weight: float = 1.0,
     boundary_weight: float = 0.1,
+    class_share: Tensor | float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over stages of [cross-entropy + GSTMSE], plus a tenth of the mean over stages of the boundaries' cross-entropy.
 
@@ -43,11 +44,12 @@ def segmentation_loss(
     smoothing   what log probabilities are normalised over, see `gstmse`. There is no default: "time" repeats published training,
                 "class" is what was meant
     pos_weight  of frames that are boundaries: frames by boundaries of the training set
+    class_share factor of the classes' term: for a piece of a batch, its share of the known frames by its share of the clips
     Returns the total and its terms before their weights, detached: "class", "smoothing" and, if the network has a boundary
     branch, "boundary". A batch without a known label has 0 for "class".
     """
     similarity = _similarity(features)
-    by_class = _mean_of([_cross_entropy(stage, labels) for stage in scores.classes])
+    by_class = class_share * _mean_of([_cross_entropy(stage, labels) for stage in scores.classes])
     by_step = _mean_of([_gstmse(stage, similarity, mask, smoothing) for stage in scores.classes])
     total, terms = by_class + smoothing_weight * by_step, {"class": by_class, "smoothing": by_step}
     if scores.boundaries:

@@ -40,7 +40,7 @@ class Predictions:
     predicted    (F,) int64, the class of highest probability
     refined      (F,) int64, after boundary refinement
     confidence   (F,) float16, probability of the predicted class
-    boundary     (F,) float16, probability of a boundary; (0,) of a network without a boundary branch
+    boundary     (F,) float32 (its peaks are looked for), probability of a boundary; (0,) of a network without a boundary branch
     """
 
     ids: np.ndarray
@@ -215,10 +215,10 @@ def _check(predictions: Predictions, where: str) -> None:
         if wrong.any():
             told = f", or {UNKNOWN} for unknown" if name == "truth" else ""
             raise refuse(f"{name} holds {labels[wrong][0]} in frame {np.flatnonzero(wrong)[0]}", f"0 to {len(names) - 1}{told}")
-    for name in ("confidence", "boundary"):
+    for name, kind in (("confidence", np.float16), ("boundary", np.float32)):
         values = getattr(found, name)
         shapes = [(frames,), (0,)] if name == "boundary" else [(frames,)]
-        if values.shape not in shapes or values.dtype != np.float16:
-            raise refuse(f"{name} of shape {values.shape} of {values.dtype}", f"({frames},) float16")
+        if values.shape not in shapes or values.dtype != kind:
+            raise refuse(f"{name} of shape {values.shape} of {values.dtype}", f"({frames},) {kind.__name__}")
         if not ((values >= 0) & (values <= 1)).all():  # NaN fails this too
             raise refuse(f"{name} holds what is no probability", "0 to 1")

@@ -119,6 +119,10 @@ class Encoder(nn.Module):
         """Clips (N, C, T, V, M) to features (N, D)."""
         return self.tokens(clips).mean((1, 2, 3))
 
+    def frames(self, clips: Tensor) -> tuple[Tensor, None]:
+        """Clips (N, C, T, V, M) to a column per patch of frames (N, D, T/p), the mean over people and joints."""
+        return self.tokens(clips).mean((1, 3)).transpose(1, 2), None
+
     def tokens(self, clips: Tensor) -> Tensor:
         """Clips (N, C, T, V, M) to encoded tokens (N, M, T/p, V, D). Raises `LabError` for clips of another shape."""
         require_clips("MAMP", clips, (*self.shape, self.people), next_step=NEXT_STEP)

@@ -140,6 +140,20 @@ class Encoder(nn.Module):
         """(N, C, T, V, M) -> (N, 2 W), first what the frames gave. Raises `LabError` for clips of another shape."""
         return torch.cat([tokens.max(1).values for tokens in self.tokens(clips)], 1)
 
+    def frames(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, T, V, M) -> a column per frame (N, W, T), and one of the clip (N, W), the mean over the joints."""
+        time, space = self.tokens(clips)
+        return time.transpose(1, 2), space.mean(1)
+
+    def dense(self, clips: Tensor) -> Tensor:
+        """(N, C, T, V, M) -> (N, 2 W, T): per frame its token, and a mean of neighbouring joints' tokens.
+
+        As the published detection code has it: the M V joints are pooled to T places, so that the second half of a column is the
+        same mixture of joints in every clip, and says nothing about its frame.
+        """
+        time, space = self.tokens(clips)
+        return torch.cat([time.transpose(1, 2), F.adaptive_avg_pool1d(space.transpose(1, 2), time.shape[1])], 1)
+
     def tokens(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, T, V, M) -> a row per frame (N, T, W) and a row per joint, person after person, (N, M V, W)."""
         require_clips("USDRL", clips, self.clip, next_step=NEXT_STEP)

@@ -23,6 +23,7 @@ def predictions(
     truth, predicted, refined = (np.concatenate([np.asarray(row[k], np.int64) for row in rows]) for k in range(3))
     rng = np.random.default_rng(seed)
     confidence, edges = rng.random((2, len(truth))).astype(np.float16)
+    edges = edges.astype(np.float32)
     lengths = np.array([len(row[0]) for row in rows], np.int64)
     return Predictions(
         np.array(ids or [f"video {n}" for n in range(len(rows))]), lengths, names, truth, predicted, refined, confidence,

@@ -143,8 +143,8 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         ({"confidence": np.full(8, np.nan, np.float16)}, "no probability"),
         ({"confidence": np.zeros(8, np.float32)}, "float32"),
         ({"confidence": np.zeros(0, np.float16)}, "confidence of shape"),
-        ({"boundary": np.zeros(7, np.float16)}, "boundary of shape"),
-        ({"boundary": np.full(8, 1.5, np.float16)}, "no probability"),
+        ({"boundary": np.zeros(7, np.float32)}, "boundary of shape"),
+        ({"boundary": np.full(8, 1.5, np.float32)}, "no probability"),
     ],
 )
 def test_arrays_that_do_not_fit_together_are_neither_written_nor_read(
