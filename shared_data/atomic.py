@@ -59,7 +59,7 @@ def whole_folder(target: Path, *, kind: str) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked_folder(partial):
             for left in partial.iterdir():
-                left.unlink()
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
             try:
                 yield partial
                 _require_free(target, kind)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from shared_data.clips import Clips
+from shared_data.errors import DataError
 from shared_data.findings import Finding
 from shared_data.formats.ragged import RaggedBuilder, RowSink
 from shared_data.skeletons import Skeleton
@@ -74,6 +75,7 @@ class SequenceSource:
 
     class_names  by class id, the first is background
     splits       "train" and "test", and "val" or "rest" (in none of the lists) where the source has them
+    Raises `DataError` for a class id that has no name.
     """
 
     layout: str
@@ -83,6 +85,14 @@ class SequenceSource:
     splits: dict[str, Sequences]
     findings: list[Finding] = field(default_factory=list)
     about: str = ""
+
+    def __post_init__(self) -> None:
+        for split, sequences in self.splits.items():
+            for wrong in np.flatnonzero((sequences.classes < 0) | (sequences.classes >= len(self.class_names)))[:1]:
+                raise DataError(
+                    f"class id {sequences.classes[wrong]} in the split {split}", where=self.layout,
+                    expected=f"0 to {len(self.class_names) - 1}, the classes that have a name",
+                )  # fmt: skip
 
 
 def boundaries(labels: np.ndarray) -> np.ndarray:
@@ -114,7 +124,16 @@ class SequenceBuilder:
         self._ids: list[str] = []
 
     def add(self, name: str, frames: np.ndarray, labels: np.ndarray, boundary: np.ndarray | None = None) -> None:
-        """Take frames (T, M, V, 3), not all of them zero, with class ids (T,); `boundary` (T,) if the source has its own."""
+        """Take frames (T, M, V, 3) with class ids (T,); `boundary` (T,) if the source has its own.
+
+        Raises `DataError` for another number of labels than of frames, for NaN and infinity, and if nobody is ever seen.
+        """
+        counts = [len(frames), len(labels), len(labels if boundary is None else boundary)]
+        if len(set(counts)) > 1:
+            raise DataError(f"frames, labels and boundaries are {counts}", where=name, expected="the same number of each")
+        if not np.isfinite(frames).all() or not frames.any():
+            what = "nobody is ever seen" if np.isfinite(frames).all() else "NaN or infinite values"
+            raise DataError(what, where=name, expected="coordinates of at least one person")
         self._rows.add(frames[None])
         self._classes.append(np.asarray(labels, np.int64))
         self._boundary.append(boundaries(labels) if boundary is None else boundary.astype(bool))

@@ -15,7 +15,7 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -38,7 +38,9 @@ from shared_data.skeletons import SKELETONS, Skeleton
 
 SCHEMA = 1
 FORMAT = "skeleton-action-lab store"
+SEQUENCES = "skeleton-action-lab sequences"  # the `sequence_store`, of whole videos
 SPLITS = ("train", "test")
+_KINDS: dict[object, str] = {FORMAT: "clips", SEQUENCES: "untrimmed sequences"}
 _INDEX = {"offset": "i8", "extent": "i4", "valid": "i4", "people": "i4", "labels": "i8"}
 _CHUNK = 16 << 20
 _ALIGN = 4096  # rows start on a page boundary
@@ -79,7 +81,7 @@ def prepare(
     layout, reason = resolve(source, layout)
     if layout == STORE:
         raise DataError("the source is already a store", where=str(source), next_step="use it as it is, or copy it")
-    with whole_file(target, kind="store", replaceable=_is_store) as partial, contextlib.ExitStack() as stack:
+    with whole_file(target, kind="store", replaceable=is_store) as partial, contextlib.ExitStack() as stack:
         spills: dict[str, tuple[IO[bytes], int, np.dtype[Any]]] = {}
 
         def sink(split: str, joints: int, dtype: np.dtype[Any]) -> RowSink:
@@ -92,25 +94,25 @@ def prepare(
         clips, findings = settle(read, options)
         refuse_errors(findings, source)
         findings += duplicates(read.splits)
-        # No libver bound: any HDF5 of the last decade reads the file. The lock is held by `whole_file`.
-        with (
-            _hdf5_as_os_error(),
-            h5py.File(partial.name, "w", alignment_threshold=_ALIGN, alignment_interval=_ALIGN, locking=False) as file,
-        ):
+        with new_hdf5(Path(partial.name)) as file:
             file.attrs.update(_attributes(source, read, digest))
-            file["class_names"] = np.array([name.encode() for name in read.class_names])
-            file["findings"] = np.frombuffer(json.dumps([f.as_dict() for f in findings]).encode(), np.uint8)
+            write_texts(file, read.class_names, findings)
             for split in SPLITS:
-                _write_split(file.create_group(split), clips[split], *spills[split])
+                write_split(file.create_group(split), clips[split], *spills[split])
         _refuse_unreadable(Path(partial.name), source)
     return target
 
 
 @contextlib.contextmanager
-def _hdf5_as_os_error() -> Iterator[None]:
-    """A full disk is an `OSError` when HDF5 writes, but a `RuntimeError` when it closes a file or an object in it."""
+def new_hdf5(partial: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file at `partial`, which `whole_file` holds under a lock; any HDF5 of the last decade reads it.
+
+    A full disk is an `OSError` when HDF5 writes, but a `RuntimeError` when it closes a file or an object in it; here, always the
+    first.
+    """
     try:
-        yield
+        with h5py.File(partial, "w", alignment_threshold=_ALIGN, alignment_interval=_ALIGN, locking=False) as file:
+            yield file
     except RuntimeError as error:
         raise OSError(f"HDF5: {str(error)[:200]}") from error
 
@@ -130,6 +132,24 @@ def _refuse_unreadable(made: Path, source: Path) -> None:
 def open_store(path: Path) -> Stored:
     """Open a store through memory maps. Raises `MissingInputError`, or `DataError` for damage or a foreign HDF5 file."""
     path = Path(path)
+    with open_hdf5(path, FORMAT) as (file, attributes, size):
+        skeleton = stored_skeleton(path, attributes)
+        names = tuple(name.decode() for name in dataset(file, "class_names")[()].tolist())
+        findings = stored_findings(file)
+        clips = {split: map_split(path, file, split, skeleton, size) for split in SPLITS}
+        checks = {split: int(file[split].attrs["rows_crc32"]) for split in SPLITS}
+    for split, part in clips.items():
+        check_index(path, split, part, len(names))
+    return Stored(clips, skeleton, names, findings, attributes, checks)
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path, kind: str) -> Iterator[tuple[h5py.File, dict[str, Any], int]]:
+    """An open store of the format `kind`, its attributes, and its size in bytes.
+
+    Raises `MissingInputError`, or `DataError` for a foreign HDF5 file, the other kind of store, and whatever turns out to be
+    damaged while it is read.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as raw:
@@ -141,22 +161,20 @@ def open_store(path: Path) -> Stored:
     try:
         with h5py.File(path, "r", locking=False) as file:  # stores are replaced, never changed
             attributes = {key: _plain(file.attrs[key]) for key in file.attrs}
-            if attributes.get("format") != FORMAT:
-                raise DataError("an HDF5 file, but not a store of this lab", where=str(path), expected=f"format={FORMAT!r}")
+            found = attributes.get("format")
+            if found != kind and found in _KINDS:
+                raise DataError(
+                    f"a store of {_KINDS[found]}, where one of {_KINDS[kind]} is wanted", where=str(path),
+                    next_step=f"prepare the source again with{'' if kind == SEQUENCES else 'out'} --untrimmed",
+                )  # fmt: skip
+            if found != kind:
+                raise DataError("an HDF5 file, but not a store of this lab", where=str(path), expected=f"format={kind!r}")
             if attributes.get("schema_version") != SCHEMA:
                 raise DataError(
                     f"store of schema version {attributes.get('schema_version')}", where=str(path),
                     expected=f"version {SCHEMA}", next_step="prepare the store again from its source",
                 )  # fmt: skip
-            skeleton = SKELETONS.get(str(attributes.get("skeleton")))
-            if skeleton is None:
-                raise DataError(
-                    f"unknown skeleton {attributes.get('skeleton')!r}", where=str(path), expected=", ".join(SKELETONS)
-                )
-            names = tuple(name.decode() for name in _dataset(file, "class_names")[()].tolist())
-            findings = tuple(finding_from_dict(f) for f in json.loads(_dataset(file, "findings")[()].tobytes()))
-            clips = {split: _map_split(path, file, split, skeleton, size) for split in SPLITS}
-            checks = {split: int(file[split].attrs["rows_crc32"]) for split in SPLITS}
+            yield file, attributes, size
     except DataError:
         raise
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, OverflowError) as error:
@@ -164,9 +182,25 @@ def open_store(path: Path) -> Stored:
             f"a damaged store: {str(error)[:200]}", where=f"{path} ({size:,} bytes)",
             next_step="prepare it again from its source",
         ) from None  # fmt: skip
-    for split, part in clips.items():
-        _check_index(path, split, part, len(names))
-    return Stored(clips, skeleton, names, findings, attributes, checks)
+
+
+def stored_skeleton(path: Path, attributes: dict[str, Any]) -> Skeleton:
+    """The skeleton that a store names. Raises `DataError`."""
+    skeleton = SKELETONS.get(str(attributes.get("skeleton")))
+    if skeleton is None:
+        raise DataError(f"unknown skeleton {attributes.get('skeleton')!r}", where=str(path), expected=", ".join(SKELETONS))
+    return skeleton
+
+
+def stored_findings(file: h5py.File) -> tuple[Finding, ...]:
+    """What was noticed about the source of an open store."""
+    return tuple(finding_from_dict(f) for f in json.loads(dataset(file, "findings")[()].tobytes()))
+
+
+def write_texts(file: h5py.File, class_names: tuple[str, ...], findings: list[Finding]) -> None:
+    """Names of the classes and findings of a new store."""
+    file["class_names"] = np.array([name.encode() for name in class_names])
+    file["findings"] = np.frombuffer(json.dumps([f.as_dict() for f in findings]).encode(), np.uint8)
 
 
 def info(path: Path) -> dict[str, Any]:
@@ -206,16 +240,21 @@ def info(path: Path) -> dict[str, Any]:
 def verify(path: Path) -> None:
     """Read all rows once and compare them with the checksums written by `prepare`. Raises `DataError`."""
     stored = open_store(path)
-    for split, clips in stored.clips.items():
+    verify_rows(path, stored.clips, stored.rows_crc32)
+
+
+def verify_rows(path: Path, splits: Mapping[str, Clips], rows_crc32: Mapping[str, int]) -> None:
+    """Read all rows of each split once and compare them with its checksum. Raises `DataError`."""
+    for split, clips in splits.items():
         found = 0
         flat = clips.rows.reshape(-1)
         step = _CHUNK // flat.itemsize
         for begin in range(0, flat.size, step):
             found = zlib.crc32(np.ascontiguousarray(flat[begin : begin + step]).data, found)
-        if found != stored.rows_crc32[split]:
+        if found != rows_crc32[split]:
             raise DataError(
                 "the rows differ from what was written", where=f"{path}, split {split}",
-                expected=f"CRC-32 {stored.rows_crc32[split]:08x}, found {found:08x}",
+                expected=f"CRC-32 {rows_crc32[split]:08x}, found {found:08x}",
                 next_step="prepare the store again from its source",
             )  # fmt: skip
 
@@ -253,17 +292,17 @@ def _attributes(source: Path, read: Source, digest: str) -> dict[str, Any]:
     }
 
 
-def _is_store(path: Path) -> bool:
-    """Whether a file is a store, whatever its version; somebody's weights are HDF5 as well."""
+def is_store(path: Path, kind: str = FORMAT) -> bool:
+    """Whether a file is a store of this `kind`, whatever its version; somebody's weights are HDF5 as well."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return bool(file.attrs.get("format") == FORMAT)
+            return bool(file.attrs.get("format") == kind)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError):
         return False
 
 
-def _write_split(group: h5py.Group, clips: Clips, spill: IO[bytes], joints: int, dtype: np.dtype[Any]) -> None:
-    """Copy the rows from the spill file into a dataset of now known size, and write the index."""
+def write_split(group: h5py.Group, clips: Clips, spill: IO[bytes], joints: int, dtype: np.dtype[Any]) -> None:
+    """Copy the rows of a split from the spill file into a dataset of now known size, and write the index."""
     spill.seek(0, os.SEEK_END)
     row_bytes = joints * 3 * dtype.itemsize
     count = spill.tell() // row_bytes
@@ -291,7 +330,7 @@ def _index_check(clips: Clips) -> int:
     return zlib.crc32("\n".join(clips.ids.tolist()).encode(), check)
 
 
-def _dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     """A dataset whose data lie in this very file; links and files that point elsewhere are refused."""
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{group.name}/{name} is missing or a link")
@@ -303,18 +342,19 @@ def _dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     return dataset
 
 
-def _map_split(path: Path, file: h5py.File, split: str, skeleton: Skeleton, size: int) -> Clips:
+def map_split(path: Path, file: h5py.File, split: str, skeleton: Skeleton, size: int) -> Clips:
+    """The clips of a split of an open store, rows memory-mapped. Raises ValueError and others for damage, see `open_hdf5`."""
     if not isinstance(file.get(split, getlink=True), h5py.HardLink) or not isinstance(file[split], h5py.Group):
         raise ValueError(f"no split {split}")
     group = file[split]
-    rows = _dataset(group, "rows")
+    rows = dataset(group, "rows")
     offset = rows.id.get_offset()
     if rows.ndim != 3 or rows.shape[1:] != (skeleton.joints, 3) or rows.dtype.str not in ("<f4", "<f8"):
         raise ValueError(f"{split}/rows has shape {rows.shape} of {rows.dtype}")
     nbytes = rows.shape[0] * skeleton.joints * 3 * rows.dtype.itemsize
     if rows.chunks is not None or offset is None or not 0 < offset <= size - nbytes or not rows.shape[0]:
         raise ValueError(f"{split}/rows is not one contiguous block inside the file (a truncated file?)")
-    index = {name: _dataset(group, name) for name in (*_INDEX, "ids")}
+    index = {name: dataset(group, name) for name in (*_INDEX, "ids")}
     count = index["labels"].shape
     if any(array.shape != count or array.ndim != 1 for array in index.values()):
         raise ValueError(f"{split}: index arrays of unequal length")
@@ -333,13 +373,18 @@ def _map_split(path: Path, file: h5py.File, split: str, skeleton: Skeleton, size
     return clips
 
 
-def _check_index(path: Path, split: str, clips: Clips, classes: int) -> None:
-    """No index may lead outside the rows: a wrong one would hand out another clip's frames or crash later."""
+def check_index(path: Path, split: str, clips: Clips, classes: int | None) -> None:
+    """No index may lead outside the rows: a wrong one would hand out another clip's frames or crash later.
+
+    classes  that the labels must fit in; None where the labels mean nothing
+    """
     people, extent = clips.people.astype(np.int64), clips.extent.astype(np.int64)
     inside = (clips.offset >= 0) & (clips.offset < len(clips.rows)) & (people >= 1) & (people <= clips.max_people) & (extent >= 1)
     inside &= clips.offset + people * extent <= len(clips.rows)
     inside &= (clips.valid >= 0) & (clips.valid <= extent)
-    bad = np.flatnonzero(~inside | (clips.labels < 0) | (clips.labels >= classes))
+    if classes is not None:
+        inside &= (clips.labels >= 0) & (clips.labels < classes)
+    bad = np.flatnonzero(~inside)
     if len(clips.rows) and any(clips.rows[clips.zero].tobytes()):
         raise DataError(
             "a damaged store: the row that stands for absent frames and people is not zero", where=f"{path}, split {split}",

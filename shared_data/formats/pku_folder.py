@@ -30,7 +30,7 @@ from shared_data.formats.pku_text import (
 )
 
 KINDS = ("subject", "view")
-_ALIASES = {"xsub": "subject", "xview": "view"}
+ALIASES = {"xsub": "subject", "xview": "view"}
 _NAMED = 3  # how many places a message spells out
 _REPAIR = "correct these lines or copy the files again"
 
@@ -203,7 +203,7 @@ def divide(folder: Folder, split: str, notes: Notes) -> tuple[dict[str, list[str
 def split_kind(split: str) -> str:
     """ "subject", "view" or "auto" for what a user calls the split; raises `UsageError` naming the nearest of them."""
     known = (*KINDS, "auto")
-    wanted = _ALIASES.get(split, split)
+    wanted = ALIASES.get(split, split)
     if wanted not in known:
         raise UsageError(f"no split {split!r} of PKU-MMD{nearest(split, known)}", where="--split", expected=", ".join(known))
     return wanted

@@ -8,10 +8,11 @@ from typing import Protocol
 
 from shared_data.errors import DataError, UsageError, nearest
 from shared_data.findings import ERROR, WARNING, Finding, refuse_errors
-from shared_data.formats import lasa, pku_mmd
+from shared_data.formats import lasa, nw_ucla_joined, pku_mmd, sequence_file
 from shared_data.formats.look import Look, look
 from shared_data.formats.options import ReadOptions
 from shared_data.formats.ragged import SinkMaker, in_memory
+from shared_data.formats.reading import READERS
 from shared_data.formats.source import Progress, Reading
 from shared_data.sequences import SequenceSource
 
@@ -28,7 +29,20 @@ class SequenceReader(Protocol):
         ...
 
 
-SEQUENCE_READERS: dict[str, SequenceReader] = {"lasa": lasa, "pku_mmd": pku_mmd}  # asked in this order
+SEQUENCE_READERS: dict[str, SequenceReader] = {  # asked in this order
+    "store": sequence_file,
+    "lasa": lasa,
+    "pku_mmd": pku_mmd,
+    "nw_ucla": nw_ucla_joined,
+}
+
+
+def only_untrimmed(path: Path, layout: str = "auto") -> bool:
+    """Whether this can be nothing but untrimmed sequences: no layout of clips has the same files, or the same name."""
+    if layout != "auto":
+        return layout in SEQUENCE_READERS and layout not in (*READERS, sequence_file.STORE)
+    seen = look(path)
+    return sequence_file.is_ours(seen) or bool(lasa.recognise(seen))
 
 
 def open_sequences(
@@ -55,7 +69,7 @@ def open_sequences(
         raise DataError(
             f"no untrimmed sequences in this {seen.kind}",
             where=str(path),
-            expected="skeleton/NAME.txt with label/NAME.txt, or features/NAME.npy with gt_arr/NAME.npy and mapping.txt",
+            expected="skeleton/NAME.txt and label/NAME.txt, or features/NAME.npy, gt_arr/NAME.npy and mapping.txt, or a store",
         )
     reason = reasons[name] if layout == "auto" else "asked for"
     source = SEQUENCE_READERS[name].read_sequences(path, Reading(options, str(reason), sinks, progress))

@@ -37,7 +37,7 @@ def normalised(frames: np.ndarray, skeleton: Skeleton) -> np.ndarray:
 
 def _centred_and_turned(points: np.ndarray) -> np.ndarray:
     there: np.ndarray = np.any(points, axis=-1, keepdims=True)  # (T, M, V, 1)
-    seen = there[..., 0].any(-1)  # (T, M)
+    seen = np.any(there, axis=(2, 3))  # (T, M)
     if not seen.any():
         return points
     leader = int(seen.any(0).argmax())
