@@ -53,7 +53,7 @@ _MOVED_BY = {
 
 
 @dataclass(frozen=True)
-class _Person:
+class Person:
     """One body: offsets (25, 3) in metres, and habits."""
 
     offsets: np.ndarray
@@ -62,7 +62,7 @@ class _Person:
     facing: float
 
 
-class _Angles(dict[str, np.ndarray]):
+class Angles(dict[str, np.ndarray]):
     """Joint angles in radians and the root's position in metres, one value per frame; what is not set is 0."""
 
     def __init__(self, frames: int) -> None:
@@ -109,12 +109,12 @@ def write_synthetic(
         path.parent.mkdir(parents=True, exist_ok=True)
     compression = zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED
     with (
-        whole_file(path, kind="synthetic file", replaceable=_is_synthetic) as file,
+        whole_file(path, kind="synthetic file", replaceable=is_synthetic) as file,
         zipfile.ZipFile(file, "w", compression, compresslevel=1) as archive,
     ):
         for number, (split, count) in enumerate(zip(("train", "test"), counts, strict=True)):
             rng = np.random.default_rng([seed, number])
-            bodies = [_person(rng) for _ in range(max(2, min(24, count // classes)))]
+            bodies = [new_person(rng) for _ in range(max(2, min(24, count // classes)))]
             labels, owners = _plan(rng, classes, count, len(bodies))
             with npz_member(archive, f"x_{split}", (count, frames, 150), "<f4") as stream:
                 for start in range(0, count, _BLOCK):
@@ -129,7 +129,7 @@ def write_synthetic(
     return path
 
 
-def _is_synthetic(path: Path) -> bool:
+def is_synthetic(path: Path) -> bool:
     """Whether a file says that `write_synthetic` made it."""
     try:
         with Npz(path) as npz:
@@ -155,7 +155,7 @@ def _plan(rng: np.random.Generator, classes: int, count: int, people: int) -> tu
     return labels[order], owners[order]
 
 
-def _person(rng: np.random.Generator) -> _Person:
+def new_person(rng: np.random.Generator) -> Person:
     offsets = np.zeros((25, 3))
     for joint, (_, offset) in _BODY.items():
         offsets[joint] = offset
@@ -163,10 +163,10 @@ def _person(rng: np.random.Generator) -> _Person:
     offsets[list(_ARMS)] *= rng.uniform(0.93, 1.07)
     offsets[list(_LEGS)] *= rng.uniform(0.93, 1.07)
     offsets[:, 0] *= rng.uniform(0.88, 1.15)
-    return _Person(offsets, rng.uniform(0.8, 1.25), rng.uniform(0.8, 1.1), rng.uniform(-0.35, 0.35))
+    return Person(offsets, rng.uniform(0.8, 1.25), rng.uniform(0.8, 1.1), rng.uniform(-0.35, 0.35))
 
 
-def _clips(rng: np.random.Generator, labels: np.ndarray, owners: list[_Person], bodies: list[_Person], frames: int) -> np.ndarray:
+def _clips(rng: np.random.Generator, labels: np.ndarray, owners: list[Person], bodies: list[Person], frames: int) -> np.ndarray:
     """(B, frames, 150) float32, one clip per label: centred, zero-padded."""
     out = np.zeros((len(labels), frames, 2, 25, 3), np.float32)
     low = min(30, frames)
@@ -184,19 +184,25 @@ def _clips(rng: np.random.Generator, labels: np.ndarray, owners: list[_Person], 
     return out.reshape(len(labels), frames, 150)
 
 
-def _perform(rng: np.random.Generator, body: _Person, label: int, frames: int) -> np.ndarray:
-    """One person doing one action (-1: standing by): (frames, 25, 3) in metres, pelvis near the origin."""
+def idle(rng: np.random.Generator, body: Person, frames: int) -> Angles:
+    """Standing by. Nobody stands still: slow small motions everywhere, so that a class is not just "which joint moves at all"."""
     time = np.arange(frames) / FPS
-    pose = _Angles(frames)
+    pose = Angles(frames)
     for joint in ("arm_l_x", "arm_r_x", "fore_l_x", "fore_r_x", "torso_x", "torso_z", "head_x", "thigh_l_x", "thigh_r_x"):
-        # Nobody stands still: slow small motions everywhere, so that a class is not just "which joint moves at all".
         pose[joint] = rng.normal(0.05, 0.06) + rng.uniform(0.02, 0.08) * _wave(time, rng.uniform(0.2, 0.9), rng.random())
     pose["arm_l_z"], pose["arm_r_z"] = -np.full(frames, rng.uniform(0.05, 0.2)), np.full(frames, rng.uniform(0.05, 0.2))
     pose["fore_l_x"], pose["fore_r_x"] = pose["fore_l_x"] + 0.15, pose["fore_r_x"] + 0.15
     pose["yaw"] = np.full(frames, body.facing + rng.normal(0, 0.25))
+    return pose
+
+
+def _perform(rng: np.random.Generator, body: Person, label: int, frames: int) -> np.ndarray:
+    """One person doing one action (-1: standing by): (frames, 25, 3) in metres, pelvis near the origin."""
+    time = np.arange(frames) / FPS
+    pose = idle(rng, body, frames)
     if label >= 0:
         seconds = frames / FPS
-        beat = _Beat(
+        beat = Beat(
             time=time - rng.uniform(0, min(0.6, 0.25 * seconds)),
             seconds=seconds,
             rate=body.tempo * rng.uniform(0.8, 1.25),
@@ -204,12 +210,12 @@ def _perform(rng: np.random.Generator, body: _Person, label: int, frames: int) -
             shift=rng.random(),
         )
         _POSTURE[label // len(ACTIONS)](pose)
-        _MOVES[label % len(ACTIONS)](pose, beat)
-    return _stand(pose, body.offsets)
+        MOVES[label % len(ACTIONS)](pose, beat)
+    return stand(pose, body.offsets)
 
 
 @dataclass(frozen=True)
-class _Beat:
+class Beat:
     """How an action is done this time: `time` (T,) since it began, `rate` and `size` relative to 1, `shift` of the phase."""
 
     time: np.ndarray
@@ -236,26 +242,26 @@ def _wave(time: np.ndarray, hertz: float, shift: float) -> np.ndarray:
     return np.sin(2 * np.pi * (hertz * time + shift))
 
 
-def _wave_left(p: _Angles, b: _Beat) -> None:
+def _wave_left(p: Angles, b: Beat) -> None:
     up = b.once(0.5)
     p["arm_l_z"] = p["arm_l_z"] - up * (1.6 + 0.5 * b.size)
     p["fore_l_z"] = up * (0.3 + 0.6 * b.size * b.swing(1.6))
 
 
-def _wave_right(p: _Angles, b: _Beat) -> None:
+def _wave_right(p: Angles, b: Beat) -> None:
     up = b.once(0.5)
     p["arm_r_z"] = p["arm_r_z"] + up * (1.6 + 0.5 * b.size)
     p["fore_r_z"] = -up * (0.3 + 0.6 * b.size * b.swing(1.6))
 
 
-def _kick(p: _Angles, b: _Beat) -> None:
+def _kick(p: Angles, b: Beat) -> None:
     pulse = b.pulses(0.8)
     p["thigh_r_x"] = p["thigh_r_x"] + 1.2 * b.size * pulse
     p["shin_r_x"] = -0.9 * np.sin(np.pi * pulse) * b.size
     p["torso_x"] = p["torso_x"] - 0.15 * pulse
 
 
-def _sit(p: _Angles, b: _Beat) -> None:
+def _sit(p: Angles, b: Beat) -> None:
     down = b.once(1.3) * min(1.0, b.size)
     for side in ("l", "r"):
         p[f"thigh_{side}_x"] = p[f"thigh_{side}_x"] + 1.5 * down
@@ -264,13 +270,13 @@ def _sit(p: _Angles, b: _Beat) -> None:
     p["torso_x"] = p["torso_x"] + 0.6 * np.sin(np.pi * down)
 
 
-def _bow(p: _Angles, b: _Beat) -> None:
+def _bow(p: Angles, b: Beat) -> None:
     pulse = b.pulses(0.5)
     p["torso_x"] = p["torso_x"] + 1.0 * b.size * pulse
     p["head_x"] = p["head_x"] + 0.4 * pulse
 
 
-def _clap(p: _Angles, b: _Beat) -> None:
+def _clap(p: Angles, b: Beat) -> None:
     up, swing = b.once(0.4), b.swing(1.8)
     for side, sign in (("l", 1.0), ("r", -1.0)):
         p[f"arm_{side}_x"] = p[f"arm_{side}_x"] + 0.8 * up
@@ -278,7 +284,7 @@ def _clap(p: _Angles, b: _Beat) -> None:
         p[f"arm_{side}_y"] = -sign * up * (0.35 + 0.3 * b.size * swing)
 
 
-def _jump(p: _Angles, b: _Beat) -> None:
+def _jump(p: Angles, b: Beat) -> None:
     phase = b.swing(1.0)
     fly, crouch = np.clip(phase, 0, None), np.clip(-phase, 0, None)
     p["y"] = p["y"] + b.size * (0.3 * fly - 0.15 * crouch)
@@ -288,17 +294,17 @@ def _jump(p: _Angles, b: _Beat) -> None:
         p[f"arm_{side}_x"] = p[f"arm_{side}_x"] + 0.7 * fly - 0.4 * crouch
 
 
-def _turn(p: _Angles, b: _Beat) -> None:
+def _turn(p: Angles, b: Beat) -> None:
     p["yaw"] = p["yaw"] + np.pi * (0.7 + 0.5 * b.size) * b.once(1.8) * (1 if b.shift < 0.5 else -1)
 
 
-def _raise_arms(p: _Angles, b: _Beat) -> None:
+def _raise_arms(p: Angles, b: Beat) -> None:
     pulse = b.pulses(0.6)
     p["arm_l_z"] = p["arm_l_z"] - 2.6 * b.size * pulse
     p["arm_r_z"] = p["arm_r_z"] + 2.6 * b.size * pulse
 
 
-def _walk(p: _Angles, b: _Beat) -> None:
+def _walk(p: Angles, b: Beat) -> None:
     swing, push = b.swing(0.9), b.swing(1.8)
     for side, sign in (("l", 1.0), ("r", -1.0)):
         p[f"thigh_{side}_x"] = p[f"thigh_{side}_x"] + sign * 0.5 * b.size * swing
@@ -309,38 +315,38 @@ def _walk(p: _Angles, b: _Beat) -> None:
     p["x"], p["z"] = p["x"] - np.sin(p["yaw"]) * way, p["z"] - np.cos(p["yaw"]) * way
 
 
-_MOVES: tuple[Callable[[_Angles, _Beat], None], ...] = (
+MOVES: tuple[Callable[[Angles, Beat], None], ...] = (
     _wave_left, _wave_right, _kick, _sit, _bow, _clap, _jump, _turn, _raise_arms, _walk,
 )  # fmt: skip
 
 
-def _lean_sideways(p: _Angles) -> None:
+def _lean_sideways(p: Angles) -> None:
     p["torso_z"] = p["torso_z"] + 0.4
 
 
-def _legs_apart(p: _Angles) -> None:
+def _legs_apart(p: Angles) -> None:
     p["thigh_l_z"], p["thigh_r_z"] = p["thigh_l_z"] - 0.4, p["thigh_r_z"] + 0.4
 
 
-def _lean_forward(p: _Angles) -> None:
+def _lean_forward(p: Angles) -> None:
     p["torso_x"] = p["torso_x"] + 0.5
 
 
-def _crouch(p: _Angles) -> None:
+def _crouch(p: Angles) -> None:
     for side in ("l", "r"):
         p[f"thigh_{side}_x"], p[f"hold_{side}"] = p[f"thigh_{side}_x"] + 0.9, np.full(p.frames, -1.5)
 
 
-def _twist(p: _Angles) -> None:
+def _twist(p: Angles) -> None:
     p["torso_y"] = p["torso_y"] + 0.7
 
 
-_POSTURE: tuple[Callable[[_Angles], None], ...] = (
+_POSTURE: tuple[Callable[[Angles], None], ...] = (
     lambda p: None, _lean_sideways, _legs_apart, _lean_forward, _crouch, _twist,
 )  # fmt: skip
 
 
-def _stand(p: _Angles, offsets: np.ndarray) -> np.ndarray:
+def stand(p: Angles, offsets: np.ndarray) -> np.ndarray:
     """Joint angles to positions (T, 25, 3) by forward kinematics; bones keep their length exactly."""
     pelvis = _about_y(p["yaw"])
     torso = pelvis @ _about_y(p["torso_y"]) @ _about_z(p["torso_z"]) @ _about_x(-p["torso_x"])
