@@ -36,6 +36,7 @@ class DisentangledConv(nn.Module):
         self.gathers_first = gathers_first(c_in, c_out, tokens // window, window, stride)
         self.widens = scales * c_in < c_out  # then the result costs more to keep than to compute again
         kernels = rearrange(graph, "(k r) (w v) -> k r v w", k=scales, w=window).contiguous()
+        self.graph: Tensor
         self.register_buffer("graph", kernels, persistent=False)
         self.residual = nn.Parameter(torch.empty_like(kernels).uniform_(-1e-6, 1e-6))  # (K, W*V receiving tokens, V, W) as A_k
         bound = 1.0 / math.sqrt(scales * c_in)

@@ -198,7 +198,8 @@ def _said(model: str, finished: Finished, result: dict[str, Any] | None, vram: b
         return f"{log.results} result lines in the log, the last of model {result.get('model')!r}, where one is due", _REBUILD
     if failed := failed_assertions(result):
         return _failed(result, failed)
-    return ("the result says nothing of GPU memory", _REBUILD) if vram and vram_of(result) is None else None
+    unsaid = vram_of(result) is None and result.get("vram", {}) is not None  # null: it has nothing whose memory is predicted
+    return ("the result says nothing of GPU memory", _REBUILD) if vram and unsaid else None
 
 
 def _brief(line: str) -> str:

@@ -24,6 +24,9 @@ percent: accuracy on clips of unseen classes among these (ZSL), and below it the
 harmonic mean of seen and unseen among all (GZSL). Only to be compared with on
 the authors' own features: docs/zero-shot.md"""
 
+ABOUT_SEGMENTERS = """A class for every frame of an untrimmed sequence. Published, in percent, on
+PKU-MMD v2 by subject: frame accuracy, edit score, F1 at an overlap of 50 %"""
+
 RECIPES: dict[Stage, str] = {"pretrain": "recipe of sal pretrain", "tune": "recipe of sal tune", "supervised": "recipe"}
 UNLABELLED: tuple[Stage, ...] = ("pretrain", "tune")
 
@@ -46,9 +49,12 @@ def list_models(model: str | None = None, /, *, json: bool = False) -> int:
             parts += [Text("\nlearn without labels", style="bold"), _encoders(unlabelled), ABOUT_ENCODERS]
         if systems := _of(cards, "zeroshot"):
             parts += [Text("\nzero-shot systems", style="bold"), _systems(systems), ABOUT_SYSTEMS]
+        if segmenters := _of(cards, "segmenter"):
+            parts += [Text("\nsegment sequences", style="bold"), _segmenters(segmenters), ABOUT_SEGMENTERS]
         PipedConsole().print(*parts, highlight=False, sep="\n")
     else:
-        {"classifier": _detail, "zeroshot": _system_detail}[cards[model].kind](cards[model], PipedConsole())
+        details = {"classifier": _detail, "segmenter": _segmenter_detail, "zeroshot": _system_detail}
+        details[cards[model].kind](cards[model], PipedConsole())
     return 0
 
 
@@ -105,6 +111,22 @@ def _systems(cards: Mapping[str, ModelCard]) -> Table:
     return table
 
 
+def _segmenters(cards: Mapping[str, ModelCard]) -> Table:
+    table = _compact("params\nin M", "accuracy", "edit", "F1@50")
+    table.add_column("parity", no_wrap=True)
+    for card in cards.values():
+        first, paper = card.toml["expect"][0], card.toml["paper"]
+        rows = [row for row in card.toml.get("published", []) if (row["dataset"], row["protocol"]) == ("pku_v2", "subject")]
+        best = max(rows, key=lambda row: row["accuracy"], default=None)
+        approximate = "≈ " if best and best.get("approximate") else ""
+        figures = ("", "", "") if best is None else (best["accuracy"], best["edit"], best["f1"][-1])
+        table.add_row(
+            Text(card.name, style="bold"), f"{paper['venue']} {paper['year']}", f"{first['parameters'] / 1e6:.2f}",
+            *(f"{approximate}{figure}" for figure in figures), "proved" if card.status == "verified" else "",
+        )  # fmt: skip
+    return table
+
+
 def _best(toml: Mapping[str, Any], classes: int, unseen: int) -> str:
     """The most that is published for a task: accuracy among unseen classes, and below it the harmonic mean."""
     rows = [row for row in toml.get("published", []) if (row["dataset"], row["unseen"]) == (f"ntu{classes}", unseen)]
@@ -155,8 +177,19 @@ def _system_detail(card: ModelCard, console: Console) -> None:
         console.print(table)
 
 
-def _detail(card: ModelCard, console: Console) -> None:
+def _segmenter_detail(card: ModelCard, console: Console) -> None:
     _what(card, console)
+    published = _table("data set", "protocol", "network", "accuracy", "edit", "F1@10 / 25 / 50", "source")
+    for row in card.toml.get("published", []):
+        approximate = "≈ " if row.get("approximate") else ""
+        figures = (f"{approximate}{figure}" for figure in (row["accuracy"], row["edit"], " / ".join(map(str, row["f1"]))))
+        published.add_row(row["dataset"], row["protocol"], row.get("variant", card.title), *figures, row["source"])
+    for table in (_sizes(card), published):
+        console.print(table)
+
+
+def _sizes(card: ModelCard) -> Table:
+    """Parameters and operations of a classifier or segmenter."""
     sizes = _table("classes", "joints", "people", "frames", "settings", "parameters", "GFLOPs", "official GFLOPs")
     for row in card.toml["expect"]:
         settings = "\n".join(f"{key} {value}" for key, value in row.get("model_args", {}).items())
@@ -164,13 +197,18 @@ def _detail(card: ModelCard, console: Console) -> None:
             *(str(row[key]) for key in ("classes", "skeleton", "people", "window")), settings, f"{row['parameters']:,}",
             *(f"{row[key]:.3f}" if key in row else "" for key in ("gflops", "official_gflops")),
         )  # fmt: skip
+    return sizes
+
+
+def _detail(card: ModelCard, console: Console) -> None:
+    _what(card, console)
     published = _table("data set", "protocol", "stream", "top-1", "source")
     for row in card.toml.get("published", []):
         how = row.get("variant") or row.get("by")
         stream = f"{row['stream']} ({how})" if how else row["stream"]
         published.add_row(row["dataset"], row["protocol"], stream, _top1(row), row["source"])
     recipes = [_recipe_table(card, stage, title) for stage, title in RECIPES.items()]
-    for table in (sizes, *recipes, published):
+    for table in (_sizes(card), *recipes, published):
         if table.row_count:
             console.print(table)
 

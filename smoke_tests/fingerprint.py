@@ -36,7 +36,7 @@ def fill(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def settle(model: nn.Module, inputs: Tensor) -> None:
+def settle(model: nn.Module, *inputs: Tensor) -> None:
     """Give every BatchNorm the statistics of `inputs`, as training would: those of a fresh one normalise nothing."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     usual = [norm.momentum for norm in norms]
@@ -45,7 +45,7 @@ def settle(model: nn.Module, inputs: Tensor) -> None:
         norm.momentum = None  # a plain average, of this one batch
         norm.reset_running_stats()
         norm.train()
-    model(inputs)
+    model(*inputs)
     for norm, momentum in zip(norms, usual, strict=True):
         norm.momentum = momentum
     model.eval()

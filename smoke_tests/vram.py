@@ -25,15 +25,15 @@ _STEPS, _WARM_UP = 1, 2  # memory is at its peak from the second step on, when t
 _MIB = 2**20
 
 
-def main_recipe(card: ModelCard) -> str:
+def main_recipe(card: ModelCard) -> str | None:
     """The recipe that a model is known by: NTU-60 cross-subject (of the first size where there are several), else its first.
 
-    Of a zero-shot system, a published task.
+    Of a zero-shot system, a published task; None where there is no recipe that trains on clips.
     """
     if card.kind == "zeroshot":
         return MAIN_TASK
-    names = list(card.recipes)
-    return next((name for name in names if name == MAIN), next((name for name in names if name.endswith(MAIN)), names[0]))
+    names = [*card.recipes, None]
+    return next((n for n in names if n == MAIN), next((n for n in names if n and n.endswith(MAIN)), names[0]))
 
 
 def budget(limit_gib: float, device: str) -> Budget:
@@ -62,9 +62,11 @@ def judged(card: ModelCard, budget: Budget, device: str) -> dict[str, Any]:
     measured_allocated_mib, measured_reserved_mib   peaks of the recipe's own steps on `device`, the larger of both phases; None
                                without a GPU, and where it ran out of memory, which `measured_note` then says
     out_of_memory_mib          what the GPU offers on which they ran out of memory, None where they did not
-    Raises `LabError` where the recipe cannot be traced.
+    Raises `LabError` where the recipe cannot be traced, and `UsageError` where there is none.
     """
     recipe = main_recipe(card)
+    if recipe is None:
+        raise UsageError(f"{card.name} has no recipe that trains on clips", where=str(card.folder))
     asked = _of_task(card, recipe, budget) if card.kind == "zeroshot" else _of_recipe(card, recipe, budget)
     verdict = asked.verdict
     phases = {"train": verdict.choice.train_before, "eval": verdict.choice.eval_before}
