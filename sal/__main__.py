@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from engine import models
 from engine.launch import guarded
-from sal import data, ensemble, judge, recipe, verbs, zeroshot
+from sal import data, ensemble, judge, recipe, segment, verbs, zeroshot
 from sal.calibrate import calibrate
 from sal.doctor import doctor
 from sal.features import features
@@ -50,6 +50,7 @@ VERBS: dict[str, tuple[Verb, str]] = {
     "knn": (judge.verb("knn"), "nearest neighbours among an encoder's features"),
     "fewshot": (judge.verb("fewshot"), "actions that an encoder was not trained on, from a few clips of each"),
     "judge": (judge.verb("judge"), "all that can be asked of an encoder, its features made once: --protocols linear knn ..."),
+    "segment": (segment.run, "train | test | predict: an action for every frame: sal segment train usdrl --recipe NAME --data F"),
     "recipe": (recipe.run, "run | list: from pretraining to all evaluations: sal recipe run mamp/ntu60_xsub_full --data F"),
     "demo": (verbs.typed(verbs.demo), "the whole way from a file to a report, in minutes"),
     "data": (data.run, "check | prepare | convert | import | info | show: look at a data file, convert it, draw a clip"),

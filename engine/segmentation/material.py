@@ -18,8 +18,9 @@ from shared_data.formats.untrimmed import open_sequences
 from shared_data.pipelines.lasa import motion_and_shape
 from shared_data.pipelines.normalised import normalised
 from shared_data.sequence_loader import Features
-from shared_data.sequences import Sequences, SequenceSource, validation
+from shared_data.sequences import Sequences, SequenceSource
 from shared_data.skeletons import Skeleton
+from shared_data.validation import validation
 
 PIPELINES: dict[str, Callable[[Skeleton], Features]] = {
     "normalised": lambda skeleton: partial(normalised, skeleton=skeleton),
@@ -83,7 +84,8 @@ def load(config: RunConfig) -> Material:
     train, test = source.splits["train"], source.splits["test"]
     held_out, rule = test, "the test sequences"
     if config.protocol == "honest":
-        train, held_out, rule = validation(source, config.split)
+        divided = validation(source, config.split or "auto")
+        train, held_out, rule = divided.train, divided.val, divided.told
     if limit := config.max_clips:
         train, held_out, test = (_thinned(part, limit) for part in (train, held_out, test))
     return Material(source, train, held_out, test, rule)
