@@ -85,7 +85,18 @@ def _is_number(value: object) -> bool:
 
 
 def _is_result(value: object) -> bool:
-    """None before the first evaluation, then what that made: top-1 among it, or, without labels, the loss."""
+    """None before the first evaluation, then what that made: top-1 among it, without labels the loss, of frames two tables."""
     if value is None:
         return True
-    return isinstance(value, dict) and _is_count(value.get("epoch")) and _is_number(value.get("top1", value.get("loss")))
+    if not isinstance(value, dict) or not _is_count(value.get("epoch")):
+        return False
+    if "raw" in value:
+        return all(_is_table(value[name]) for name in ("raw", "refined") if name in value)
+    return _is_number(value.get("top1", value.get("loss")))
+
+
+def _is_table(value: object) -> bool:
+    """Numbers by name; one that could not be measured is None."""
+    return (
+        isinstance(value, dict) and _is_number(value.get("accuracy")) and all(v is None or _is_number(v) for v in value.values())
+    )

@@ -68,6 +68,30 @@ def action_retrieval(model: str, argv: Sequence[str] | None = None) -> int:
     return guarded(work)
 
 
+def action_segmentation(model: str, argv: Sequence[str] | None = None) -> int:
+    """`python3 action_segmentation.py …`: `sal segment train`, or with `--evaluate WEIGHTS` `sal segment test`, of this model.
+
+    The script itself was never published; its command line was.
+    """
+
+    def work() -> int:
+        given, rest = _given("action_segmentation.py", model, "segment", argv, own=_run_flags)
+        recipe = _recipe(model, "segment", given, given.finetune_dataset)
+        folder = given.checkpoint_path or str(environment.work_dir() / model / f"segment_{recipe.name}")
+        official_files.require_own(given.resume, folder)
+        words = ["--recipe", recipe.name, *_chosen(model, "segment", given), *_told(given, RUN), *rest]
+        words += [] if given.checkpoint_path is None else ["--work-dir", folder]
+        prog = _prog("action_segmentation.py")
+        if given.evaluate not in (None, "None", ""):
+            words += ["--weights", given.evaluate]
+            return train.launch(words, model=model, phase="test", prog=prog, stage="segment")
+        if given.pretrained:
+            words += ["--init", official_files.encoder(given.pretrained)]
+        return train.launch(words, model=model, phase="train", prog=prog, stage="segment")
+
+    return guarded(work)
+
+
 def main_finetune(model: str, argv: Sequence[str] | None = None) -> int:
     """`python3 main_finetune.py …`: `sal finetune`, or `sal semi`, of this model by the name of an official configuration."""
 
@@ -151,7 +175,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     "pre-dataset": {"default": "ntu60"}, "finetune-dataset": {"default": "ntu60"}, "protocol": {"default": "cross_subject"},
     "pretrained": {}, "knn-neighbours": {"type": int, "default": 1}, "pretrain-skeleton-representation": {},
     "config": {"required": True}, "output-dir": {}, "log-dir": {}, "finetune": {}, "dist-eval": {"action": "store_true"},
-    "use-wandb": {"action": "store_true"}, "wandb-name": {}, "data-path": {}, "checkpoint": {}, "local-rank": {},
+    "evaluate": {}, "use-wandb": {"action": "store_true"}, "wandb-name": {}, "data-path": {}, "checkpoint": {}, "local-rank": {},
 }  # fmt: skip
 """Official flags that mean the same for every model; also with underscores. torch.distributed.launch adds --local-rank."""
 _TRAINS = ("lr", "batch-size", "epochs", "workers", "gpu", "resume", "local-rank")
@@ -159,6 +183,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "pretrain": (*_TRAINS, "schedule", "checkpoint-path", "pre-dataset", "protocol"),
     "classify": (*_TRAINS, "schedule", "checkpoint-path", "pretrained", "finetune-dataset", "protocol", "knn-neighbours",
                  "pretrain-skeleton-representation"),
+    "segment": (*_TRAINS, "checkpoint-path", "pretrained", "finetune-dataset", "protocol", "evaluate"),
     "finetune": (*_TRAINS, "config", "output-dir", "log-dir", "finetune", "dist-eval", "min-lr"),
     "tune": (*_TRAINS, "config", "use-wandb", "wandb-name"),
     "knn": ("data-path", "checkpoint"),
@@ -221,7 +246,8 @@ def _recipe(model: str, kind: str, given: argparse.Namespace, dataset: str) -> _
     dataset, split = DATASETS[dataset], SPLITS[given.protocol]
     words = {flag.replace("-", "_"): str(getattr(given, flag.replace("-", "_"))).lower() for flag in _choices(model, kind)}
     name = _scripts(model)[kind].format(dataset=dataset, split=split, **words)
-    models.find(model).recipe(name, "pretrain" if kind == "pretrain" else "supervised")  # names the nearest
+    stages: dict[str, models.Stage] = {"pretrain": "pretrain", "segment": "segment"}
+    models.find(model).recipe(name, stages.get(kind, "supervised"))  # names the nearest
     return _Recipe(name, dataset, split)
 
 

@@ -58,7 +58,7 @@ class SegmentStep:
         for first in range(0, len(features), size):
             rows = slice(first, first + size)
             own = len(features[rows]) / len(features)
-            share = (labels[rows] != PADDING).sum() / known / own
+            share = (labels[rows] != PADDING).sum().to(features.dtype) / known / own
             with recomputing(self.recompute), autocast(self.precision, self.device):
                 scores = self.network(features[rows], mask[rows])
                 loss, found = segmentation_loss(
