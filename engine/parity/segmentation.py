@@ -30,9 +30,11 @@ STRIDES = re.compile(r"\[([:\d, ]+)\]")
 EVERY = re.compile(r"every (\d+)\w\w frame")
 LOSS = (
     "mean over class stages of cross_entropy(ignore_index=255)",
-    "mean over boundary stages of binary_cross_entropy_with_logits(bound * mask, boundary) over all frames",
-    "0.1 * (mean(feature^2) summed over both feature outputs + mean(feature_split^2))",
+    "mean over boundary stages of binary_cross_entropy_with_logits(bound * mask, boundary)",
+    "0.1 * (mean(feature^2)",
+    "mean(feature_split^2)",
 )
+"""What the words for the recorded loss must hold. The binary cross-entropy is a mean over padded frames too."""
 PADDED = 255
 
 
@@ -88,7 +90,7 @@ def _pass(fixture: Fixture, network: nn.Module, names: OfficialNames, limits: Li
 
 
 def _loss(fixture: Fixture, outputs: dict[str, Tensor], mask: Tensor) -> Tensor:
-    """`LOSS`, of the outputs of a training pass."""
+    """The recorded loss, of the outputs of a training pass."""
 
     def stages(name: str) -> list[Tensor]:
         return [outputs[f"{name}{s}"] for s in range(sum(key.startswith(name) and key[len(name) :].isdigit() for key in outputs))]

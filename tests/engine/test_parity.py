@@ -25,6 +25,7 @@ from tests.models.ctrgcn.naive import NaiveCTRGCN
 
 PARITY = Path(__file__).parent.parent / "parity"
 FORWARD = PARITY / "ctrgcn_ntu60.npz"
+SEGMENTATION = PARITY / "lasa_pku.npz"
 TRAJECTORY = PARITY / "trajectories" / "ctrgcn.npz"
 
 
@@ -51,6 +52,40 @@ def test_forward_fixture() -> None:
     exact = {line.quantity: line.error for line in lines}
     assert exact["float64 logits, training"] < 1e-12
     assert exact["float64 gradient norms (564)"] < 1e-10
+
+
+def test_a_fixture_of_segmentation() -> None:
+    lines = judge(SEGMENTATION)
+    assert failed(lines) == []
+    exact = {line.quantity: line.error for line in lines}
+    assert len(exact) == len(lines) == 3 + 2 * 20
+    assert (
+        max(exact[f"float64 {name}"] for name in ("cls, training", "cls0, training", "feature1, training", "split, training"))
+        < 1e-12
+    )
+    assert exact["float64 bound, evaluation"] < 1e-12 and exact["float64 gradient norms (421)"] < 1e-11
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("cls0_train_f64", "float64 cls0, training"), ("bound_eval_f64", "float64 bound, evaluation"),
+     ("loss_train_f64", "float64 loss"), ("input_text", "float64 cls, evaluation"), ("input_labels", "float64 loss"),
+     ("input_bound", "float64 loss"), ("input_mask", "float64 split, training")],
+)  # fmt: skip
+def test_wrong_numbers_of_segmentation_fail(tmp_path: Path, name: str, wrong: str) -> None:
+    def change(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        arrays[name] = arrays[name][::-1].copy() if arrays[name].ndim else arrays[name] * 1.001
+
+    assert wrong in failed(judge(changed(SEGMENTATION, tmp_path / "x.npz", change)))
+
+
+@pytest.mark.parametrize(("key", "value"), [("loss", "cross_entropy(logits)"), ("outputs", {"cls": "", "bound": "", "cls7": ""})])
+def test_segmentation_of_another_kind_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    def change(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        meta[key], arrays["cls7_train_f64"] = value, arrays["cls0_train_f64"]
+
+    with pytest.raises(FixtureError):
+        judge(changed(SEGMENTATION, tmp_path / "x.npz", change))
 
 
 def test_a_constant_that_is_not_stored(tmp_path: Path) -> None:

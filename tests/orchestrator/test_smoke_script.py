@@ -28,11 +28,12 @@ from planner.card import calibration
 from planner.costs import asked_of, costs_of, size_of
 from planner.verdict import judge
 from shared_data.errors import UsageError
-from smoke_tests import classifier, fingerprint, smoke, vram, zeroshot
+from smoke_tests import classifier, fingerprint, segmenter, smoke, vram, zeroshot
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = list(models.discover(None))
 SYSTEMS = list(models.discover("zeroshot"))
+SEGMENTERS = list(models.discover("segmenter"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -117,6 +118,40 @@ def results(folder: Path, *, model: str = "fsvae", harmonic: float = 0.5, phases
 )  # fmt: skip
 def test_what_a_zero_shot_run_must_leave(tmp_path, wrong, holds):
     assert zeroshot.trained(models.find("fsvae", None), results(tmp_path, **wrong)) is holds
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+@pytest.mark.parametrize(
+    ("change", "assertion"),
+    [
+        ({"parameters": 1}, "parameter_count"),
+        ({"classes": 13}, "parameter_count"),
+        ({"loss": 1.0}, "loss_fingerprint"),
+        ({"frames": 41}, "loss_fingerprint"),
+    ],
+)
+def test_a_wrong_expectation_of_a_segmenter_is_seen(tmp_path, name, change, assertion):
+    card = models.find(name, None)
+    holds, _ = segmenter.check_network(card, dataclasses.replace(segmenter.table(card), **change), "cpu", tmp_path)
+    assert not holds[assertion]
+
+
+def test_a_segmenter_that_does_not_learn_is_seen(tmp_path, monkeypatch):
+    card = models.find(SEGMENTERS[0], None)
+    monkeypatch.setattr(segmenter, "adam", lambda model: torch.optim.SGD(model.parameters(), lr=0.0))
+    assert segmenter.check_training(card, segmenter.table(card), "cpu", None, tmp_path) == {"trains": False}
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_the_whole_script_of_a_segmenter(name, tmp_path):
+    (tmp_path / "clips.npz").touch()
+    done = run(name, "--vram-limit", "8", "--data", str(tmp_path / "clips.npz"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"holds clips: {name} learns from untrimmed sequences" in done.stdout
+    finished = Finished(0, False, False, 1.0, Log.of(done.stdout + done.stderr))
+    verdict = judge_container(name, finished, timeout=600, memory="4g", vram=True)
+    assert verdict.passed, verdict.reason
+    assert verdict.result["assertions"].keys() == REQUIRED and verdict.result["vram"] is None
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

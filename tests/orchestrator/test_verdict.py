@@ -144,3 +144,10 @@ def test_an_image_that_knows_nothing_of_gpu_memory():
         result = verdict(log, exit_code=code, vram=True)
         assert not result.passed and "rebuild" in result.next_step, log
     assert verdict(GOOD).passed
+
+
+def test_a_model_without_a_recipe_to_predict_says_so_and_passes():
+    line = json.loads(judged("fits", ""))
+    assert verdict(json.dumps({**line, "vram": None}), vram=True).passed
+    del line["vram"]
+    assert not verdict(json.dumps(line), vram=True).passed
