@@ -136,10 +136,20 @@ def test_a_wrong_expectation_of_a_segmenter_is_seen(tmp_path, name, change, asse
     assert not holds[assertion]
 
 
-def test_a_segmenter_that_does_not_learn_is_seen(tmp_path, monkeypatch):
-    card = models.find(SEGMENTERS[0], None)
-    monkeypatch.setattr(segmenter, "adam", lambda model: torch.optim.SGD(model.parameters(), lr=0.0))
-    assert segmenter.check_training(card, segmenter.table(card), "cpu", None, tmp_path) == {"trains": False}
+@pytest.mark.parametrize(
+    ("wrong", "holds"),
+    [({}, True), ({"model": "other"}, False), ({"loss": math.nan}, False), ({"accuracy": math.nan}, False),
+     ({"weights": False}, False)],
+)  # fmt: skip
+def test_what_a_run_of_a_segmenter_must_leave(tmp_path, wrong, holds):
+    said = {"model": "lasa", "loss": 1.5, "accuracy": 12.0, "weights": True, **wrong}
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "log.jsonl").write_text(json.dumps({"event": "epoch", "loss": said["loss"]}) + '\n{"event": "eval"}\n')
+    (tmp_path / "metrics.json").write_text(json.dumps({"model": said["model"], "last": {"raw": {"accuracy": said["accuracy"]}}}))
+    (tmp_path / "predictions_last.npz").write_bytes(b"x")
+    if said["weights"]:
+        (tmp_path / "checkpoints/last.safetensors").write_bytes(b"x")
+    assert segmenter.trained(models.find("lasa", None), tmp_path) is holds
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)
