@@ -19,17 +19,22 @@ if TYPE_CHECKING:
     from shared_data.formats.source import Progress
 
 
-def check(file: Path, options: ReadOptions, layout: str = "auto", json: bool = False) -> int:
+def check(file: Path, options: ReadOptions, layout: str = "auto", json: bool = False, untrimmed: bool = False) -> int:
     """Say what a data file holds and whether it can be trusted; exit 65 if not.
 
     Args:
         file: file or folder of any known layout.
         layout: auto, or one of those in docs/your-data.md.
         json: print one JSON object instead of tables.
+        untrimmed: whole videos with a class per frame, not clips; understood where the file can be nothing else.
     """
-    from shared_data.check import check as examine
+    from shared_data.check import CheckReport
+    from shared_data.check import check as check_clips
+    from shared_data.check_sequences import SequenceReport, check_sequences
 
+    report: CheckReport | SequenceReport
     with _bar("checking", shown=not json) as progress:
+        examine = check_sequences if _videos(file, layout, untrimmed) else check_clips
         report = examine(file, layout=layout, options=options, progress=progress)
     if json:
         print_json(report.as_dict())
@@ -38,17 +43,20 @@ def check(file: Path, options: ReadOptions, layout: str = "auto", json: bool = F
     return 0 if report.ok else 65
 
 
-def prepare(file: Path, options: ReadOptions, layout: str = "auto", *, out: Path) -> int:
+def prepare(file: Path, options: ReadOptions, layout: str = "auto", untrimmed: bool = False, *, out: Path) -> int:
     """Convert a data file to the store: ragged, checked, memory-mapped at use.
 
     Args:
         file: file or folder to convert.
         layout: auto, or one of those in docs/your-data.md.
-        out: the store to write (HDF5, by custom .h5); an older store of that name is replaced.
+        untrimmed: whole videos with a class per frame, not clips; understood where the file can be nothing else.
+        out: the store to write (HDF5, by custom .h5); an older store of that name, of the same kind, is replaced.
     """
-    from shared_data.store import prepare as make_store
+    from shared_data.sequence_store import prepare_sequences
+    from shared_data.store import prepare as prepare_clips
 
     with _bar("preparing") as progress:
+        make_store = prepare_sequences if _videos(file, layout, untrimmed) else prepare_clips
         made = make_store(file, out, layout=layout, options=options, progress=progress)
     print(made)
     return 0
@@ -90,10 +98,12 @@ def info(file: Path) -> int:
     Args:
         file: store, NPZ, folder or zip.
     """
+    from shared_data.check_sequences import stored_info
+    from shared_data.formats.look import look
+    from shared_data.formats.sequence_file import is_ours
     from shared_data.store import info as ask
 
-    about = ask(file)
-    print_json(about)
+    print_json(stored_info(file) if is_ours(look(file)) else ask(file))
     return 0
 
 
@@ -144,6 +154,13 @@ def run(argv: list[str]) -> int:
     if argv[0] not in VERBS:
         raise ConfigError(f"no verb 'data {argv[0]}'{nearest(argv[0], list(VERBS))}", expected=names)
     return verbs.typed(VERBS[argv[0]], f"data {argv[0]}")(argv[1:])
+
+
+def _videos(file: Path, layout: str, untrimmed: bool) -> bool:
+    """Whether a file is to be read as untrimmed sequences: asked for, or it can be nothing else."""
+    from shared_data.formats.untrimmed import only_untrimmed
+
+    return untrimmed or only_untrimmed(file, layout)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,18 +124,26 @@ class CheckReport:
                 shares = [f"{order[key]:.3f}" for key in ("origin", "second_empty", "second_copied", "bone_variation")]
                 table.add_row(name, order["order"], *shares)
             console.print(table)
-        for finding in self.findings:
-            where = f"{finding.where}: " if finding.where else ""
-            console.print(f"[{_STYLE[finding.severity]}]{finding.severity:8}[/]{escape(where + finding.message)}")
-            if finding.next_step and finding.severity != INFO:
-                console.print(f"        next: {escape(finding.next_step)}")
-        warnings = sum(finding.severity == WARNING for finding in self.findings)
-        if not self.ok:
-            console.print("[bold red]not usable as it is[/]")
-        elif warnings:
-            console.print(f"[bold yellow]usable; read the {'warning' if warnings == 1 else f'{warnings} warnings'} first[/]")
-        else:
-            console.print("[bold green]good: ready to train on[/]")
+        render_findings(console, self.findings)
+
+
+def render_findings(console: Console, findings: Iterable[Finding]) -> None:
+    """Print findings, the worst of them in colour, and what follows from them."""
+    from rich.markup import escape
+
+    findings = tuple(findings)
+    for finding in findings:
+        where = f"{finding.where}: " if finding.where else ""
+        console.print(f"[{_STYLE[finding.severity]}]{finding.severity:8}[/]{escape(where + finding.message)}")
+        if finding.next_step and finding.severity != INFO:
+            console.print(f"        next: {escape(finding.next_step)}")
+    warnings = sum(finding.severity == WARNING for finding in findings)
+    if errors_in(findings):
+        console.print("[bold red]not usable as it is[/]")
+    elif warnings:
+        console.print(f"[bold yellow]usable; read the {'warning' if warnings == 1 else f'{warnings} warnings'} first[/]")
+    else:
+        console.print("[bold green]good: ready to train on[/]")
 
 
 def check(
@@ -165,7 +174,7 @@ def check(
         inplace.keep_index(path, options, source=source, clips=clips, findings=findings)
     protocol, more = _judge_counts(splits, source.class_names)
     return CheckReport(
-        path, _size(path), sha256(path), layout, reason, source.skeleton.title, source.num_classes, source.class_names,
+        path, size_of(path), sha256(path), layout, reason, source.skeleton.title, source.num_classes, source.class_names,
         protocol, source.about, splits, tuple(findings + more),
     )  # fmt: skip
 
@@ -178,7 +187,7 @@ def _check_store(path: Path, reason: str, options: ReadOptions) -> CheckReport:
     splits = {name: _split_report(clips, None, classes) for name, clips in stored.clips.items()}
     protocol, more = _judge_counts(splits, stored.class_names)
     return CheckReport(
-        path, _size(path), sha256(path), STORE, reason, stored.skeleton.title, classes, stored.class_names,
+        path, size_of(path), sha256(path), STORE, reason, stored.skeleton.title, classes, stored.class_names,
         protocol, str(stored.attributes.get("about", "")), splits, (*stored.findings, *more),
     )  # fmt: skip
 
@@ -188,15 +197,16 @@ def _split_report(clips: Clips, split: Split | None, classes: int) -> SplitRepor
     return SplitReport(
         clips=len(clips),
         shape=split.shape if split else clips.rows.shape,
-        lengths=_spread(clips.extent),
-        valid=_spread(clips.valid),
+        lengths=spread(clips.extent),
+        valid=spread(clips.valid),
         people=tuple(np.bincount(clips.people, minlength=clips.max_people + 1).tolist()),
         histogram=tuple(np.bincount(known, minlength=classes).tolist()),
         orders=split.orders if split else (),
     )
 
 
-def _spread(values: np.ndarray) -> tuple[int, float, int]:
+def spread(values: np.ndarray) -> tuple[int, float, int]:
+    """Smallest, median and largest; zeros of nothing."""
     return (int(values.min()), float(np.median(values)), int(values.max())) if len(values) else (0, 0.0, 0)
 
 
@@ -220,7 +230,8 @@ def _judge_counts(splits: dict[str, SplitReport], names: tuple[str, ...]) -> tup
     return protocol.name if protocol else "", findings
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return path.stat().st_size

@@ -29,6 +29,7 @@ from shared_data.sequences import SequenceBuilder, Sequences, SequenceSource, bo
 from shared_data.skeletons import NTU25
 
 FEATURES, LABELS, BOUNDARIES, MAPPING = "features", "gt_arr", "gt_boundary_arr", "mapping.txt"
+BACKGROUND = "background"
 _LIST = re.compile(r"(train|val|test)[0-9]*\.csv")
 
 
@@ -57,6 +58,8 @@ def read_sequences(path: Path, how: Reading) -> SequenceSource:
         if not videos:
             raise DataError("no video has features and labels", where=str(path), expected=f"{FEATURES}/X.npy, {LABELS}/X.npy")
         names = _mapping(listing)
+        if names[0] != BACKGROUND:
+            notes.add("mapping-background", names[0])
         chosen = _lists(listing) or _by_name(videos, wanted)
         for missing in sorted({name for listed in chosen.values() for name in listed} - set(videos)):
             notes.add("list-missing", missing)

@@ -52,6 +52,11 @@ _NOTES = {
     "clip-cut": (WARNING, "clips longer than the longest that is kept, of which the rest was cut", ""),
     "length": (WARNING, "videos whose frames, labels and boundaries differ in number, cut to the shortest", ""),
     "boundary-differs": (INFO, "videos have other boundaries than their labels give; theirs are kept", ""),
+    "mapping-background": (
+        WARNING,
+        "class 0 is taken for background, but has another name",
+        "see that mapping.txt is the right one",
+    ),
     "label-range": (ERROR, "videos with class ids that mapping.txt does not name", "correct the labels or mapping.txt"),
 }
 
@@ -65,6 +70,10 @@ class Notes:
     def add(self, code: str, place: str) -> None:
         """`place` is a file, line or interval; `code` is one of the table above."""
         self.places.setdefault(code, []).append(place)
+
+    def count(self, code: str) -> int:
+        """How many places were noted under `code`."""
+        return len(self.places.get(code, ()))
 
     def findings(self) -> Iterator[Finding]:
         """One per kind, naming the first few places."""

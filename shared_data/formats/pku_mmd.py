@@ -65,7 +65,8 @@ def read_sequences(path: Path, how: Reading) -> SequenceSource:
     """Read a folder or a zip as whole videos with a class per frame: 0 is background, then the 51 actions.
 
     Where intervals overlap, the one that starts later has the frame. Videos that hold NaN or cannot be read are error
-    findings and left out, and so are those in which nobody is ever seen (a warning).
+    findings and left out, and so are those with a label line that cannot be used, whose frames would pass for background, and
+    those in which nobody is ever seen (a warning).
     """
     _check(path, how)
     notes, splits = Notes(), {}
@@ -79,7 +80,10 @@ def read_sequences(path: Path, how: Reading) -> SequenceSource:
             for video in videos:
                 frames = folder.read_frames(video, notes)
                 if frames is not None and usable(folder.frames[video], frames, notes):
-                    builder.add(video, frames, paint(folder.read_intervals(video, len(frames), notes), len(frames)))
+                    damaged = notes.count("label-damaged")
+                    intervals = folder.read_intervals(video, len(frames), notes)
+                    if notes.count("label-damaged") == damaged:
+                        builder.add(video, frames, paint(intervals, len(frames)))
                 tick()
             splits[split] = builder.finish()
     findings += notes.findings()

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from shared_data.errors import DataError, UsageError, nearest
 from shared_data.findings import ERROR, WARNING, Finding, refuse_errors
-from shared_data.formats import lasa, nw_ucla_joined, pku_mmd, sequence_file
+from shared_data.formats import lasa, nw_ucla, nw_ucla_joined, pku_mmd, sequence_file
 from shared_data.formats.look import Look, look
 from shared_data.formats.options import ReadOptions
 from shared_data.formats.ragged import SinkMaker, in_memory
@@ -55,10 +55,19 @@ def open_sequences(
 ) -> SequenceSource:
     """Untrimmed sequences ready for a `SequenceLoader`, split as `options.split` says.
 
-    Raises `DataError` for the first error finding; with `options.on_bad` "drop", what is wrong was left out and stays a warning.
+    A store is memory-mapped (`sinks` then is not asked for), anything else is read whole. NW-UCLA's clips are joined only if
+    `layout` asks for it. Raises `DataError` for the first error finding, see `read_untrimmed`.
+    """
+    source = read_untrimmed(Path(path), layout, Reading(options, "", sinks, progress))
+    refuse_errors(source.findings, path)
+    return source
+
+
+def read_untrimmed(path: Path, layout: str, how: Reading) -> SequenceSource:
+    """The same with all findings, errors among them; with `options.on_bad` "drop", what is wrong was left out, a warning.
+
     Raises `MissingInputError`, `DataError` for what cannot be read at all, `UsageError` for options of no use.
     """
-    path = Path(path)
     if layout not in ("auto", *SEQUENCE_READERS):
         known = ("auto", *SEQUENCE_READERS)
         raise UsageError(f"unknown layout of sequences {layout!r}{nearest(layout, known)}", expected=", ".join(known))
@@ -70,14 +79,14 @@ def open_sequences(
             f"no untrimmed sequences in this {seen.kind}",
             where=str(path),
             expected="skeleton/NAME.txt and label/NAME.txt, or features/NAME.npy, gt_arr/NAME.npy and mapping.txt, or a store",
+            next_step="--layout nw_ucla joins the clips of NW-UCLA" if nw_ucla.recognise(seen) else "",
         )
     reason = reasons[name] if layout == "auto" else "asked for"
-    source = SEQUENCE_READERS[name].read_sequences(path, Reading(options, str(reason), sinks, progress))
+    source = SEQUENCE_READERS[name].read_sequences(path, replace(how, reason=str(reason)))
     findings = list(source.findings)
-    if options.drop_bad:
+    if how.options.drop_bad:
         findings = [replace(each, severity=WARNING) if each.severity == ERROR else each for each in findings]
     for split in ("train", "test"):
         if split not in source.splits or not len(source.splits[split]):
             findings.append(Finding("split-empty", ERROR, f"the {split} split holds no usable sequences", split))
-    refuse_errors(findings, path)
     return replace(source, findings=findings)

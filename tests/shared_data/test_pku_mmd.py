@@ -407,6 +407,18 @@ def test_a_video_without_labels_is_background_and_one_without_anybody_is_left_ou
     assert "A01N01-R" not in source.splits["train"].ids
 
 
+@pytest.mark.parametrize(
+    "damage", [labels("2,5,12,1\nwave,20,30,1\n"), labels("52,5,12,1\n"), raw("label", b"1,2,3,1\n" * 40_000)]
+)
+def test_a_video_with_an_unusable_label_is_refused_or_left_out_never_taken_for_background(folder, damage):
+    damage(folder)
+    with pytest.raises(DataError, match="label lines that cannot be used"):
+        open_sequences(folder, options=BY_SUBJECT)
+    source = open_sequences(folder, options=replace(BY_SUBJECT, on_bad="drop"))
+    assert source.splits["train"].ids.tolist() == ["A01N01-L", "A03N04-R"]
+    assert codes(source.findings)["label-damaged"].severity == "warning"
+
+
 # --- the package of DeST and LaSA ---------------------------------------------------------------------------------------
 
 
@@ -502,6 +514,36 @@ def test_features_labels_and_boundaries_of_unequal_length_are_cut_to_the_shortes
     assert source.splits["train"].lengths.tolist() == [22, 18] and "(21, 18, 21)" in codes(source.findings)["length"].message
     assert "A01N01-M" in codes(source.findings)["boundary-differs"].message
     assert np.flatnonzero(source.splits["train"].boundaries(1)).tolist() == [0, 5, 6, 11, 12], "theirs are kept"
+
+
+def test_labels_beyond_the_last_frame_are_cut_and_told(package):
+    array("gt_arr", np.array([0] * 11 + [2] * 19))(package)
+    source = open_sequences(package)
+    assert source.splits["train"].labels(1).tolist() == [0] * 11 + [2] * 10
+    assert "(21, 30, 21)" in codes(source.findings)["length"].message
+
+
+@pytest.mark.parametrize("case", ["NaN", "class beyond the mapping", "truncated", "no labels"])
+def test_one_bad_video_of_a_package_can_be_left_out(package, case):
+    BAD_PACKAGES[case][0](package)
+    source = open_sequences(package, options=ReadOptions(on_bad="drop"))
+    assert source.splits["train"].ids.tolist() == ["A01N01-R"]
+    assert all(finding.severity != ERROR for finding in source.findings)
+
+
+def test_videos_without_frames_or_anybody_are_left_out(package):
+    array("features", np.zeros((21, 150)))(package)
+    source = open_sequences(package)
+    assert "A01N01-M" in codes(source.findings)["sequence-blank"].message and len(source.splits["train"]) == 1
+    array("features", np.zeros((0, 150)))(package)
+    with pytest.raises(DataError, match=r"shape \(0, 150\)"):
+        open_sequences(package)
+
+
+def test_a_mapping_that_calls_class_0_something_else_is_told(package):
+    text("mapping.txt", "0 bow\n1 brush hair\n2 background\n")(package)
+    finding = codes(open_sequences(package).findings)["mapping-background"]
+    assert "bow" in finding.message and finding.severity == "warning" and "mapping.txt" in finding.next_step
 
 
 @pytest.fixture(scope="module")
