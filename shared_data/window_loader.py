@@ -29,8 +29,8 @@ class WindowLoader:
                       background (class 0); None: every window once, background as often as it is
     drop_last         leave out a last batch that is not full; default: in training
     share, workers, prefetch  as in `SequenceLoader`
-    In training the features of all sequences stay in memory, once they were needed: 4 bytes x C x V a frame, for PKU-MMD II with
-    2 people about as much as the data themselves. Raises `LabError` for settings that make no batch.
+    In training the features of all sequences stay in memory once they were needed, 4 bytes x C x V a frame: 600 bytes for the
+    normalised coordinates of 2 x 25 joints. Raises `LabError` for settings that make no batch.
     """
 
     def __init__(
