@@ -67,11 +67,7 @@ class Runner:
 
     def milliseconds(self) -> float:
         """Time of one step, from nothing to do until all is done."""
-        _wait(self.step.device)
-        began = time.perf_counter()
-        self()
-        _wait(self.step.device)
-        return 1000 * (time.perf_counter() - began)
+        return milliseconds(self, self.step.device)
 
 
 def measured(task: Task, device: torch.device, steps: int, *, plain: bool) -> dict[str, Any]:
@@ -175,6 +171,15 @@ def _losses(task: Task, device: torch.device, steps: int) -> list[float]:
     _release(device)
     runner = Runner(task, task.step(task.network().to(device), device, lambda _: None))
     return [float(runner()) for _ in range(steps)]
+
+
+def milliseconds(work: Callable[[], object], device: torch.device) -> float:
+    """Time of `work` on `device`, from nothing to do until all is done."""
+    _wait(device)
+    began = time.perf_counter()
+    work()
+    _wait(device)
+    return 1000 * (time.perf_counter() - began)
 
 
 def _wait(device: torch.device) -> None:
