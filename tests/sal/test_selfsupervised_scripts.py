@@ -132,6 +132,16 @@ def test_classification_is_the_official_probe(asked: Asked) -> None:
     assert (asked.config.recipe, asked.config.model_args) == ("dste_ntu60_xsub", {"backbone": "dste", "modality": "bone"})
 
 
+def test_usdrl_is_judged_on_pku_mmd(asked: Asked) -> None:
+    """`--finetune-dataset pku_v2` finds a recipe, and with it the published figure of that backbone."""
+    for backbone, top1 in (("STTR", 0.518), ("DSTE", 0.544)):
+        words = f"--backbone {backbone} --finetune-dataset pku_v2 --protocol cross_subject --pretrained W --data F"
+        assert scripts.action_classification("usdrl", words.split()) == 0
+        assert (asked.config.recipe, asked.config.dataset) == (f"{backbone.lower()}_pku_mmd2_xsub", "pku_mmd")
+        (row,) = judging.published(asked.config)
+        assert row.top1 == top1 and row.source.endswith("part II")
+
+
 def test_retrieval(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
     assert scripts.action_retrieval("isc", f"--lr 0.1 --batch-size 64 --knn-neighbours 1 {ISC_DOWNSTREAM} --data F".split()) == 0
     assert (asked.wishes.protocols, asked.wishes.ks, asked.config.base_lr) == (["knn", "bottleneck"], (1,), 0.01)
