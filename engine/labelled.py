@@ -86,11 +86,6 @@ def draw(ids: NDArray[np.str_], labels: NDArray[np.int64], share: float, seed: i
     return Labelled(share, seed, how, len(ids), tuple(ids[rows].tolist()))
 
 
-def published(ids: NDArray[np.str_], labels: NDArray[np.int64], share: float) -> tuple[Labelled, ...]:
-    """Our five lists for a share of `SHARES`."""
-    return tuple(draw(ids, labels, share, seed) for seed in DRAWS)
-
-
 def write(file: Path, chosen: Labelled) -> None:
     """Write a list as text. Raises `SaveError`."""
     head = (TITLE, f"# share {chosen.share!r} of {chosen.of} clips", f"# seed {chosen.seed}", f"# chosen {chosen.how}",

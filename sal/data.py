@@ -1,4 +1,4 @@
-"""`sal data ...`: look at a data file, convert it, draw a clip of it. Heavy imports stay inside."""
+"""`sal data ...`: look at a data file, convert it, draw a clip of it, list labelled ones. Heavy imports stay inside."""
 
 from __future__ import annotations
 
@@ -140,8 +140,42 @@ def show(
     return 0
 
 
+def labelled(
+    file: Path, options: ReadOptions, layout: str = "auto", *, share: str, out: Path, seed: int | None = None, force: bool = False
+) -> int:
+    """Write lists of labelled clips for semi-supervised runs (--labelled LIST): whoever has one sees the same labels.
+
+    Args:
+        file: data file of any known layout; its training clips are drawn from.
+        layout: auto, or one of those in docs/your-data.md.
+        share: 1%, 10% ... of each class, at least one clip; mamp:10% of all clips together, as MAMP's code draws.
+        out: the list to write; without --seed LIST_0.txt to LIST_4.txt beside it.
+        seed: which draw; default: the five of 0 to 4, whose mean is to be given.
+        force: replace lists that are there.
+    """
+    from engine import labelled as lists
+    from shared_data.datasets import open_data
+
+    wish = lists.asked(share)
+    if isinstance(wish, Path) or "/" in share:
+        raise ConfigError(
+            f"{share!r} is no share", where="--share", expected="1%, 10% or mamp:10%", next_step="--seed 3 is draw 3"
+        )
+    percent, _, how = wish
+    seeds = lists.DRAWS if seed is None else (seed,)
+    files = [out.with_stem(f"{out.stem}_{number}") for number in seeds] if seed is None else [out]
+    if not force and (there := [str(path) for path in files if path.exists()]):
+        raise ConfigError("there is such a file already", where=there[0], next_step="another --out, or --force")
+    train = open_data(file, layout=layout, options=options).train
+    drawn = [lists.draw(train.ids, train.labels, percent, number, how) for number in seeds]
+    for path, chosen in zip(files, drawn, strict=True):
+        lists.write(path, chosen)
+        print(f"{path}: {len(chosen.ids)} of {chosen.of} clips, draw {chosen.seed}, sha256 {chosen.sha256}")
+    return 0
+
+
 VERBS: dict[str, Callable[..., int]] = {
-    "check": check, "prepare": prepare, "convert": convert, "import": import_, "info": info, "show": show,
+    "check": check, "prepare": prepare, "convert": convert, "import": import_, "info": info, "show": show, "labelled": labelled,
 }  # fmt: skip
 
 

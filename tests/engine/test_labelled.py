@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.labelled import SHARES, Labelled, draw, published, read, write
+from engine.labelled import DRAWS, SHARES, Labelled, draw, read, write
 from engine.records import fingerprint
 from shared_data.errors import DataError, MissingInputError, UsageError
 from shared_data.protocols import split_rule
@@ -24,6 +24,10 @@ def names() -> tuple[np.ndarray, np.ndarray]:
     ]  # fmt: skip
     ids, labels = zip(*found, strict=True)
     return np.array(ids), np.array(labels)
+
+
+def published(ids: np.ndarray, labels: np.ndarray, share: float) -> list[Labelled]:
+    return [draw(ids, labels, share, seed) for seed in DRAWS]
 
 
 def test_the_order_of_the_file_does_not_count() -> None:

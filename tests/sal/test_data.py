@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine import assembly
+from engine.config import parse
+from engine.labelled import read
 from sal.__main__ import main
 from shared_data.datasets import open_data
 from shared_data.synthetic import write_synthetic
@@ -150,3 +153,30 @@ def test_a_path_that_is_no_text_is_named(npz: Path, tmp_path: Path, verb: str) -
     said = done.stderr.decode()
     assert done.returncode == 2, said
     assert "caf\\udce9.npz' is not UTF-8 text" in said and "Traceback" not in said
+
+
+def test_lists_of_labelled_clips_are_what_a_run_accepts(capsys: pytest.CaptureFixture[str], npz: Path, tmp_path: Path) -> None:
+    """The list of a draw chooses the clips that the draw chooses, from the same clips in another order, too."""
+    assert sal(capsys, "labelled", npz, "--share", "50%", "--seed", 3, "--out", tmp_path / "three.txt")[0] == 0
+    words = ["--recipe", "smoke", "--data", str(npz), "--labelled"]
+    listed, drawn = (
+        assembly.load_data(parse([*words, wish], model="mamp")).train for wish in (str(tmp_path / "three.txt"), "50%/3")
+    )
+    assert listed.ids.tolist() == drawn.ids.tolist() and len(listed) == 4 * 3
+    assert np.bincount(listed.labels).tolist() == [3] * 4
+    code, out, _ = sal(capsys, "labelled", npz, "--share", "50%", "--out", tmp_path / "half.txt")
+    assert code == 0 and len(out.splitlines()) == 5 and "12 of 24 clips, draw 3" in out
+    five = [read(tmp_path / f"half_{seed}.txt") for seed in range(5)]
+    assert [one.seed for one in five] == list(range(5)) and len({one.ids for one in five}) > 1
+    assert five[3] == read(tmp_path / "three.txt")
+    code, _, err = sal(capsys, "labelled", npz, "--share", "50%", "--out", tmp_path / "half.txt")
+    assert code == 2 and "half_0.txt" in err
+    assert sal(capsys, "labelled", npz, "--share", "50%", "--out", tmp_path / "half.txt", "--force")[0] == 0
+    assert sal(capsys, "labelled", npz, "--share", "mamp:25%", "--seed", 0, "--out", tmp_path / "mamp.txt")[0] == 0
+    assert (read(tmp_path / "mamp.txt").how, len(read(tmp_path / "mamp.txt").ids)) == ("mamp", 6)
+
+
+@pytest.mark.parametrize("share", ["10", "10%/3", "list.txt", "0%", "100%"])
+def test_what_is_no_share_writes_no_list(capsys: pytest.CaptureFixture[str], npz: Path, tmp_path: Path, share: str) -> None:
+    code, _, err = sal(capsys, "labelled", npz, "--share", share, "--out", tmp_path / "list.txt")
+    assert code == 2 and "is no share" in err and not list(tmp_path.iterdir())
