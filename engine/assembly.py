@@ -266,6 +266,8 @@ class StepConfig(Protocol):
     @property
     def layer_decay(self) -> float: ...
     @property
+    def encoder_lr_factor(self) -> float: ...
+    @property
     def loss_type(self) -> LossName: ...
     @property
     def label_smoothing(self) -> float: ...
@@ -297,10 +299,11 @@ def new_optimizer(config: StepConfig, model: nn.Module) -> torch.optim.Optimizer
 
 
 def _learning_rate_scales(config: StepConfig, model: nn.Module) -> dict[nn.Parameter, float]:
-    """Factors of the learning rate: those of the model itself (``parameter_scales()``), or by the decay from layer to layer.
+    """Factors of the learning rate: those of the model itself (``parameter_scales()``), or by the decay from layer to layer;
+    times that of the encoder, for what is called ``encoder.*``.
 
     A model that numbers its layers says so in ``layer_ids()``, parameter name -> 0 for what is nearest to the input.
-    Raises `ConfigError` for a decay without layers.
+    Raises `ConfigError` for a decay without layers, and for the factor of an encoder that is not there.
     """
     own: Callable[[], Mapping[str, float]] | None = getattr(model, "parameter_scales", None)
     layers: Callable[[], Mapping[str, int]] | None = getattr(model, "layer_ids", None)
@@ -313,6 +316,11 @@ def _learning_rate_scales(config: StepConfig, model: nn.Module) -> dict[nn.Param
         top = max(numbers.values())
         scales = {name: config.layer_decay ** (top - number) for name, number in numbers.items()}
     parameters = dict(model.named_parameters())
+    if config.encoder_lr_factor != 1.0:
+        inside = [name for name in parameters if name.startswith("encoder.")]
+        if not inside:
+            raise ConfigError(f"{type(model).__name__} has no encoder and a head", where="encoder_lr_factor", expected="1")
+        scales = {**scales, **{name: scales.get(name, 1.0) * config.encoder_lr_factor for name in inside}}
     return {parameters[name]: scale for name, scale in scales.items() if scale != 1.0}
 
 

@@ -35,7 +35,8 @@ RANGES: dict[str, tuple[float, float]] = {
                      "log_interval"), (1, LARGE)),
     **dict.fromkeys(("train_window_size", "test_window_size"), (-1, LARGE)),
     **dict.fromkeys(("hold_out", "max_clips", "save_interval", "save_steps", "num_worker", "upstream_seeding", "warm_up_epoch",
-                     "base_lr", "min_lr", "warm_up_lr", "weight_decay", "penalty_weight", "eval_from"), (0, LARGE)),
+                     "base_lr", "encoder_lr_factor", "min_lr", "warm_up_lr", "weight_decay", "penalty_weight",
+                     "eval_from"), (0, LARGE)),
     "repeat": (1, 10_000),
     "seed": (0, 2**32 - 1),
     "clip_grad": (1e-12, LARGE),
@@ -134,6 +135,10 @@ class RunConfig:
     layer_decay: float = _key(
         1.0, "factor of the learning rate from each block of the encoder to the one below it, for models that number their blocks"
     )
+    encoder_lr_factor: float = _key(
+        1.0, "learning rate of the encoder over that of the head, which is --base-lr: 0.1 for 0.01 and 0.1; for models that also "
+        "learn without labels"
+    )  # fmt: skip
     lr_schedule: Literal["step", "cosine", "cosine_iteration", "cosine_fraction"] = _key(
         "step", "drops at the epochs in --step; half a cosine by epoch; SkateFormer's cosine by iteration; that of masked "
         "autoencoders, by the fraction of an epoch, whose warm-up begins at 0"

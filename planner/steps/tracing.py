@@ -72,6 +72,7 @@ class TracedStep(StepSettings):
     decay_vectors: bool = True
     betas: Sequence[float] = BETAS
     layer_decay: float = 1.0
+    encoder_lr_factor: float = 1.0
     clip_each: bool = False
     cuda_graphs: bool = False
     compile: bool = False

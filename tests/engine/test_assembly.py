@@ -14,6 +14,7 @@ import torch
 from engine import assembly, environment, models
 from engine.config import parse
 from engine.errors import ConfigError
+from engine.optimizers import set_learning_rate
 from engine.parity import fixture
 from shared_data import inplace, store
 from shared_data.datasets import open_data
@@ -246,3 +247,37 @@ def test_the_fingerprint_notices(tiny_data: Path, column: str) -> None:
     new = old[::-1] if column == "ids" else np.maximum(old - 1, 0) if column != "rows" else 3 * old
     other = dataclasses.replace(data, test=dataclasses.replace(data.test, **{column: new}))
     assert assembly.fingerprint(other) != assembly.fingerprint(data)
+
+
+def test_encoder_and_head_learn_at_two_rates() -> None:
+    """A step of plain SGD moves the encoder by a tenth of its gradient, the head by all of it; a schedule scales both."""
+    run = parse(
+        ["--recipe", "smoke", "--base-lr", "0.1", "--encoder-lr-factor", "0.1", "--momentum", "0", "--weight-decay", "0"],
+        model="isc",
+    )
+    network = models.build(models.find("isc"), num_classes=4, skeleton=NTU25, people=2, representation="graph", width=8)
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    step = assembly.train_step(run, network.train(), CPU)
+    set_learning_rate(step.optimizer, 0.5)
+    step(torch.randn(3, 3, 16, 25, 2), torch.arange(3), None)
+    for name, value in network.named_parameters():
+        rate = 0.05 if name.startswith("encoder.") else 0.5
+        torch.testing.assert_close(value, before[name] - rate * value.grad, msg=name)
+
+
+def test_the_factor_of_the_encoder_is_on_top_of_the_decay_by_layers() -> None:
+    words = ["--recipe", "finetune_ntu60_xsub", "--layer-decay", "0.5", "--encoder-lr-factor", "0.1", "--base-lr", "1"]
+    network = models.build(models.find("mamp"), num_classes=4, skeleton=NTU25, people=2, frames=8, width=8, heads=2, depth=2)
+    optimizer = assembly.new_optimizer(parse(words, model="mamp"), network)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    found = {name: rates[id(p)] for name, p in network.named_parameters()}
+    assert found["fc.weight"] == 1.0 and found["encoder.norm.weight"] == pytest.approx(0.1)
+    assert found["encoder.blocks.1.norm1.weight"] == pytest.approx(0.05)
+    assert found["encoder.embed.weight"] == pytest.approx(0.1 * 0.5**3)
+
+
+def test_a_network_without_an_encoder_has_one_rate() -> None:
+    network = torch.nn.Linear(2, 2)
+    with pytest.raises(ConfigError, match="no encoder"):
+        assembly.new_optimizer(config("--encoder-lr-factor", "0.1"), network)
+    assert len(assembly.new_optimizer(config(), network).param_groups) == 1

@@ -15,7 +15,7 @@ from engine.downstream import chain, judging, probe
 from engine.downstream.selection import RULES
 from engine.labelled import asked
 from planner.answers import recipe_config
-from sal import judge, recipe, signature
+from sal import data, judge, recipe, signature
 from sal.plan import plan
 from shared_data.errors import LabError
 from tests.orchestrator.documented import simple_commands
@@ -80,6 +80,8 @@ def check(words: tuple[str, ...], read: list[config.RunConfig]) -> None:
     if verb == "plan":
         found = signature.parser(plan, "sal plan").parse_args(rest)
         recipe_config(models.find(found.name), found.recipe)
+    elif (verb, rest[0]) == ("data", "labelled"):
+        asked(signature.parser(data.labelled, "sal data labelled").parse_args(rest[1:]).share)
     elif verb == "ensemble":
         assert all(word.endswith("scores.npz") for word in rest)
     elif verb in JUDGING or (verb, rest[0]) == ("recipe", "run"):

@@ -22,7 +22,7 @@ def test_all_that_a_step_reads_is_filled_in_or_a_recipes() -> None:
     read = {name for name, value in vars(StepConfig).items() if isinstance(value, property)}
     assert read == names(TracedStep)
     assert read <= names(RunConfig)
-    free = {"base_lr", "cuda_graphs", "compile", "clip_each", "decay_vectors", "betas", "layer_decay"}
+    free = {"base_lr", "cuda_graphs", "compile", "clip_each", "decay_vectors", "betas", "layer_decay", "encoder_lr_factor"}
     left_to_a_lever_or_free = {"precision", "forward_batch_size", "recompute"} | free
     assert read - names(StepSettings) == left_to_a_lever_or_free
 
