@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shared_data.errors import DataError
-from shared_data.formats.pku_folder import split_kind
+from shared_data.formats.pku_folder import ALIASES
 from shared_data.formats.pku_text import TRAIN_VIEWS, video_name
 from shared_data.sequences import Sequences, SequenceSource, hold_out
 
@@ -26,11 +26,11 @@ class Validation(NamedTuple):
 def validation(source: SequenceSource, kind: str = "auto") -> Validation:
     """A validation set that shares nothing with training or test.
 
-    kind  "subject" or "view": how `source` is divided; "auto" says nothing about it
+    kind  what `source` is divided by: "view", "subject", or any other name of a protocol (NW-UCLA's "view3")
     In this order: (val) the source's own validation list, unless it shares a video with the test list, as the published one by
     view does: that one *is* the test list; (rest) by view, the videos of training views that are in no list, 67 of the published
     lists, apparently the tenth that was meant; (tenth) every tenth training video, which then is not trained on.
-    Raises `DataError` for a single training sequence, `UsageError` for an unknown kind.
+    Raises `DataError` for a single training sequence.
     """
     train, tested = source.splits["train"], set(source.splits["test"].ids.tolist())
     val = source.splits.get("val")
@@ -39,7 +39,7 @@ def validation(source: SequenceSource, kind: str = "auto") -> Validation:
         if len(kept):
             return Validation(kept, val, "val", f"the {len(val)} videos of the validation list")
     rest = source.splits.get("rest")
-    if split_kind(kind) == "view" and rest is not None:
+    if ALIASES.get(kind, kind) == "view" and rest is not None:
         known = {*tested, *train.ids.tolist()}
         own = np.array([name not in known and _trained_view(name) for name in rest.ids.tolist()], bool)
         if own.any():
