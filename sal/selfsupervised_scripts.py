@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -170,12 +171,24 @@ RUN = {"lr": "--base-lr", "min_lr": "--min-lr", "batch_size": "--batch-size", "e
 """Flags of official training scripts -> ours."""
 PROBE = {"lr": "--probe-lr", "batch_size": "--probe-batch", "epochs": "--probe-epochs"}
 PLAIN: dict[str, dict[str, Any]] = {
-    "lr": {"type": float}, "min-lr": {"type": float}, "batch-size": {"type": int}, "epochs": {"type": int},
-    "schedule": {"type": int, "nargs": "*"}, "workers": {"type": int}, "gpu": {}, "resume": {}, "checkpoint-path": {},
-    "pre-dataset": {"default": "ntu60"}, "finetune-dataset": {"default": "ntu60"}, "protocol": {"default": "cross_subject"},
-    "pretrained": {}, "knn-neighbours": {"type": int, "default": 1}, "pretrain-skeleton-representation": {},
-    "config": {"required": True}, "output-dir": {}, "log-dir": {}, "finetune": {}, "dist-eval": {"action": "store_true"},
-    "evaluate": {}, "use-wandb": {"action": "store_true"}, "wandb-name": {}, "data-path": {}, "checkpoint": {}, "local-rank": {},
+    "lr": {"type": float, "help": "learning rate"}, "min-lr": {"type": float, "help": "learning rate at the end"},
+    "batch-size": {"type": int, "help": "clips of a step"}, "epochs": {"type": int, "help": "epochs"},
+    "schedule": {"type": int, "nargs": "*", "help": "epochs at which the rate falls to a tenth"},
+    "workers": {"type": int, "help": "threads that make batches"}, "gpu": {"help": "number of the GPU, or cpu"},
+    "resume": {"help": "a file of the run itself, which goes on anyway"}, "checkpoint-path": {"help": "folder of the run"},
+    "pre-dataset": {"default": "ntu60", "help": f"data set to learn from: {', '.join(DATASETS)} (%(default)s)"},
+    "finetune-dataset": {"default": "ntu60", "help": f"data set to be judged on: {', '.join(DATASETS)} (%(default)s)"},
+    "protocol": {"default": "cross_subject", "help": f"how it is divided: {', '.join(SPLITS)} (%(default)s)"},
+    "pretrained": {"help": "checkpoint with the encoder"},
+    "knn-neighbours": {"type": int, "default": 1, "help": "neighbours that vote (%(default)s)"},
+    "pretrain-skeleton-representation": {"help": "what the checkpoint is of; it says so itself"},
+    "config": {"required": True, "help": "an official configuration, by its name"}, "output-dir": {"help": "folder of the run"},
+    "log-dir": {"help": "nothing: the log lies in the run's folder"}, "finetune": {"help": "checkpoint with the encoder"},
+    "dist-eval": {"action": "store_true", "help": "nothing: processes share evaluation anyway"},
+    "evaluate": {"help": "weights to be judged; None trains"},
+    "use-wandb": {"action": "store_true", "help": "nothing: there is no Weights & Biases here"},
+    "wandb-name": {"help": "nothing, as --use-wandb"}, "data-path": {"help": "the data file"},
+    "checkpoint": {"help": "checkpoint with the encoder"}, "local-rank": {"help": "what torch.distributed.launch adds"},
 }  # fmt: skip
 """Official flags that mean the same for every model; also with underscores. torch.distributed.launch adds --local-rank."""
 _TRAINS = ("lr", "batch-size", "epochs", "workers", "gpu", "resume", "local-rank")
@@ -202,15 +215,22 @@ def _given(
     title = models.find(model).title
     parser = _Parser(
         prog=_prog(script), allow_abbrev=False,
-        description=f"{title}: the official script's flags; those of `sal` may stand beside them, such as --data F --device cpu.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"{title}: the official script's flags, and below them those of `sal`, which may stand beside them.",
     )  # fmt: skip
     settings = {flag: PLAIN[flag] for flag in FLAGS[kind]}
-    settings |= {flag: {"default": next(iter(values))} for flag, values in _choices(model, kind).items()}
+    for flag, values in _choices(model, kind).items():
+        settings[flag] = {"default": next(iter(values)), "help": f"{', '.join(values)} (%(default)s)"}
     if kind == "pretrain":
-        settings |= {flag: {"action": "store_true"} if flag == "mlp" else {} for flag in _scripts(model)["objective"]}
+        for flag, ours in _scripts(model)["objective"].items():
+            settings[flag] = {"action": "store_true"} if flag == "mlp" else {}
+            settings[flag] |= {"help": f"argument {ours} of the objective"}
     for flag, how in settings.items():
         parser.add_argument(*dict.fromkeys((f"--{flag}", f"--{flag.replace('-', '_')}")), **how)
     words = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(words):
+        beside = " ".join(sorted({*own()} - {"--help", *(f"--{flag}" for flag in settings)}))
+        parser.epilog = "\n".join(["of `sal`:", *textwrap.wrap(beside, width=78, break_on_hyphens=False)])
     given, rest = parser.parse_known_args(words)
     official = [f"--{flag}" for flag in settings]
     flags = [word.partition("=")[0].partition(".")[0] for word in rest if word.startswith("--")]

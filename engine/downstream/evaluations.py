@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from engine.downstream import autoencoder
 from engine.downstream.autoencoder import AutoencoderSettings, bottleneck
@@ -75,11 +73,6 @@ def knn_of_bottleneck(
         rows.append(accuracies(nearest(keys, queries, max(ks), device=device), train.labels, test.labels, ks))
     width = settings.widths[-1]
     return [Result(BOTTLENECK, f"k = {k}, {width}-d", "last", tuple(row[k] for row in rows), seeds=tuple(seeds)) for k in ks]
-
-
-def retrieved(train: Features, test: Features, k: int, *, device: torch.device | str = "cpu") -> NDArray[np.str_]:
-    """(Q, k) ids of the training clips that are most like each test clip, nearest first, by cosine."""
-    return np.asarray(train.ids[nearest(train.values, test.values, k, device=device).rows])
 
 
 def write_probe_scores(folder: Path, probed: Probed) -> None:

@@ -64,6 +64,11 @@ class ProbeSettings:
             raise UsageError(
                 f"{self}", where="a linear probe", expected="a rate above 0; batch, epochs and interval of 1 or more"
             )
+        if self.batch_norm and self.batch == 1:
+            raise UsageError(
+                "a batch of one clip, which has no spread to be normalised by", where="a linear probe", expected="2 or more",
+                next_step="--probe-batch 2, or the probe of a protocol without BatchNorm (--probe isc)",
+            )  # fmt: skip
         if self.cosine and self.drops:
             raise UsageError("drops of the rate and a cosine", where="a linear probe", expected="one of the two")
 
@@ -137,6 +142,10 @@ def probe(
     rows = np.flatnonzero(~held)
     if not len(rows):
         raise DataError("no clip is left to train on", where=f"{len(train)} training clips, all held out for validation")
+    if settings.batch_norm and len(rows) == 1:
+        raise DataError(
+            "one clip to learn from, which has no spread to be normalised by", where="a linear probe", expected="2 clips or more"
+        )
     found = torch.device(device)
     watched = [test] if validation is None else [test, train.at(np.flatnonzero(held))]
     shown = [torch.from_numpy(np.array(part.values, np.float32)).to(found) for part in watched]

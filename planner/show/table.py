@@ -15,11 +15,14 @@ from planner.duration import told_seconds
 from planner.measure import Measured
 from planner.verdict import Verdict, told, word_for
 
-COLOURS = {"comfortable": "green", "fits": "cyan", "tight": "yellow", "no": "red", "too much": "red"}
+COLOURS = {"comfortable": "green", "fits": "cyan", "tight": "yellow", "over": "yellow", "no": "red", "too much": "red"}
 BAR = 10
+UNBOUNDED = 1000
+"""Columns that no table needs."""
 WORDS = (
     f"comfortable: at most {COMFORTABLE:.0%} of what the card can give, reckoned at the worst; fits: {FITS:.0%}; "
-    "tight: only with the flags that are named; no: whatever flags are given."
+    "tight: only with the flags that are named; over: the same, and as it is it asks for more than the card has; "
+    "no: whatever flags are given."
 )
 ZERO_SHOT = (
     "60/5, 60/12, 120/10, 120/24: published zero-shot tasks, classes / of them unseen, with the widest text; an epoch is a cycle"
@@ -36,7 +39,7 @@ def render(answers: Sequence[Answer], question: Question, console: Console, *, e
         console.print("no recipes found")
         return
     shown = list(answers) if everything else [answer for answer in answers if not for_a_try(answer)] or list(answers)
-    console.print(_table(shown, question, console.width))
+    console.print(_table(shown, question, console))
     for remark, recipes in remarks(shown).items():
         console.print(Text.assemble((grouped(recipes), "bold"), ": ", remark))
     console.print(footnote(shown, question, left_out=len(answers) - len(shown)), style="dim", highlight=False)
@@ -57,24 +60,28 @@ def titled(title: str) -> Table:
     return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
 
 
-def _table(answers: Sequence[Answer], question: Question, width: int) -> Table:
+NAMES = (
+    "recipe", "batch", "GiB, likely\nto at most", "of the card", "verdict", "largest\nbatch", "longest\nwindow", "an epoch",
+)  # fmt: skip
+DISPENSABLE = ("of the card", "longest\nwindow", "largest\nbatch", "an epoch")
+"""Columns that go, one by one, where a terminal has no room for all: no number is cut off, and no name of a recipe is broken."""
+
+
+def _table(answers: Sequence[Answer], question: Question, console: Console) -> Table:
+    timed = [name for name in NAMES if name != "an epoch" or question.card]
+    for gone in range(len(DISPENSABLE) + 1):
+        table = _of_columns(answers, question, [name for name in timed if name not in DISPENSABLE[:gone]])
+        if console.measure(table, options=console.options.update(max_width=UNBOUNDED)).maximum <= console.width:
+            break
+    return table
+
+
+def _of_columns(answers: Sequence[Answer], question: Question, names: Sequence[str]) -> Table:
     table = titled(f"Will it train on {card_name(question)}?")
-    # A number must never be cut off; where columns are few, the bar goes, and the window where an epoch's time is told.
-    shown = {"of the card": width >= 110, "longest\nwindow": width >= 90 or question.card is None, "an epoch": question.card}
-    names = (
-        "recipe",
-        "batch",
-        "GiB, likely\nto at most",
-        "of the card",
-        "verdict",
-        "largest\nbatch",
-        "longest\nwindow",
-        "an epoch",
-    )
-    kept = [number for number, name in enumerate(names) if shown.get(name, True)]
-    for number in kept:
-        left = names[number] in ("recipe", "of the card", "verdict")
-        table.add_column(names[number], justify="left" if left else "right", no_wrap=number > 0, overflow="fold")
+    kept = [NAMES.index(name) for name in names]
+    for name in names:
+        left = name in ("recipe", "of the card", "verdict")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "recipe", overflow="fold")
     model = ""
     for answer in answers:
         if answer.model != model:
@@ -96,11 +103,17 @@ def _cells(answer: Answer) -> Iterator[Text | str]:
     worse = verdict.eval if evaluation else verdict.train
     yield f"{evaluation}{worse.point / GIB:.2f} {worse.high / GIB:5.2f}{'*' if answer.approximate else ' '}"
     yield bar(verdict.share, verdict.word)
-    yield Text(f"{verdict.word} {percent(verdict.share)}", style=COLOURS[verdict.word])
+    word = shown_word(verdict)
+    yield Text(f"{word} {percent(verdict.share)}", style=COLOURS[word])
     yield str(verdict.largest_batch or "none")
     yield UNKNOWN if answer.window is None else str(answer.window or "none")
     epoch = answer.duration.epoch if answer.duration else None
     yield told_seconds(epoch.point) if epoch else UNKNOWN
+
+
+def shown_word(verdict: Verdict) -> str:
+    """The verdict's word, but "over" for a recipe that fits with flags alone and without them asks for more than there is."""
+    return "over" if verdict.word == "tight" and verdict.share > 1 else verdict.word
 
 
 def percent(share: float) -> str:
@@ -202,7 +215,8 @@ def render_one(answer: Answer, question: Question, console: Console) -> None:
     if verdict is None:
         console.print(f"[bold]{title}[/]: not judged: {answer.problem}", highlight=False)
         return
-    said = Text.assemble((title, "bold"), ": ", (verdict.word, f"bold {COLOURS[verdict.word]}"))
+    word = shown_word(verdict)
+    said = Text.assemble((title, "bold"), ": ", (word, f"bold {COLOURS[word]}"))
     console.print(said.append(f", at most {percent(verdict.share)} of what the card can give"))
     console.print(bar(verdict.share, verdict.word, 40))
     if text := remark(answer):

@@ -132,6 +132,29 @@ def test_classification_is_the_official_probe(asked: Asked) -> None:
     assert (asked.config.recipe, asked.config.model_args) == ("dste_ntu60_xsub", {"backbone": "dste", "modality": "bone"})
 
 
+@pytest.mark.parametrize(
+    ("model", "script", "words", "flags"),
+    [
+        ("isc", "pretraining", "", "--moco-t --moco-k --moco-m --mlp --skeleton-representation --schedule"),
+        ("usdrl", "action_classification", "", "--backbone --moda --pretrained --finetune-dataset --probe-lr"),
+        ("scdnet", "action_retrieval", "", "--knn-neighbours --finetune-skeleton-representation --k"),
+        ("mamp", "main", "pretrain_clrtuning", "--config --use-wandb"),
+        ("mamp", "main_finetune", "", "--output_dir --min_lr --labelled --layer-decay"),
+        ("mamp", "knn_eval", "", "--data-path --checkpoint --temperature"),
+    ],
+)
+def test_help_names_every_flag_and_says_what_the_official_ones_are(
+    model: str, script: str, words: str, flags: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        getattr(scripts, script)(model, [*words.split(), "--help"])
+    text = capsys.readouterr().out
+    official, ours = text.split("of `sal`:")
+    assert ended.value.code == 0
+    assert {*flags.split(), "--data", "--device"} <= set(text.replace(",", " ").split())
+    assert (not set(ours.split()) & {"--help", "--lr"} and "learning rate" in official) or script == "knn_eval"
+
+
 def test_usdrl_is_judged_on_pku_mmd(asked: Asked) -> None:
     """`--finetune-dataset pku_v2` finds a recipe, and with it the published figure of that backbone."""
     for backbone, top1 in (("STTR", 0.518), ("DSTE", 0.544)):

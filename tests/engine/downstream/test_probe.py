@@ -125,6 +125,16 @@ def test_the_single_clip_of_a_last_batch_has_no_variance() -> None:
     assert np.isfinite(found.loss).all()
 
 
+def test_one_clip_cannot_be_normalised_by_its_batch() -> None:
+    with pytest.raises(UsageError, match="batch of one clip") as error:
+        replace(OFFICIAL["mamp"], batch=1)
+    assert "--probe-batch 2" in str(error.value)
+    assert replace(OFFICIAL["isc"], batch=1).batch == 1
+    train, test = made(2, 0), made(4, 1)
+    with pytest.raises(DataError, match="one clip to learn from"):
+        probe(train, test, CLASSES, replace(OFFICIAL["mamp"], epochs=1), validation=np.array([0]))
+
+
 def test_official_settings() -> None:
     table = {name: (s.lr, s.batch, s.epochs, s.drops, s.cosine, s.batch_norm) for name, s in OFFICIAL.items()}
     assert table["isc"] == (0.1, 64, 80, (50, 70), False, False)

@@ -14,9 +14,8 @@ import pytest
 from engine.downstream import evaluations, suite
 from engine.downstream.autoencoder import AutoencoderSettings
 from engine.downstream.collapse import collapse
-from engine.downstream.evaluations import knn, knn_of_bottleneck, linear, retrieved, write_probe_scores
+from engine.downstream.evaluations import knn, knn_of_bottleneck, linear, write_probe_scores
 from engine.downstream.features import Features, read, together
-from engine.downstream.neighbours import nearest
 from engine.downstream.probe import ProbeSettings, probe
 from engine.downstream.results import Published, Result
 from engine.downstream.suite import Judged, collapse_told
@@ -77,12 +76,6 @@ def test_each_seed_has_a_bottleneck_of_its_own() -> None:
     (many,) = knn_of_bottleneck(train, test, settings=settings, seeds=(0, 1, 2))
     assert many.top1 == tuple(knn_of_bottleneck(train, test, settings=settings, seeds=(n,))[0].top1[0] for n in range(3))
     assert len(set(many.top1)) > 1
-
-
-def test_what_is_retrieved() -> None:
-    train, test = made(30, 0), made(5, 1)
-    assert retrieved(train, test, 3).tolist() == train.ids[nearest(train.values, test.values, 3).rows].tolist()
-    assert retrieved(train, train, 1)[:, 0].tolist() == train.ids.tolist()
 
 
 def test_the_record_comes_back(judged: Judged, tmp_path: Path) -> None:

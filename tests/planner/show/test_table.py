@@ -45,7 +45,7 @@ def test_the_table_fits_eighty_columns_and_says_levers_and_problems_below(house:
     lines = printed(lambda console: render(answers(question), question, console), width=80).splitlines()
     assert max(len(line) for line in lines if not line.startswith("next: ")) <= 80  # a command is not broken
     (line,) = (line for line in lines if "ntu60_wide_pieces" in line and "64/8" in line)
-    assert " tight " in line  # its evaluation
+    assert " tight " in line or " over " in line  # its evaluation
     flat = " ".join(" ".join(lines).split())
     assert "planted_small ntu60_wide: fits with --" in flat and "--forward-batch-size" in flat
     assert "for a try" not in flat
@@ -62,6 +62,31 @@ def test_recipes_for_a_try_are_left_out_unless_asked_for(house: Path) -> None:
     assert "tiny_cpu" in every and "left out" not in every
     only = [answer for answer in found if answer.recipe == "smoke"]
     assert "smoke" in printed(lambda console: render(only, EIGHT, console))
+
+
+def test_a_long_name_is_whole_and_columns_go_instead(house: Path) -> None:
+    name = "pretrain_of_a_long_name_xsub"
+    write_model(house, "planted_long", NETWORK, **{name: "dataset: ntu60\n"})
+    found = answers(EIGHT, model="planted_long")
+    heads = []
+    for width in (70, 90, 200):
+        text = printed(lambda console: render(found, EIGHT, console), width=width)
+        (row,) = (line for line in text.splitlines() if line.split()[:1] == [name])
+        assert len(row.rstrip()) <= width
+        heads.append({word for word in ("of the card", "window", "largest") if word in text.split(name)[0]})
+    assert heads[0] < heads[1] < heads[2] == {"of the card", "window", "largest"}
+
+
+def test_a_recipe_beyond_the_card_is_called_so(house: Path) -> None:
+    """ "tight" is for what just misses the limit; "over" asks for more than the card has, and fits with flags alone."""
+    write_model(house, "planted_over", NETWORK, ntu60="dataset: ntu60\nbatch_size: 2\ntest_batch_size: 65536\n")
+    (answer,) = answers(EIGHT, model="planted_over")
+    assert answer.verdict is not None and answer.verdict.word == "tight" and answer.verdict.share > 1
+    text = printed(lambda console: render([answer], EIGHT, console))
+    (row,) = (line for line in text.splitlines() if line.split()[:1] == ["ntu60"])
+    assert f"over {percent(answer.verdict.share)}" in row and "tight" not in row
+    assert "over: the same, and as it is it asks for more" in " ".join(text.split()) and "fits with --" in text
+    assert "ntu60 on a GPU with 8 GiB: over, at most" in printed(lambda console: render_one(answer, EIGHT, console))
 
 
 def test_evaluation_is_named_where_it_takes_more(house: Path) -> None:
