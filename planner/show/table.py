@@ -21,8 +21,7 @@ UNBOUNDED = 1000
 """Columns that no table needs."""
 WORDS = (
     f"comfortable: at most {COMFORTABLE:.0%} of what the card can give, reckoned at the worst; fits: {FITS:.0%}; "
-    "tight: only with the flags that are named; over: the same, and as it is it asks for more than the card has; "
-    "no: whatever flags are given."
+    "tight: only with the flags that are named; no: whatever flags are given."
 )
 ZERO_SHOT = (
     "60/5, 60/12, 120/10, 120/24: published zero-shot tasks, classes / of them unseen, with the widest text; an epoch is a cycle"
@@ -173,6 +172,8 @@ def footnote(answers: Sequence[Answer], question: Question, *, left_out: int = 0
         WORDS,
     ]
     cells = [str(cell) for answer in answers for cell in _cells(answer)]
+    if any(answer.verdict and shown_word(answer.verdict) == "over" for answer in answers):
+        said.append("over: tight, and as it is it asks for more than the card has.")
     if any("/" in cell for cell in cells):
         said.append("64/16: 64 clips in pieces of 16.")
     if any(cell.startswith("e") and cell[1:2].isdigit() for cell in cells):

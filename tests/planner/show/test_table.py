@@ -85,7 +85,7 @@ def test_a_recipe_beyond_the_card_is_called_so(house: Path) -> None:
     text = printed(lambda console: render([answer], EIGHT, console))
     (row,) = (line for line in text.splitlines() if line.split()[:1] == ["ntu60"])
     assert f"over {percent(answer.verdict.share)}" in row and "tight" not in row
-    assert "over: the same, and as it is it asks for more" in " ".join(text.split()) and "fits with --" in text
+    assert "over: tight, and as it is it asks for more" in " ".join(text.split()) and "fits with --" in text
     assert "ntu60 on a GPU with 8 GiB: over, at most" in printed(lambda console: render_one(answer, EIGHT, console))
 
 
@@ -111,7 +111,7 @@ def test_one_recipe_is_told_in_full(house: Path) -> None:
     lines = printed(lambda console: render_one(answer, question, console), width=80).splitlines()
     assert max(len(line) for line in lines if not line.startswith("next: ")) <= 80
     flat = " ".join(" ".join(lines).split())
-    for words in ("planted_small ntu60_wide on RTX 3060 Ti (8 GiB): tight", "training", "most at once", "host memory", "<- --fit",
+    for words in ("planted_small ntu60_wide on RTX 3060 Ti (8 GiB): over", "training", "most at once", "host memory", "<- --fit",
                   "/dev/shm", "store of the data", "as asked", "too much", "the same", "change", "epoch", "a step",
                   "with the flags", "next: sal train planted_small --recipe ntu60_wide --data FILE --fit 8GiB"):  # fmt: skip
         assert words in flat, words
