@@ -12,9 +12,10 @@ from engine.models import ModelCard
 from planner import zeroshot
 from planner.card.budget import Budget
 from planner.card.cards import Card
-from planner.costs import RunCosts, asked_of, costs_of, size_of
+from planner.costs import RunCosts, Size, asked_of, costs_of, size_of
 from planner.duration import Duration, duration_of
 from planner.host import Host, host_needs
+from planner.lengths import AtLength, Lengths
 from planner.levers import Option, Settings, options
 from planner.measure import Device, Measured, measured
 from planner.steps.peak import Steps
@@ -36,6 +37,7 @@ class Question:
     changes  flags put behind each recipe: ("--batch-size", "32")
     details  also the levers one by one
     device   where the steps are also run; None: nowhere
+    frames   of untrimmed sequences: lengths that are told beside each other, the longest of which is judged; (): the usual one
     """
 
     budget: Budget
@@ -43,6 +45,7 @@ class Question:
     changes: tuple[str, ...] = ()
     details: bool = False
     device: Device | None = None
+    frames: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,10 @@ class Answer:
     config       of a classifier's recipe; None for a zero-shot system, whose `recipe` is the name of a published `task`
     cpu          what was measured without a GPU, where something was
     window       the most frames that fit with the recipe's batch; None where there is one window only
+    frames       of the longest sequence, of untrimmed data; None of clips
+    longest      frames of the longest sequence that fits, all else as it is; None where batches are not of whole sequences, or
+                 details were not asked for
+    lengths      peaks at other lengths, where some were named
     duration     with the levers that are needed; None where no card is named or nothing helps
     ladder       settings that could be taken, the cheapest first; empty unless details were asked for
     linear       whether memory follows a law in the batch (see `planner.steps.peak.Law`)
@@ -101,6 +108,9 @@ class Answer:
     measured: Measured | None = None
     task: Published | None = None
     cpu: OnCpu | None = None
+    frames: int | None = None
+    longest: int | None = None
+    lengths: Sequence[AtLength] = ()
 
     @property
     def batch(self) -> str:
@@ -116,6 +126,8 @@ class Answer:
         told: dict[str, Any] = {"model": self.model, "recipe": self.recipe}
         if self.config is not None:
             told["settings"] = {name: getattr(self.config, name) for name in SETTINGS}
+        if self.frames is not None:
+            told |= {"frames": self.frames, "longest_sequence": self.longest}
         if self.task is not None:
             told |= {"settings": self.task.as_dict(), "cpu": self.cpu.as_dict() if self.cpu else None}
         if self.verdict is None or self.host is None:
@@ -130,6 +142,7 @@ class Answer:
             "host": self.host.as_dict(),
             "measured": asdict(self.measured) if self.measured else None,
             "ladder": [rung.as_dict(self.verdict.budget) for rung in self.ladder],
+            **({"lengths": [asdict(one) for one in self.lengths]} if self.lengths else {}),
         }
 
 
@@ -168,7 +181,7 @@ def _recipes(card: ModelCard) -> list[str]:
 
 
 def recipe_config(card: ModelCard, recipe: str, changes: Sequence[str] = ()) -> RunConfig:
-    """The settings of a recipe, "ntu60_xsub" or "pretrain/ntu60_xsub", with flags behind it; raises `LabError`."""
+    """The settings of a recipe, "ntu60_xsub", "pretrain/NAME" or "segment/NAME", with flags behind it; raises `LabError`."""
     words: list[Any] = recipe.split("/")
     stage: registry.Stage = words[0] if len(words) == 2 else "supervised"
     return parse(["--config", str(card.recipe(words[-1], stage)), *changes], model=card.name, stage=stage)
@@ -182,17 +195,26 @@ def _answer(question: Question, card: ModelCard, recipe: str, traced: dict[str, 
             raise
         return Answer(card.name, recipe, problem=error.what)
     try:
-        costs = costs_of(card, config, size_of(config.dataset), traced)
-        _require_window(question, config, costs.steps.clip_shape[-3])
-        return _judged(question, card, recipe, config=config, costs=costs, traced=traced)
+        size = size_of(config.dataset, config.stage, max(question.frames, default=None))
+        costs = costs_of(card, config, size, traced)
+        if not size.frames:
+            _require_window(question, config, costs.steps.clip_shape[-3])
+        return _judged(question, card, recipe, config=config, size=size, costs=costs, traced=traced)
     except LabError as error:
         return Answer(card.name, recipe, config, problem=error.what)
 
 
 def _judged(
-    question: Question, card: ModelCard, recipe: str, *, config: RunConfig, costs: RunCosts, traced: dict[str, Steps]
+    question: Question,
+    card: ModelCard,
+    recipe: str,
+    *,
+    config: RunConfig,
+    size: Size,
+    costs: RunCosts,
+    traced: dict[str, Steps],
 ) -> Answer:
-    size, asked, budget = size_of(config.dataset), asked_of(config), question.budget
+    asked, budget = asked_of(config), question.budget
     verdict = judge(costs, budget, asked)
 
     def duration(settings: Settings) -> Duration | None:
@@ -206,15 +228,19 @@ def _judged(
             taken = choice.fits and option.settings == choice.settings
             yield Rung(option, taken, duration(option.settings))
 
+    sequences = Lengths(card, config, size, traced) if size.frames else None
     return Answer(
         card.name, recipe, config, verdict,
-        window=largest_window(card, config, size, budget.room(), traced),
-        linear=costs.law(asked, "train").linear and costs.law(asked, "eval").linear,
+        window=None if sequences else largest_window(card, config, size, budget.room(), traced),
+        linear=costs.linear(asked),
         approximate=config.precision != "fp32",
         duration=duration(verdict.choice.settings) if verdict.choice.fits else None,
         host=host_needs(config, costs.steps.clip_shape, costs.steps.weights),
         measured=measured(config, card, size, question.device) if question.device else None,
         ladder=tuple(ladder()) if question.details else (),
+        frames=size.frames or None,
+        longest=sequences.longest(budget.room()) if sequences and sequences.matters and question.details else None,
+        lengths=sequences.table(question.frames) if sequences and len(question.frames) > 1 else (),
     )  # fmt: skip
 
 

@@ -266,10 +266,12 @@ def duration_of(costs: Costs, config: RunConfig, settings: Settings, card: Card,
         train, test = (min(count, most) for count in counts)
         steps = train * config.repeat // settings.batch_size
         evaluations = -(-test // settings.test_batch_size)
-    remarks = tuple(filter(None, (remark(card, settings.precision), card.launch_note, LAPTOP if card.laptop else "")))
+    told = (remark(card, settings.precision), card.launch_note, LAPTOP if card.laptop else "")
+    remarks = tuple(filter(None, (*told, SEQUENCES if config.stage == "segment" else "")))
     return Duration(step, evaluation, settings.batch_size, steps, evaluations, config.num_epoch, remarks)
 
 
+SEQUENCES = "a batch of evaluation is the longest sequence, and whole sequences of a step are reckoned as long: yours take less"
 LAPTOP = "rates of a laptop chip depend on the power that its maker allows: the long end reckons with the lowest clock"
 
 

@@ -172,7 +172,7 @@ def advice(config: RunConfig, wished: RunConfig, given: AbstractSet[str], device
     budget = of_device(gpu.name, gpu.total, others_bytes=gpu.others)
     asked = asked_of(config)
     with _as_when_planned():
-        costs = costs_of(models.find(config.model), config, size_of_data(config))
+        costs = costs_of(models.find_for(config.model, config.stage), config, size_of_data(config))
         room, train = budget.room(), config.phase == "train"
         before = costs.evaluation(asked) if evaluation else costs.train(asked)
         surprise = before <= room

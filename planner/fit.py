@@ -19,8 +19,9 @@ from engine import memory, models
 from engine.assembly import choose_device, load_data
 from engine.config import RunConfig
 from engine.errors import ConfigError
+from engine.segmentation import material
 from planner.card.budget import Budget, for_card, of_device
-from planner.costs import Size, asked_of, costs_of, size_of
+from planner.costs import RunCosts, Size, asked_of, costs_of, size_of
 from planner.levers import WINDOW, Choice, choose
 from planner.verdict import told, told_room
 from shared_data.errors import LabError
@@ -62,7 +63,7 @@ def fitted(config: RunConfig, given: AbstractSet[str] = frozenset(), begun: Mapp
     if begun and begun["fit"] == config.fit:
         budget = dataclasses.replace(budget, taken_gib=float(begun.get("taken_gib", 0.0)))
     refuse_unpredictable(config)
-    costs, asked = costs_of(models.find(config.model), config, size_of_data(config)), asked_of(config)
+    costs, asked = _costs(config), asked_of(config)
     choice = choose(costs, asked, budget.room(), fixed=_fixed(config, given), train=config.phase == "train")
     if not choice.fits:
         raise _refusal(choice, budget)
@@ -107,8 +108,21 @@ def refuse_unpredictable(config: RunConfig) -> None:
         )  # fmt: skip
 
 
+def _costs(config: RunConfig) -> RunCosts:
+    return costs_of(models.find_for(config.model, config.stage), config, size_of_data(config))
+
+
 def size_of_data(config: RunConfig) -> Size:
-    """Of the data set that the recipe is for; one for any data set is asked what it holds."""
+    """Of the data set that the recipe is for; one for any data set is asked what it holds.
+
+    Untrimmed data are always asked where they are named, for their longest sequence.
+    """
+    if config.stage == "segment":
+        if config.data is None:
+            return size_of(config.dataset, config.stage)
+        sequences = material.load(config)
+        frames = max(int(part.lengths.max()) for part in (sequences.train, sequences.held_out, sequences.test))
+        return Size(len(sequences.source.class_names), sequences.source.skeleton.name, sequences.people, frames)
     if config.dataset != "auto" or config.data is None:
         return size_of(config.dataset)
     data = load_data(config)

@@ -34,14 +34,15 @@ class Host:
 
 
 def host_needs(config: RunConfig, clip: tuple[int, ...], weights_mib: float) -> Host:
-    """For a run of `config` on clips of shape `clip` (C, T, V, M).
+    """For a run of `config` on clips of shape `clip` (C, T, V, M), or on sequences (M C, V, T), which are evaluated one by one.
 
     weights_mib   MiB of the network's parameters and buffers together, as a checkpoint holds them (not of its gradients: fixed
                   parameters have none, and buffers such as adjacencies and BatchNorm's statistics neither)
     The store is mapped into memory, not read: what the system caches of it is not counted. Batches are made by threads of the
     training process, so nothing passes through /dev/shm.
     """
-    batch = max(config.batch_size, config.test_batch_size) * math.prod(clip) * 4 / MIB
+    clips = config.batch_size if config.stage == "segment" else max(config.batch_size, config.test_batch_size)
+    batch = clips * math.prod(clip) * 4 / MIB
     state = weights_mib * (3 if config.optimizer.startswith("Adam") else 2)
     copies = 2 + (config.num_epoch // config.save_interval if config.save_interval else 0)
     return Host(

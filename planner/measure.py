@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,11 @@ from engine.learning import Step
 from engine.models import ModelCard
 from engine.pretraining.objective import encoder_pass, is_objective
 from engine.pretraining.step import pretrain_step
+from engine.segmentation import framewise
+from engine.segmentation.step import segment_step
+from engine.segmentation.stream import sequence_scores
 from engine.step import TrainStep, autocast, forward, takes_positions
-from planner.costs import Size
+from planner.costs import Size, item_shape
 from planner.steps.tracing import Phase
 from shared_data.errors import LabError
 from shared_data.skeletons import skeleton
@@ -39,6 +42,8 @@ IN_A_ROW = 5
 FEW = 2
 """Clips of the step that leaves gradients and optimizer state behind before an evaluation pass."""
 
+Prepared = tuple[Callable[[Any], object], tuple[Tensor, ...], Callable[[], object]]
+"""A training step, the batch that it is given, and an evaluation pass."""
 Batch = tuple[Tensor, Tensor, Tensor]
 """Clips (N, C, T, V, M), labels (N,), positions of frames (N, T)."""
 
@@ -152,32 +157,16 @@ def measured_phase(
 
 def _run(phase: Phase, config: RunConfig, card: ModelCard, size: Size, device: Device, *, steps: int, warm_up: int) -> Figures:
     network = built(config, card, size).to(device.torch).train()
-    unlabelled = is_objective(network)
-    step = (
-        pretrain_step(config, network, device.torch)
-        if unlabelled
-        else train_step(config, network, device.torch, note=lambda _: None)
-    )
-    clips = config.batch_size if phase == "train" else min(FEW, config.batch_size)
-    batch = _made(config, size, clips, device, train=True)
+    prepared = _segmenting if config.stage == "segment" else _clips
+    train, batch, evaluate = prepared(config, network, size, device, phase)
+    train(batch)  # makes the optimizer's state
 
-    def train() -> object:
-        return run(step, batch)
+    def work() -> object:
+        return train(batch) if phase == "train" else evaluate()
 
-    work: Callable[[], object] = train
-    train()  # makes the optimizer's state
     if phase == "eval":
-        batch = _made(config, size, config.test_batch_size, device, train=unlabelled)
+        batch = ()
         network.eval()
-
-        def evaluate() -> object:
-            clips, _, positions = batch
-            with torch.inference_mode(), autocast(config.precision, device.torch):
-                if unlabelled:
-                    return encoder_pass(network, clips).float().cpu()
-                return forward(network, clips, positions if takes_positions(network) else None).float().cpu()
-
-        work = evaluate
         device.release()  # a run keeps what training reserved; an evaluation pass is asked what it needs by itself
     device.reset()
     for _ in range(warm_up):
@@ -188,9 +177,56 @@ def _run(phase: Phase, config: RunConfig, card: ModelCard, size: Size, device: D
     return Figures(*device.peaks(), statistics.median(times), rounds * in_a_row)
 
 
+def _clips(config: RunConfig, network: nn.Module, size: Size, device: Device, phase: Phase) -> Prepared:
+    """Of clips; before an evaluation pass, training is of a few."""
+    unlabelled = is_objective(network)
+    step = (
+        pretrain_step(config, network, device.torch)
+        if unlabelled
+        else train_step(config, network, device.torch, note=lambda _: None)
+    )
+    clips = config.batch_size if phase == "train" else min(FEW, config.batch_size)
+    batch = _made(config, size, clips, device, train=True)
+    shown = _made(config, size, config.test_batch_size, device, train=unlabelled) if phase == "eval" else batch
+
+    def evaluate() -> object:
+        clips, _, positions = shown
+        with torch.inference_mode(), autocast(config.precision, device.torch):
+            if unlabelled:
+                return encoder_pass(network, clips).float().cpu()
+            return forward(network, clips, positions if takes_positions(network) else None).float().cpu()
+
+    return lambda given: run(step, given), batch, evaluate
+
+
+def _segmenting(config: RunConfig, network: nn.Module, size: Size, device: Device, phase: Phase) -> Prepared:
+    """Of sequences as long as the longest, or windows; the longest sequence is evaluated."""
+    step = segment_step(config, network, framewise.chosen_of(config), device.torch, pos_weight=1.0)
+    shape = item_shape(config, size)
+    clips = config.batch_size if phase == "train" else min(FEW, config.batch_size)
+    generator = torch.Generator().manual_seed(0)
+    batch = (
+        torch.randn(clips, *shape, generator=generator), torch.randint(size.classes, (clips, shape[-1]), generator=generator),
+        torch.zeros(clips, 1, shape[-1]), torch.ones(clips, 1, shape[-1], dtype=torch.bool),
+    )  # fmt: skip
+    sequence = torch.randn(*shape[:-1], size.frames, generator=generator)
+
+    def evaluate() -> object:
+        return sequence_scores(
+            network, sequence, device=device.torch, precision=config.precision, clips=config.test_batch_size
+        )  # fmt: skip
+
+    return lambda given: step(*given), tuple(tensor.to(device.torch) for tensor in batch), evaluate
+
+
 def built(config: RunConfig, card: ModelCard, size: Size) -> nn.Module:
     """The network of a run on data of `size`, on the CPU, with the start weights of the run's seed."""
     layout = skeleton(size.skeleton)
+    if config.stage == "segment":
+        torch.manual_seed(config.seed)
+        return framewise.network_of(
+            config, framewise.chosen_of(config), classes=size.classes, skeleton=layout, people=size.people
+        )  # fmt: skip
     if config.stage != "supervised":
         given = objective_arguments(config, layout, size.people)
         torch.manual_seed(config.seed)

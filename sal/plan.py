@@ -22,6 +22,8 @@ DEFAULT_GIB = 8.0
 LARGEST_GIB = 4096.0
 LIMITS = {"batch": 65_536, "test_batch": 65_536, "window": 10_000}
 """The most that is predicted."""
+MOST_FRAMES = 200_000
+"""Of an untrimmed sequence: almost two hours."""
 RUN_FLAGS = {"batch": ("batch-size",), "test_batch": ("test-batch-size",), "window": ("train-window-size", "test-window-size")}
 """What these flags are called in a run."""
 
@@ -40,6 +42,7 @@ def plan(
     precision: Literal["", "fp32", "bf16", "fp16"] = "",
     window: int | None = None,
     recompute: Literal["", "auto", "none", "cheap", "blocks"] = "",
+    frames: str = "",
     measure: bool = False,
     device: int = 0,
     all: bool = False,
@@ -63,6 +66,7 @@ def plan(
         precision: fp32, bf16 or fp16, in place of the recipe's.
         window: frames per clip, in place of the recipe's.
         recompute: none, cheap or blocks, in place of the recipe's.
+        frames: of the longest untrimmed sequence, or several lengths with commas between them (default: 10000).
         measure: also run the steps on the GPU here and show what they took.
         device: number of the GPU here that is meant.
         all: also show recipes for a try on a CPU (smoke, tiny_cpu, ...).
@@ -81,7 +85,8 @@ def plan(
         raise UsageError(f"two models are named, {name} and {model}", expected="one of them")
     given = {"batch": batch, "test_batch": test_batch, "precision": precision, "window": window, "recompute": recompute}
     changes = {name: str(value) for name, value in given.items() if value not in (None, "")}
-    questions = _questions(vram, gpu, used, device, _run_flags(changes), details=bool(recipe), measure=measure)
+    asked, lengths = _run_flags(changes), _lengths(frames)
+    questions = _questions(vram, gpu, used, device, asked, details=bool(recipe), measure=measure, frames=lengths)
     _refuse(changes, sizes=len(questions), markdown=bool(markdown), alone="--html" if html else "--measure" if measure else "")
     with contextlib.ExitStack() as files:
         as_page = files.enter_context(_written(html, page.BEGINS)) if html else None
@@ -91,7 +96,7 @@ def plan(
         if as_page:
             as_page.write(page.page(columns[0], questions[0]).encode())
         if as_table:
-            command = _command(vram=vram, gpu=gpu, used=used, model=chosen, recipe=recipe, **changes)
+            command = _command(vram=vram, gpu=gpu, used=used, model=chosen, recipe=recipe, **changes, frames=frames)
             as_table.write(sizes.markdown(questions, columns, command).encode())
     first, console = columns[0], PipedConsole()
     if json:
@@ -148,7 +153,15 @@ def _run_flags(changes: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _questions(
-    vram: str, gpu: str, used: float, device: int, changes: tuple[str, ...], *, details: bool, measure: bool
+    vram: str,
+    gpu: str,
+    used: float,
+    device: int,
+    changes: tuple[str, ...],
+    *,
+    details: bool,
+    measure: bool,
+    frames: tuple[int, ...],
 ) -> list[Question]:
     """One for each size of card; without --vram and --gpu one for the GPU here, if there is one."""
     import torch
@@ -162,10 +175,21 @@ def _questions(
     if not vram and not gpu and torch.cuda.is_available():
         here = torch.cuda.get_device_properties(device)
         card = cards.named(here.name, here.total_memory / 2**30)
-        return [Question(of_device(here.name, here.total_memory, used), card, changes, details, measured_on)]
+        return [Question(of_device(here.name, here.total_memory, used), card, changes, details, measured_on, frames)]
     card = cards.find(gpu, _only_size(vram)) if gpu else None
     sizes = list(dict.fromkeys(map(_size, vram.split(",")))) if vram else [card.gib if card else DEFAULT_GIB]
-    return [Question(for_card(card, size, used), card, changes, details, measured_on) for size in sizes]
+    return [Question(for_card(card, size, used), card, changes, details, measured_on, frames) for size in sizes]
+
+
+def _lengths(words: str) -> tuple[int, ...]:
+    """Frames of sequences, from the shortest."""
+    found = [int(word) if word.strip().isdecimal() else 0 for word in words.split(",")] if words else []
+    if not all(0 < one <= MOST_FRAMES for one in found):
+        raise UsageError(
+            f"{words!r} are no lengths of sequences", where="--frames", expected=f"frames, such as 10000 or 2000,5000,10000, at "
+            f"most {MOST_FRAMES}",
+        )  # fmt: skip
+    return tuple(sorted(set(found)))
 
 
 def _only_size(vram: str) -> float | None:

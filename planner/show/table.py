@@ -204,6 +204,7 @@ def next_step(question: Question, answer: Answer | None = None, *, tasks: Sequen
     if answer is not None and answer.task is not None:
         return f"sal zeroshot run --model {answer.model} {answer.task.flags}"
     stage, _, recipe = answer.recipe.rpartition("/") if answer else ("", "", "")
+    stage = "segment train" if stage == "segment" else stage
     run = f"{stage} {answer.model} --recipe {recipe}" if answer and stage else f"train {name}"  # "pretrain/ntu60_xsub"
     train = f"sal {run} --data FILE{asked} --fit {free:.4g}GiB"
     return train if answer else f"sal plan {name} tells all about one; {train}"
@@ -227,6 +228,9 @@ def render_one(answer: Answer, question: Question, console: Console) -> None:
     if answer.ladder:
         console.print()
         console.print(_levers(answer, verdict))
+    if answer.lengths:
+        console.print()
+        console.print(_lengths(answer, verdict))
     console.print(footnote([answer], question), style="dim", highlight=False)
     console.print(f"next: {next_step(question, answer)}", highlight=False, soft_wrap=True)
 
@@ -237,14 +241,20 @@ def facts(answer: Answer, verdict: Verdict) -> Iterator[tuple[str, str]]:
     if host is None:
         raise ValueError("an answer without a verdict has no figures")
     batch, test_batch = choice.asked.batch_size, choice.asked.test_batch_size
-    yield "training", f"{_from_to(verdict.train)}, of it tensors {_gib(choice.train_before)}; batch {batch}"
-    yield "evaluation", f"{_from_to(verdict.eval)}, of it tensors {_gib(choice.eval_before)}; batch {test_batch}"
+    of = f" sequences of {answer.frames:,} frames" if answer.longest is not None else ""
+    windows = f" windows of a sequence of {answer.frames:,} frames" if answer.frames else ""
+    yield "training", f"{_from_to(verdict.train)}, of it tensors {_gib(choice.train_before)}; batch {batch}{of}"
+    yield "evaluation", f"{_from_to(verdict.eval)}, of it tensors {_gib(choice.eval_before)}; batch {test_batch}{windows}"
     if verdict.lever:
         after = f"training {_from_to(budget.reserved(choice.train))}; evaluation {_from_to(budget.reserved(choice.eval))}"
         yield "with the flags", after
     batches = (str(batch or "none") for batch in (verdict.largest_batch, verdict.largest_eval_batch))
     yield "most at once", "{} clips in training, {} in evaluation, all else as it is".format(*batches)
-    if config is not None:
+    if config is not None and answer.frames is not None:
+        if answer.longest is not None:
+            longest = f"{answer.longest:,} frames" if answer.longest else "none"
+            yield "longest sequence", f"{longest}, all else as it is (asked about: {answer.frames:,}; --frames asks about others)"
+    elif config is not None:
         frames = config.train_window_size
         if answer.window is None:
             yield "longest window", f"{f'{frames} frames' if frames > 0 else 'whole clips'}, the only one"
@@ -280,6 +290,19 @@ def _gib(mib: float) -> str:
 
 def _from_to(interval: Interval) -> str:
     return f"{_gib(interval.point)}, at most {interval.high / GIB:.2f}"
+
+
+def _lengths(answer: Answer, verdict: Verdict) -> Table:
+    """GiB reserved, likely, by frames of the longest sequence."""
+    table = titled("By the longest sequence, all else as it is")
+    for name in ("frames", "train", "eval", "at most"):
+        table.add_column(name, justify="left" if name == "at most" else "right", no_wrap=True)
+    for one in answer.lengths:
+        share = verdict.budget.share(one.peak)
+        word = word_for(share, mendable=False).replace("no", "too much")
+        peaks = (f"{verdict.budget.reserved(peak).point / GIB:.2f}" for peak in (one.train, one.eval))
+        table.add_row(f"{one.frames:,}", *peaks, Text(f"{percent(share)} {word}", style=COLOURS[word]))
+    return table
 
 
 def _levers(answer: Answer, verdict: Verdict) -> Table:

@@ -12,7 +12,7 @@ have a law in the size of the pieces, beside which the other clips wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, get_args
 
@@ -36,6 +36,9 @@ TOLERANCE = 0.01
 PROBES = (2, 32, 64)
 """Batches for the law, and the one that checks it."""
 
+PHASES: tuple[Phase, ...] = get_args(Phase)
+NO_LINE = Line(float("nan"), float("nan"))
+"""In place of one that was not asked for."""
 ONE_VALUE = "Expected more than 1 value per channel"
 """How torch's BatchNorm begins its refusal of a batch that gives a channel one value."""
 
@@ -135,6 +138,7 @@ class Steps:
 
     kernels   whose kernels are predicted: "cuda", or "cpu", for which a run on a CPU can be held against the prediction
     store     where it is kept what is found; None: nowhere
+    bench     runs them: called as `Bench`
     Raises `LabError` for an unknown optimizer or probes that do not ascend.
     """
 
@@ -148,6 +152,7 @@ class Steps:
         kernels: Kernels = "cuda",
         probes: tuple[int, int, int] = PROBES,
         store: Store | None = None,
+        bench: Callable[..., Bench] = Bench,
     ) -> None:
         self.settings = settings or StepSettings()
         if self.settings.optimizer not in get_args(OptimizerName):
@@ -155,7 +160,7 @@ class Steps:
         if not 0 < probes[0] < probes[1] < probes[2]:
             raise LabError(f"probes {probes} do not ascend", expected="three batches, each larger than the one before")
         self.build, self.clip_shape, self.num_classes = build, clip_shape, num_classes
-        self.kernels, self.probes = kernels, probes
+        self.kernels, self.probes, self.bench = kernels, probes, bench
         self._benches: dict[bool, Bench] = {}  # under fake tensors, or on meta tensors
         self.store = store
         self._found = Findings() if store is None else store.read()
@@ -209,8 +214,16 @@ class Steps:
             self._keep()
         return self._found.peaks[task]
 
-    def law(self, *, precision: Precision = "fp32", recompute: Level = "cheap") -> Law:
-        """The law under `precision` and `recompute`; see `predict`.
+    def counted(self, phase: Phase, batch: int, *, precision: Precision = "fp32", recompute: Level = "cheap") -> StepWork:
+        """What a step asks of the device, by a count of that very batch: for steps that are no line in it."""
+        task = _task(phase, batch, precision, recompute, None)
+        if task not in self._found.works:
+            self._found.works[task] = self._counted(task)
+            self._keep()
+        return self._found.works[task]
+
+    def law(self, *, precision: Precision = "fp32", recompute: Level = "cheap", phases: Sequence[Phase] = PHASES) -> Law:
+        """The law under `precision` and `recompute`; see `predict`. It is of no other than the `phases`.
 
         Raises `LabError` for an unknown precision, or naming what cannot run without values; `TooFewValues` where even the
         probes are too small for BatchNorm.
@@ -227,11 +240,12 @@ class Steps:
         def fit(phase: Phase) -> Fit:
             return self._fit(_task(phase, 1, precision, recompute, None).kind)
 
-        train, evaluation = map(fit, get_args(Phase))
-        deviation = max(train.deviation, evaluation.deviation)
+        fits = {phase: fit(phase) for phase in phases}
+        train, evaluation = (fits[phase].line if phase in fits else NO_LINE for phase in PHASES)
+        linear, deviation = all(one.envelope for one in fits.values()), max(one.deviation for one in fits.values())
         return Law(
-            train.line, evaluation.line, None not in (train.envelope, evaluation.envelope), deviation, self.gradients,
-            precision != "fp32", trace, ask, lambda phase: fit(phase).envelope,
+            train, evaluation, linear, deviation, self.gradients, precision != "fp32", trace, ask,
+            lambda phase: fit(phase).envelope,
         )  # fmt: skip
 
     def work(
@@ -295,7 +309,7 @@ class Steps:
         if fake not in self._benches:
             with torch.random.fork_rng(devices=[]):  # built as usual: a constructor may look at values
                 model = self.build()
-            self._benches[fake] = Bench(
+            self._benches[fake] = self.bench(
                 model, self.clip_shape, self.num_classes, self.settings, fake=fake, kernels=self.kernels
             )  # fmt: skip
         return self._benches[fake]

@@ -243,14 +243,14 @@ class Bench:
             if task.phase == "eval":  # a trainer drops the gradients only before its next step
                 for parameter in touched:
                     parameter.grad = torch.empty_like(parameter)
-            yield self._clips(task.batch)
+            yield self._clips(task)
 
     def _first_step(self, task: Task) -> list[nn.Parameter]:
         """Let the optimizer make its state, once."""
         if self.touched is None:
             if self.optimizer is not None:
                 first = Task("train", task.shown, task.precision, task.recompute, task.micro_batch)
-                self._step(first, self._clips(task.shown))
+                self._step(first, self._clips(first))
             self.touched = [p for p in self.parameters if p.grad is not None]
         return self.touched
 
@@ -263,8 +263,9 @@ class Bench:
         states = self.optimizer.state.values() if self.optimizer is not None else ()
         return [value for state in states for value in state.values() if isinstance(value, torch.Tensor)]
 
-    def _clips(self, batch: int) -> list[torch.Tensor]:
+    def _clips(self, task: Task) -> list[torch.Tensor]:
         """Clips, labels and, where the network reads them, positions of the frames."""
+        batch = task.batch
         clips = torch.empty((batch, *self.clip_shape), device=self.device)
         labels = torch.empty(batch, dtype=torch.int64, device=self.device)
         positions = [torch.empty(batch, self.clip_shape[-3], device=self.device)] if takes_positions(self.model) else []
