@@ -46,7 +46,7 @@ STAGES: dict[Stage, tuple[str, str]] = {
 sequences, its own or a head on a classifier's encoder. The folder of its recipes in the model's, and the key of its class."""
 KINDS: dict[Kind, tuple[str, str]] = {
     "classifier": ("a classifier of clips", "sal train {0} and sal test {0} are for it"),
-    "segmenter": ("a network that segments untrimmed sequences", "sal segment is for it"),
+    "segmenter": ("a network that segments untrimmed sequences", "sal segment train {0} and sal segment test {0} are for it"),
     "zeroshot": ("a zero-shot system", "sal zeroshot run --model {0} is for it"),
 }
 """What a kind is called, and which verbs are for a model of it."""

@@ -25,9 +25,14 @@ harmonic mean of seen and unseen among all (GZSL). Only to be compared with on
 the authors' own features: docs/zero-shot.md"""
 
 ABOUT_SEGMENTERS = """A class for every frame of an untrimmed sequence. Published, in percent, on
-PKU-MMD v2 by subject: frame accuracy, edit score, F1 at an overlap of 50 %"""
+PKU-MMD v2 by subject: frame accuracy, edit score, F1 at an overlap of 50 %.
+Sizes: of lasa; of the classifier whose encoder is under a head. Any other
+classifier can be under one: docs/segmentation.md"""
 
-RECIPES: dict[Stage, str] = {"pretrain": "recipe of sal pretrain", "tune": "recipe of sal tune", "supervised": "recipe"}
+RECIPES: dict[Stage, str] = {
+    "pretrain": "recipe of sal pretrain", "tune": "recipe of sal tune", "supervised": "recipe",
+    "segment": "recipe of sal segment",
+}  # fmt: skip
 UNLABELLED: tuple[Stage, ...] = ("pretrain", "tune")
 
 
@@ -49,7 +54,7 @@ def list_models(model: str | None = None, /, *, json: bool = False) -> int:
             parts += [Text("\nlearn without labels", style="bold"), _encoders(unlabelled), ABOUT_ENCODERS]
         if systems := _of(cards, "zeroshot"):
             parts += [Text("\nzero-shot systems", style="bold"), _systems(systems), ABOUT_SYSTEMS]
-        if segmenters := _of(cards, "segmenter"):
+        if segmenters := {name: card for name, card in cards.items() if card.recipes_of("segment")}:
             parts += [Text("\nsegment sequences", style="bold"), _segmenters(segmenters), ABOUT_SEGMENTERS]
         PipedConsole().print(*parts, highlight=False, sep="\n")
     else:
@@ -88,8 +93,7 @@ def _encoders(cards: Mapping[str, ModelCard]) -> Table:
     for name in ("streams", "without labels", "parity"):
         table.add_column(name, no_wrap=True)
     for card in cards.values():
-        size = next((row for row in card.toml["expect"] if "model_args" not in row), card.toml["expect"][0])
-        paper = card.toml["paper"]
+        size, paper = _usual(card), card.toml["paper"]
         stages = ", ".join(stage for stage in UNLABELLED if STAGES[stage][1] in card.toml)
         table.add_row(
             Text(card.name, style="bold"), f"{paper['venue']} {paper['year']}",
@@ -115,16 +119,28 @@ def _segmenters(cards: Mapping[str, ModelCard]) -> Table:
     table = _compact("params\nin M", "accuracy", "edit", "F1@50")
     table.add_column("parity", no_wrap=True)
     for card in cards.values():
-        first, paper = card.toml["expect"][0], card.toml["paper"]
-        rows = [row for row in card.toml.get("published", []) if (row["dataset"], row["protocol"]) == ("pku_v2", "subject")]
-        best = max(rows, key=lambda row: row["accuracy"], default=None)
-        approximate = "≈ " if best and best.get("approximate") else ""
-        figures = ("", "", "") if best is None else (best["accuracy"], best["edit"], best["f1"][-1])
+        size, paper = _usual(card), card.toml["paper"]
+        rows = [row for row in _segmented(card) if (row["dataset"], row["protocol"]) == ("pku_mmd2", "xsub")]
+        best = max(rows, key=lambda row: row["accuracy"], default={})
+        approximate = "≈ " if best.get("approximate") else ""
+        figures = (best.get("accuracy"), best.get("edit"), best["f1"][-1] if "f1" in best else None)
         table.add_row(
-            Text(card.name, style="bold"), f"{paper['venue']} {paper['year']}", f"{first['parameters'] / 1e6:.2f}",
-            *(f"{approximate}{figure}" for figure in figures), "proved" if card.status == "verified" else "",
+            Text(card.name, style="bold"), f"{paper['venue']} {paper['year']}", f"{size['parameters'] / 1e6:.2f}",
+            *("" if figure is None else f"{approximate}{figure}" for figure in figures),
+            "proved" if card.status == "verified" else "",
         )  # fmt: skip
     return table
+
+
+def _usual(card: ModelCard) -> dict[str, Any]:
+    """The row of sizes without settings."""
+    rows: list[dict[str, Any]] = card.toml["expect"]
+    return next((row for row in rows if "model_args" not in row), rows[0])
+
+
+def _segmented(card: ModelCard) -> list[dict[str, Any]]:
+    """What is published of the model's segmentation of sequences."""
+    return [row for row in card.toml.get("published", []) if row.get("by") == "segmentation"]
 
 
 def _best(toml: Mapping[str, Any], classes: int, unseen: int) -> str:
@@ -179,13 +195,19 @@ def _system_detail(card: ModelCard, console: Console) -> None:
 
 def _segmenter_detail(card: ModelCard, console: Console) -> None:
     _what(card, console)
-    published = _table("data set", "protocol", "network", "accuracy", "edit", "F1@10 / 25 / 50", "source")
-    for row in card.toml.get("published", []):
-        approximate = "≈ " if row.get("approximate") else ""
-        figures = (f"{approximate}{figure}" for figure in (row["accuracy"], row["edit"], " / ".join(map(str, row["f1"]))))
-        published.add_row(row["dataset"], row["protocol"], row.get("variant", card.title), *figures, row["source"])
-    for table in (_sizes(card), published):
+    for table in (_sizes(card), _recipe_table(card, "segment", RECIPES["segment"]), _segmentation(card)):
         console.print(table)
+
+
+def _segmentation(card: ModelCard) -> Table:
+    """What is published of its segmentation of sequences."""
+    table = _table("data set", "protocol", "network", "accuracy", "edit", "F1@10 / 25 / 50", "source")
+    for row in _segmented(card):
+        approximate = "≈ " if row.get("approximate") else ""
+        figures = (row["accuracy"], row["edit"], " / ".join(map(str, row.get("f1", []))))
+        told = (f"{approximate}{figure}" if figure else "" for figure in figures)
+        table.add_row(row["dataset"], row["protocol"], row.get("variant", card.title), *told, row["source"])
+    return table
 
 
 def _sizes(card: ModelCard) -> Table:
@@ -203,12 +225,12 @@ def _sizes(card: ModelCard) -> Table:
 def _detail(card: ModelCard, console: Console) -> None:
     _what(card, console)
     published = _table("data set", "protocol", "stream", "top-1", "source")
-    for row in card.toml.get("published", []):
+    for row in (row for row in card.toml.get("published", []) if "top1" in row):
         how = row.get("variant") or row.get("by")
         stream = f"{row['stream']} ({how})" if how else row["stream"]
         published.add_row(row["dataset"], row["protocol"], stream, _top1(row), row["source"])
     recipes = [_recipe_table(card, stage, title) for stage, title in RECIPES.items()]
-    for table in (_sizes(card), *recipes, published):
+    for table in (_sizes(card), *recipes, published, _segmentation(card)):
         if table.row_count:
             console.print(table)
 

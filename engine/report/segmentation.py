@@ -132,15 +132,15 @@ def _scores(run: Run) -> str:
 
 
 def _published(run: Run) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """(name, what it is of, scores) of the published rows for this split, or of all splits where the run names none."""
+    """(name, what it is of, scores) of the rows published of this data set: of this split, or of all where the run names none."""
     try:
         card = models.find(text(run, "model"), None)
     except LabError:
         return []
-    split, found = text(run, "split"), []
+    dataset, split, found = text(run, "dataset"), text(run, "split"), []
     for row in card.toml.get("published", []):
         of = str(row.get("split", row.get("protocol", "")))
-        if row.get("by") == "segmentation" and (split == DASH or of in ("", split)):
+        if (row.get("by"), row.get("dataset")) == ("segmentation", dataset) and (split == DASH or of in ("", split)):
             told = [str(row[key]) for key in ("variant", "dataset", "split", "protocol", "note", "source") if row.get(key)]
             found.append((f"{card.title}, published", ", ".join(told), row))
     return found

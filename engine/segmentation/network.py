@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from engine import models
 from engine.encode import head_of
+from engine.errors import ConfigError
 from engine.models import ModelCard
 from engine.segmentation import windows
 from engine.segmentation.head import Head
 from engine.segmentation.scores import FrameScores
 from engine.segmentation.settings import Settings
+from engine.step import takes_positions
 from shared_data.skeletons import Skeleton
 
 
@@ -150,7 +152,8 @@ def build(
 ) -> nn.Module:
     """The segmenting network of `card` on the CPU, freshly initialised: its own, or a head on what it makes of windows.
 
-    Raises what `engine.models.build` raises, and `LabError` for a window that the encoder cannot take.
+    Raises what `engine.models.build` raises, `ConfigError` for a network that is shown more than clips, and `LabError` for a
+    window that the encoder cannot take.
     """
     if card.kind == "segmenter":
         return models.build(card, num_classes=classes, skeleton=skeleton, people=people, **model_args)
@@ -160,6 +163,11 @@ def build(
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, nn.Module) or not hasattr(encoder, "frames"):
         head_of(card, network)
+        if takes_positions(network):
+            raise ConfigError(
+                f"{card.title} cannot be under the head: it reads joints in an order of its own and a frame's place in its clip",
+                where=f"sal segment train {card.name}", expected="a network that is shown clips alone",
+            )  # fmt: skip
         encoder = Pooled(network, str(card.toml["head"]))
     clip = (3, window, skeleton.joints, people)
     widths, pooled = _widths(encoder, clip, chosen.mode)

@@ -50,7 +50,7 @@ def test_card_is_complete(name: str) -> None:
     assert card.status in ("verified", "experimental") and card.toml["summary"] and card.toml["provenance"]
     assert {"title", "venue", "year", "url"} <= set(card.toml["paper"])
     for row in card.toml["published"]:
-        assert {"dataset", "protocol", "source"} <= set(row) and len(row["f1"]) == 3
+        assert {"dataset", "protocol", "source"} <= set(row) and len(row["f1"]) == 3 and row["by"] == "segmentation"
         assert row["f1"] == sorted(row["f1"], reverse=True) and all(0 < one < 100 for one in (row["accuracy"], row["edit"]))
 
 
