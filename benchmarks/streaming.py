@@ -85,7 +85,7 @@ def measure(out: Path, *, lengths: list[int], width: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("streaming.csv"))
-    parser.add_argument("--frames", type=int, nargs="+", default=[1000, 10000, 50000])
+    parser.add_argument("--frames", type=int, nargs="+", default=[1000, 10000, 50000, 100000])
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--one", nargs=2, metavar=("WAY", "FRAMES"), help=argparse.SUPPRESS)
     given = parser.parse_args()

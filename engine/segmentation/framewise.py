@@ -15,7 +15,7 @@ from engine.errors import ConfigError, PeerError
 from engine.progress import Display
 from engine.report import write_report
 from engine.segmentation import evaluation, material
-from engine.segmentation.network import build
+from engine.segmentation.network import Pooled, build
 from engine.segmentation.predictions import BEST, LAST, Predictions, write_predictions
 from engine.segmentation.settings import Settings, as_dict, settings
 from engine.segmentation.step import SegmentStep, segment_step
@@ -106,7 +106,10 @@ class FrameWise:
             card, num_classes=2, skeleton=self.material.source.skeleton, people=self.material.people, **given
         )  # fmt: skip
         load_encoder(file, classifier, config.model, trust_pickle=config.trust_pickle)
-        self.run.model.get_submodule(ENCODER).load_state_dict(classifier.get_submodule(ENCODER).state_dict())
+        encoder = self.run.model.get_submodule(ENCODER)
+        if isinstance(encoder, Pooled):
+            encoder = encoder.network.get_submodule(ENCODER)
+        encoder.load_state_dict(classifier.get_submodule(ENCODER).state_dict())
 
     def inputs(self, batch: SequenceBatch) -> tuple[torch.Tensor | None, ...]:
         return batch.features, batch.labels, batch.boundary, batch.mask

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from engine import checkpoint, models
 from engine.config import RunConfig, parse
 from engine.downstream import judging
 from engine.downstream.judging import Wishes
@@ -19,6 +20,8 @@ from sal import official_files
 from sal import selfsupervised_scripts as scripts
 from sal import train as train_verb
 from shared_data.errors import LabError
+from shared_data.sequence_store import write_sequences
+from shared_data.synthetic_sequences import synthetic_sequences
 
 ROOT = Path(__file__).resolve().parents[2]
 ISC = (
@@ -42,6 +45,12 @@ FINETUNE = (
     "--output_dir ./output_dir/ntu60_xview/semi1_1/ --resume ./output_dir/ntu60_xview/semi1_1/checkpoint-last.pth "
     "--log_dir ./output_dir/ntu60_xview/semi1_1_log/ "
     "--finetune ../pretrained_weights/clrtuning_thirdstage_ntu60_view.pt --dist_eval --lr 3e-4 --min_lr 1e-5"
+)
+
+
+SEGMENTATION = (
+    "--lr 0.005 --batch-size 512 --backbone STTR --moda joint --pretrained ./checkpoint/ntu60_xs_j_sttr/checkpoint_0450.pth.tar "
+    "--finetune-dataset pku_v2 --protocol cross_subject --evaluate None"
 )
 
 
@@ -296,11 +305,43 @@ def test_a_run_goes_on_from_its_own_folder_alone(asked: Asked, tmp_path: Path, c
     assert "in its own folder alone" in capsys.readouterr().err
 
 
+def test_official_segmentation_is_our_recipe_of_windows(asked: Asked) -> None:
+    """The flags of the published command change nothing in it; `--evaluate FILE` tests that file."""
+    assert scripts.action_segmentation("usdrl", [*SEGMENTATION.split(), "--data", "F"]) == 0
+    recipe = ["--recipe", "sttr_pku_mmd2_xsub_window", "--data", "F", "--model-args.modality", "joint"]
+    ours = parse(recipe, model="usdrl", phase="train", stage="segment")
+    assert [told.split(":")[0] for told in asked.config.differences(ours.identity())] == ["init"]
+    assert settings(asked.config, "init", "phase", "batch_size") == [
+        "./checkpoint/ntu60_xs_j_sttr/checkpoint_0450.pth.tar", "train", 512,
+    ]  # fmt: skip
+    other = SEGMENTATION.replace("STTR", "DSTE").replace("joint", "bone").replace("None", "best.safetensors")
+    assert scripts.action_segmentation("usdrl", [*other.split(), "--data", "F"]) == 0
+    assert settings(asked.config, "recipe", "phase", "weights", "init") == [
+        "dste_pku_mmd2_xsub_window", "test", "best.safetensors", None,
+    ]  # fmt: skip
+    assert asked.config.model_args == {"backbone": "dste", "modality": "bone"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--finetune-dataset pku_v3", "did you mean pku_v2?"),
+        ("--finetune-dataset ntu60", "has no recipe 'sttr_ntu60_xsub_window'"),
+        ("--backbone STRT", "did you mean STTR?"),
+        ("--knn-neighbours 1", "unknown flag --knn-neighbours"),
+    ],
+)
+def test_wrong_flags_of_segmentation(asked: Asked, capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:
+    assert scripts.action_segmentation("usdrl", [*SEGMENTATION.split(), *words.split()]) == 2
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "script",
     ["isc/pretraining", "isc/main_moco_inter_skeleton", "isc/action_classification", "isc/action_retrieval", "scdnet/pretraining",
      "scdnet/action_classification", "scdnet/action_retrieval", "usdrl/pretraining", "usdrl/action_classification",
-     "usdrl/action_retrieval", "mamp/knn_eval", "mamp/main_finetune", "mamp/main pretrain_clrtuning"],
+     "usdrl/action_retrieval", "usdrl/action_segmentation", "mamp/knn_eval", "mamp/main_finetune",
+     "mamp/main pretrain_clrtuning"],
 )  # fmt: skip
 def test_scripts_start_in_any_folder(script: str, tmp_path: Path) -> None:
     name, *verb = script.split()
@@ -331,3 +372,28 @@ def test_from_pretraining_to_a_score_by_the_official_scripts(
     assert record["encoder"]["model_args"] == {"representation": "graph", "width": 8}
     assert record["results"][0]["setting"] == "isc, fixed crops, epochs 2, drops 1"
     assert record["results"][0]["note"] == "epoch 2 of 2"
+
+
+def test_the_published_command_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a pretrained encoder, with its batch of 512 windows: here narrow ones of 16 frames, of made-up sequences."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAL_WORK_DIR", str(tmp_path / "work_dir"))
+    source = synthetic_sequences(classes=2, train=3, test=1, actions=100, lengths=(30, 40), pauses=(5, 10))
+    data = write_sequences(source, tmp_path / "long.h5")
+    classifier = models.build(models.find("usdrl"), num_classes=2, skeleton="ntu25", people=2, width=8, frames=16)
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "metrics.json").write_text('{"last": {"epoch": 450}}')
+    about = {"model": "usdrl", "model_args": {"width": 8, "frames": 16}}
+    checkpoint.save_weights(tmp_path / "checkpoint" / "encoder.safetensors", classifier.encoder, about)
+    words = SEGMENTATION.replace("ntu60_xs_j_sttr/", "").split()
+    flags = ["--split=", "--device", "cpu", "--num-worker", "0", "--train-window-size", "16", "--model-args.width", "8"]
+    assert scripts.action_segmentation("usdrl", [*words, "--data", str(data), *flags, "--num-epoch", "1"]) == 0
+    run = tmp_path / "work_dir/usdrl/segment_sttr_pku_mmd2_xsub_window_j"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert (metrics["mode"], metrics["sequences_train"], metrics["sequences_test"]) == ("window", 2, 1)
+    assert set(metrics["last"]) == {"epoch", "raw"} and "test" in metrics
+    assert scripts.action_segmentation(
+        "usdrl", [*SEGMENTATION.split(), "--evaluate", str(run / "checkpoints/best.safetensors"), "--data", str(data), *flags]
+    ) == 0  # fmt: skip
+    tested = json.loads((run.parent / f"{run.name}_test" / "metrics.json").read_text())
+    assert tested["last"]["raw"] == metrics["test"]["best"]["raw"]

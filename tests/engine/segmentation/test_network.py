@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from engine import models
+from engine.errors import ConfigError
 from engine.segmentation import windows
 from engine.segmentation.network import Segmenter, WindowSegmenter, build, dense
 from engine.segmentation.settings import settings
@@ -117,3 +118,8 @@ def test_the_head_sees_as_far_as_it_says() -> None:
     (gradient,) = torch.autograd.grad(scores.boundaries[-1][:, 0, 50].sum(), entered)
     touched = np.flatnonzero(gradient.abs().sum((0, 1)).numpy())
     assert (touched.min(), touched.max()) == (50 - 21, 50 + 21)
+
+
+def test_a_network_that_is_shown_more_than_clips_is_refused() -> None:
+    with pytest.raises(ConfigError, match="SkateFormer cannot be under the head"):
+        build(models.find("skateformer"), classes=5, skeleton=NTU25, people=2, window=64, chosen=settings({}))

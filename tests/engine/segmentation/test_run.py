@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,19 +124,31 @@ def test_one_sequence_is_told_as_a_table_and_drawn(
     assert re.search(r"no sequence 'nobody'.*\n.*\n.*--video synthetic_", capsys.readouterr().err)
 
 
-def test_an_encoder_that_was_pretrained_is_where_it_begins(recipe: Path, sequences: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "given", "place"),
+    [
+        ("usdrl", {"backbone": "sttr", "width": 8}, "encoder"),
+        ("isc", {"representation": "graph", "width": 8}, "encoder.network.encoder"),
+    ],
+)
+def test_an_encoder_that_was_pretrained_is_where_it_begins(
+    recipe: Path, sequences: Path, tmp_path: Path, model: str, given: dict[str, Any], place: str
+) -> None:
+    """Whether it says something of each frame, or one thing of a window."""
     from engine import checkpoint, models
 
     torch.manual_seed(5)
-    card = models.find("usdrl")
-    classifier = models.build(card, num_classes=2, skeleton="ntu25", people=2, width=8, frames=16)
-    about = {"model": "usdrl", "model_args": {"width": 8, "frames": 16}}
-    checkpoint.save_weights(tmp_path / "encoder.safetensors", classifier.encoder, about)
-    flags = ["--init", str(tmp_path / "encoder.safetensors"), "--segment-args.frozen", "true"]
-    assert train(recipe, sequences, tmp_path / "run", *flags) == 0
+    card = models.find(model)
+    own = given | ({"frames": 16} if "frames" in models.arguments(card) else {})
+    classifier = models.build(card, num_classes=2, skeleton="ntu25", people=2, **own)
+    checkpoint.save_weights(tmp_path / "encoder.safetensors", classifier.encoder, {"model": model, "model_args": own})
+    flags = ["--init", str(tmp_path / "encoder.safetensors"), "--segment-args.frozen", "true", "--num-epoch", "1"]
+    of = tmp_path / "of.yaml"
+    of.write_text(recipe.read_text().replace("{backbone: sttr, width: 8}", json.dumps(given)).replace("usdrl", model))
+    assert train(of, sequences, tmp_path / "run", *flags) == 0
     trained_ = load_file(tmp_path / "run" / "checkpoints" / "best.safetensors")
-    for name, value in classifier.encoder.state_dict().items():
-        assert torch.equal(trained_[f"encoder.{name}"], value)
+    for name, value in classifier.encoder.named_parameters():
+        assert torch.equal(trained_[f"{place}.{name}"], value)
 
 
 def test_micro_batches_make_the_step_of_the_batch() -> None:
