@@ -6,8 +6,8 @@ Each cell is a process of its own with one thread: USDRL's STTR of `--width` und
 coordinates of 2 x 25 joints. It first segments 100 frames, then the sequence.
     streamed       `engine.segmentation.stream.sequence_scores`, as evaluation, `sal segment test` and `predict` do
     in one piece   the network shown the whole sequence, without gradients; the scores of both are compared
-memory_mib is what the process held at most beyond what it held before: without the sequence itself (features_mib), with the scores
-(scores_mib; held twice for a moment, in pieces and joined). glibc is told to give back at once what is freed (MALLOC).
+memory_mib is what the process held at most beyond what it held before: without the sequence itself (features_mib), with the
+scores (scores_mib; held twice for a moment, in pieces and joined). glibc is told to give back at once what is freed (MALLOC).
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def one(way: str, frames: int, width: int) -> dict[str, object]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = build(
-        models.find("usdrl"), classes=CLASSES, skeleton=NTU25, people=2, window=64, chosen=Settings(), backbone="sttr", width=width
+        models.find("usdrl"), classes=CLASSES, skeleton=NTU25, people=2, window=64, chosen=Settings(), backbone="sttr",
+        width=width,
     ).eval()  # fmt: skip
     features = torch.randn(6, NTU25.joints, frames)
     _scores(network, way, features[..., :100])
@@ -57,7 +58,8 @@ def one(way: str, frames: int, width: int) -> dict[str, object]:
     seconds = time.perf_counter() - began
     return {
         "way": way, "frames": frames, "features_mib": f"{features.numel() * 4 / MIB:.0f}",
-        "scores_mib": f"{(CLASSES + 1) * frames * 4 / MIB:.0f}", "memory_mib": f"{peaks(CPU)['rss_mib'] - before:.0f}", "seconds": f"{seconds:.2f}",
+        "scores_mib": f"{(CLASSES + 1) * frames * 4 / MIB:.0f}", "memory_mib": f"{peaks(CPU)['rss_mib'] - before:.0f}",
+        "seconds": f"{seconds:.2f}",
         "frames_per_s": f"{frames / seconds:.0f}", "checksum": f"{scores.double().abs().mean():.6f}",
     }  # fmt: skip
 
