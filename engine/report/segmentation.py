@@ -68,8 +68,13 @@ def _predictions(run: Run) -> tuple[Predictions | None, list[str]]:
 
 
 def outcomes(run: Run) -> dict[str, Mapping[str, Any]]:
-    """ "last" and "best" as in metrics.json; of a run stopped early, its newest evaluation as "last"."""
+    """ "last" and "best" as in metrics.json, before them "test last" and "test best" of a run that was judged by held-out
+    sequences until its end; of a run stopped early, its newest evaluation as "last"."""
     found = {name: run.metrics[name] for name in ("last", "best") if isinstance(run.metrics.get(name), dict)}
+    if isinstance(tested := run.metrics.get("test"), dict):
+        epochs = {name: {"epoch": outcome.get("epoch")} for name, outcome in found.items()}
+        of_test = {name: tested[name] for name in ("last", "best") if isinstance(tested.get(name), dict)}
+        found = {f"test {name}": epochs.get(name, {}) | outcome for name, outcome in of_test.items()} | found
     if not found and run.evals:
         entry = run.evals[-1]
         nested = {part: entry[part] for part in PARTS if isinstance(entry.get(part), dict)}
@@ -98,8 +103,9 @@ def _title(name: str) -> str:
 
 
 def _tiles(run: Run) -> str:
-    """The figures to quote: of the last epoch, refined where that was done."""
-    last = outcomes(run).get("last", {})
+    """The figures to quote: of the last epoch, refined where that was done, on the test sequences once these were looked at."""
+    found = outcomes(run)
+    last = found.get("test last", found.get("last", {}))
     part = next((part for part in reversed(PARTS) if isinstance(last.get(part), dict)), None)
     if part is None:
         return ""
@@ -119,9 +125,11 @@ def _scores(run: Run) -> str:
     rows: list[tuple[str, str, Mapping[str, Any]]] = []
     for name, outcome in outcomes(run).items():
         epoch = number(outcome.get("epoch"))
-        what = f"{name} epoch" + ("" if epoch is None else f" ({epoch + 1:g})")
-        told = str(run.metrics.get("selection") or "").replace("_", " ") if name == "best" else ""
-        rows += [(f"{what}, {part}", told, outcome[part]) for part in PARTS if isinstance(outcome.get(part), dict)]
+        what = f"{name.removeprefix('test ')} epoch" + ("" if epoch is None else f" ({epoch + 1:g})")
+        told = [str(run.metrics.get("selection") or "").replace("_", " ")] if name.endswith("best") else []
+        if "test" in run.metrics:
+            told = ["on the test sequences" if name.startswith("test ") else "on held-out sequences", *told]
+        rows += [(f"{what}, {part}", "; ".join(told), outcome[part]) for part in PARTS if isinstance(outcome.get(part), dict)]
     if not rows:
         return ""
     rows += _published(run)

@@ -218,6 +218,19 @@ def test_scores_raw_and_refined_of_the_last_and_the_best_epoch(run: Path) -> Non
     assert "raw, epoch 3: 61.2 %</title>" in document and "refined, epoch 1: 64.2 %</title>" in document
 
 
+def test_an_honest_run_quotes_the_test_sequences_and_says_what_each_row_is_of(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    tested = {"raw": {name: value - 20 for name, value in RAW.items()}, "refined": RAW}
+    (run / "metrics.json").write_text(json.dumps(metrics | {"test": {"last": tested, "best": tested}}))
+    text = read(run)[0].text.replace("\u200a", " ").replace("\xa0", " ")
+    for words in (
+        "Edit 50.5 % epoch 3, the last one; refined", "last epoch (3), raw 41.2 30.5 50.0 40.0 20.0 13.3 on the test sequences",
+        "best epoch (2), refined 61.2 50.5 70.0 60.0 40.0 33.3 on the test sequences; best on <validation>",
+        "last epoch (3), raw 61.2 50.5 70.0 60.0 40.0 33.3 on held-out sequences",
+    ):  # fmt: skip
+        assert words in text, words
+
+
 def test_flat_evaluations_are_drawn_beside_training(run: Path) -> None:
     (run / "log.jsonl").write_text("".join(json.dumps(e) + "\n" for e in [*events(nested=False), {"event": "end"}]))
     document = read(run)[1]
