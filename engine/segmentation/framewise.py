@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,17 @@ if TYPE_CHECKING:
     from engine.train import Trainer
 
 FRAME_BYTES = 8  # of predictions, about, before they are packed
+UNUSED = (
+    "stream", "labelled", "leave_out", "hold_out", "repeat", "train_feeder_args", "test_feeder_args", "objective_args",
+    "augment_on", "upstream_seeding", "loss_type", "label_smoothing", "penalty_weight", "sync_batchnorm", "cuda_graphs",
+    "compile",
+)  # fmt: skip
+"""Settings of other runs, which mean nothing here."""
+OF_A_HEAD = (
+    "head_width", "head_layers", "class_stages", "boundary_stages", "dropout", "hop", "encoder_scale", "frozen",
+    "background_share",
+)  # fmt: skip
+"""`segment_args` that mean nothing to a network of its own kind."""
 
 
 class FrameWise:
@@ -211,8 +223,9 @@ class FrameWise:
 
 
 def chosen_of(config: RunConfig) -> Settings:
-    """The run's settings of segmentation. Raises `ConfigError` for what does not fit together."""
+    """The run's settings of segmentation. Raises `ConfigError` for what does not fit together, or would change nothing."""
     chosen, card = settings(config.segment_args), models.find_for(config.model, "segment")
+    _require_used(config, chosen, own_network=card.kind == "segmenter")
     if card.kind == "segmenter" and (chosen.mode != "full" or config.init):
         raise ConfigError(
             f"{card.title} is a whole network of its own", where="--init" if config.init else "segment_args: mode",
@@ -221,6 +234,26 @@ def chosen_of(config: RunConfig) -> Settings:
     if config.train_window_size < 1:
         raise ConfigError("the window of the encoder is of whole clips", where="--train-window-size", expected="64, say")
     return chosen
+
+
+def _require_used(config: RunConfig, chosen: Settings, *, own_network: bool) -> None:
+    """Raise `ConfigError` for a setting that was changed and that nothing in this run looks at."""
+    usual = {field.name: getattr(RunConfig(), field.name) for field in dataclasses.fields(RunConfig)}
+    changed = [name for name in UNUSED if getattr(config, name) != usual[name]]
+    if config.test_window_size not in (usual["test_window_size"], config.train_window_size):
+        changed.append("test_window_size")
+    if changed:
+        raise ConfigError(
+            f"{changed[0]} is {getattr(config, changed[0])!r}, and segmentation does nothing with it",
+            where=f"--{changed[0].replace('_', '-')}", next_step="leave it out",
+        )  # fmt: skip
+    unread = OF_A_HEAD if own_network else () if chosen.mode == "window" else ("background_share",)
+    for name in unread:
+        if getattr(chosen, name) != getattr(Settings(), name):
+            raise ConfigError(
+                f"{name} is {getattr(chosen, name)!r}, and {config.model} in the mode {chosen.mode} does nothing with it",
+                where="segment_args", next_step="leave it out",
+            )  # fmt: skip
 
 
 def network_of(config: RunConfig, chosen: Settings, *, classes: int, skeleton: Any, people: int) -> nn.Module:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.config import RunConfig
+from engine.config import DEBUG_CLIPS, RunConfig
 from engine.errors import ConfigError
 from shared_data.errors import MissingInputError, nearest
 from shared_data.formats.options import ReadOptions
@@ -86,7 +86,7 @@ def load(config: RunConfig) -> Material:
     if config.protocol == "honest":
         divided = validation(source, config.split or "auto")
         train, held_out, rule = divided.train, divided.val, divided.told
-    if limit := config.max_clips:
+    if limit := config.max_clips or (DEBUG_CLIPS if config.debug else 0):
         train, held_out, test = (_thinned(part, limit) for part in (train, held_out, test))
     return Material(source, train, held_out, test, rule)
 

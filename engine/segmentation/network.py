@@ -11,7 +11,7 @@ Either of the first two may be None. Of any other classifier what goes into its 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +48,30 @@ class Pooled(nn.Module):
         return None, self.network(clips)
 
 
-class Segmenter(nn.Module):
+class _OnEncoder(nn.Module):
+    """What stands on an encoder of clips (C, W, V, M): it learns at a rate of its own, or not at all."""
+
+    def __init__(self, encoder: nn.Module, clip: tuple[int, ...], chosen: Settings) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.window, self.people = clip[1], clip[3]
+        self.encoder_scale, self.frozen = chosen.encoder_scale, chosen.frozen
+        if chosen.frozen:
+            encoder.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """A frozen encoder stays as it is evaluated: no dropout, and its BatchNorm keeps the statistics that it came with."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def parameter_scales(self) -> dict[str, float]:
+        """Factors of the learning rate by parameter name."""
+        return {f"encoder.{name}": self.encoder_scale for name, _ in self.encoder.named_parameters()}
+
+
+class Segmenter(_OnEncoder):
     """`features (B, M C, V, T)` with `mask (B, 1, T)` to `FrameScores`, over whole sequences (mode "full").
 
     encoder   a `FrameEncoder` for clips of `clip` (C, W, V, M)
@@ -59,16 +82,12 @@ class Segmenter(nn.Module):
     def __init__(
         self, encoder: nn.Module, classes: int, *, clip: tuple[int, ...], widths: tuple[int, int], hop: int, chosen: Settings
     ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.window, self.people, self.hop, self.widths = clip[1], clip[3], hop, widths
+        super().__init__(encoder, clip, chosen)
+        self.hop, self.widths = hop, widths
         self.head = Head(
             sum(widths), classes, width=chosen.head_width, layers=chosen.head_layers, class_stages=chosen.class_stages,
             boundary_stages=chosen.boundary_stages, dropout=chosen.dropout,
         )  # fmt: skip
-        self.encoder_scale = chosen.encoder_scale
-        if chosen.frozen:
-            encoder.requires_grad_(False)
 
     def forward(self, features: Tensor, mask: Tensor) -> FrameScores:
         """The scores of B sequences; those of a sequence do not depend on the others, nor on the padding."""
@@ -102,12 +121,8 @@ class Segmenter(nn.Module):
             entered = entered + windows.between(columns, mask, window=self.window, hop=self.hop)
         return entered
 
-    def parameter_scales(self) -> dict[str, float]:
-        """Factors of the learning rate by parameter name."""
-        return {f"encoder.{name}": self.encoder_scale for name, _ in self.encoder.named_parameters()}
 
-
-class WindowSegmenter(nn.Module):
+class WindowSegmenter(_OnEncoder):
     """The same for windows by themselves (mode "window"): a linear layer on the encoder's columns, no boundaries.
 
     As the published detection code has it, after which the segmentation of the seed is modelled.
@@ -116,23 +131,14 @@ class WindowSegmenter(nn.Module):
     def __init__(
         self, encoder: nn.Module, classes: int, *, clip: tuple[int, ...], widths: tuple[int, int], chosen: Settings
     ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.window, self.people = clip[1], clip[3]
+        super().__init__(encoder, clip, chosen)
         self.fc = nn.Linear(sum(widths), classes)
-        self.encoder_scale = chosen.encoder_scale
-        if chosen.frozen:
-            encoder.requires_grad_(False)
 
     def forward(self, features: Tensor, mask: Tensor) -> FrameScores:
         """(B, M C, V, W), mask (B, 1, W)."""
         clips = windows.cut(features, mask, people=self.people, window=self.window, hop=self.window)
         scores: Tensor = self.fc(dense(self.encoder, clips).transpose(1, 2)).transpose(1, 2)
         return FrameScores((scores,), ())
-
-    def parameter_scales(self) -> dict[str, float]:
-        """Factors of the learning rate by parameter name."""
-        return {f"encoder.{name}": self.encoder_scale for name, _ in self.encoder.named_parameters()}
 
 
 def dense(encoder: nn.Module, clips: Tensor) -> Tensor:

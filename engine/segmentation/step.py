@@ -46,7 +46,7 @@ class SegmentStep:
     def __call__(self, features: Tensor, labels: Tensor, boundary: Tensor, mask: Tensor, /) -> StepResult:
         """Train on features (B, M C, V, T), labels (B, T), boundary (B, 1, T) and mask (B, 1, T), on its device.
 
-        The result's terms are those of the loss, and "accuracy" over the known frames.
+        The result's terms are those of the loss, and "accuracy" over the known frames, in percent as everywhere.
         """
         self.world.begin()
         self.optimizer.zero_grad(set_to_none=True)
@@ -77,7 +77,7 @@ class SegmentStep:
         norm = clipped(self.parameters, self.clip_grad, each=self.clip_each)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return StepResult(loss, none, norm, {**terms, "accuracy": right / known})
+        return StepResult(loss, none, norm, {**terms, "accuracy": 100 * right / known})
 
 
 def segment_step(

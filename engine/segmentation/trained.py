@@ -65,14 +65,18 @@ class Trained:
 
 
 def trained(config: RunConfig) -> Trained:
-    """The network in `config.weights`; what its file tells takes the place of settings. Raises `WeightsError`, `ConfigError`."""
+    """The network in `config.weights`; what its file tells takes the place of settings, but for how results are counted.
+
+    Raises `WeightsError`, `ConfigError`.
+    """
     if not config.weights:
         raise ConfigError("no weights named", next_step="--weights checkpoints/best.safetensors of a run of sal segment train")
     about = told(Path(config.weights))
     if about["model"] != config.model:
         raise ConfigError(f"the weights are of {about['model']}, not of {config.model}", where=str(config.weights))
+    judging = {name: value for name, value in config.segment_args.items() if name == "official_ends"}  # the network's are its own
     config = dataclasses.replace(
-        config, model_args=about["model_args"], segment_args=about["segment_args"], pipeline=about["pipeline"],
+        config, model_args=about["model_args"], segment_args={**about["segment_args"], **judging}, pipeline=about["pipeline"],
         train_window_size=about["window"], init=None,
     )  # fmt: skip
     device, skeleton = assembly.choose_device(config.device), skeleton_named(about["skeleton"])
@@ -99,6 +103,22 @@ def told(file: Path) -> dict[str, Any]:
     return about
 
 
+def _require_same_order(here: tuple[str, ...], known: tuple[str, ...], where: str, console: Console) -> None:
+    """Raise `ConfigError` where a class of the data is another of the weights; names that these do not know are told."""
+    ids = {name: k for k, name in enumerate(known)}
+    for k, name in enumerate(here):
+        if ids.get(name, k) != k:
+            raise ConfigError(
+                f"class {k} is {name!r}, which is class {ids[name]} of the weights", where=where, expected=f"{known[k]!r}",
+                next_step="give data whose classes are in the order of those the network was trained on",
+            )  # fmt: skip
+    if here != known:
+        k = next(k for k, name in enumerate(here) if name != known[k])
+        console.print(
+            f"note: class {k} is {here[k]!r} in the data and {known[k]!r} in the weights", highlight=False, markup=False
+        )
+
+
 def score(config: RunConfig, console: Console, keep: Mapping[str, Any] | None = None, *, world: World | None = None) -> Path:
     """Test `--weights` on the test sequences; writes predictions, metrics and a report into the run folder and returns it.
 
@@ -122,6 +142,7 @@ def score(config: RunConfig, console: Console, keep: Mapping[str, Any] | None = 
                 f"sequences of {len(data.source.class_names)} classes", where=str(config.data),
                 expected=f"{len(of.class_names)}, as the weights are for",
             )  # fmt: skip
+        _require_same_order(data.source.class_names, of.class_names, str(config.data), console)
         world.by_first(folder.record, config)
         world.by_first(folder.write_json, "env.json", {**describe(), "processes": world.size})
         found = evaluation.predict(

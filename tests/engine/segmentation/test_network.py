@@ -108,6 +108,9 @@ def test_the_encoder_learns_slower_or_not_at_all() -> None:
     frozen = network(frozen=True)
     assert not any(p.requires_grad for p in frozen.encoder.parameters())
     assert all(p.requires_grad for p in frozen.head.parameters())
+    for one in (frozen.train(), network(mode="window", frozen=True).train()):  # not its statistics either, nor by dropout
+        assert not any(part.training for part in one.encoder.modules()) and one.training
+    assert frozen.head.training and network().train().encoder.training
 
 
 def test_the_head_sees_as_far_as_it_says() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.config import parse
+from engine.config import RunConfig, parse
+from engine.errors import ConfigError
 from engine.runfolder import read_log
 from engine.segmentation.evaluation import judged
-from engine.segmentation.framewise import FrameWise
+from engine.segmentation.framewise import OF_A_HEAD, UNUSED, FrameWise, chosen_of
 from engine.segmentation.predictions import read_predictions
 from engine.segmentation.settings import Settings
 from engine.segmentation.step import SegmentStep
 from engine.segmentation.trained import trained
 from sal.__main__ import main
 from shared_data.formats.untrimmed import open_sequences
+from shared_data.sequence_store import write_sequences
 from tests.engine.segmentation.test_network import network, padded, sequence
 
 
@@ -48,6 +51,7 @@ def test_a_run_leaves_weights_predictions_metrics_and_a_report(run: Path, sequen
     assert (metrics["stage"], metrics["mode"], metrics["sequences_train"], metrics["sequences_test"]) == ("segment", "full", 7, 3)
     steps = [entry for entry in read_log(run / "log.jsonl") if entry["event"] == "step"]
     assert len(steps) == 8 and {"class", "smoothing", "boundary", "accuracy", "loss", "lr"} <= set(steps[0])
+    assert 1 < max(entry["accuracy"] for entry in steps) <= 100  # in percent, as evaluations
     assert "synthetic_test_000" in (run / "report.html").read_text()
 
 
@@ -179,6 +183,11 @@ def test_micro_batches_make_the_step_of_the_batch() -> None:
         (["--pipeline", "ctrgcn_ntu"], "makes nothing of whole sequences"),
         (["--train-window-size", "-1"], "of whole clips"),
         (["--model", "fsvae"], "zero-shot"),
+        (["--stream", "b"], "stream is 'b', and segmentation does nothing with it"),
+        (["--labelled", "10%"], "--labelled"),
+        (["--test-window-size", "32"], "test_window_size is 32"),
+        (["--sync-batchnorm"], "--sync-batchnorm"),
+        (["--segment-args.background_share", "0.5"], "background_share is 0.5, and usdrl in the mode full does nothing with it"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(
@@ -186,6 +195,43 @@ def test_settings_that_cannot_be_are_refused(
 ) -> None:
     assert train(recipe, sequences, tmp_path / "run", *flags) == 2
     assert told in capsys.readouterr().err
+
+
+def test_every_setting_that_means_nothing_is_one(recipe: Path) -> None:
+    """So that a renamed one is not let through, and an own network is told of those of the head."""
+    assert set(UNUSED) <= {field.name for field in fields(RunConfig)} and set(OF_A_HEAD) <= {f.name for f in fields(Settings)}
+    for name, value in (("head_width", 32), ("frozen", True), ("background_share", 0.5)):
+        with pytest.raises(ConfigError, match=f"{name} is {value}, and lasa"):
+            chosen_of(RunConfig(model="lasa", segment_args={name: value}))
+    assert chosen_of(RunConfig(model="lasa", segment_args={"smoothing": "time"})).smoothing == "time"
+
+
+def test_how_segments_are_counted_is_a_matter_of_the_test(run: Path) -> None:
+    words = [
+        "--weights",
+        str(run / "checkpoints" / "best.safetensors"),
+        "--device",
+        "cpu",
+        "--segment-args.official_ends",
+        "true",
+    ]
+    assert chosen_of(trained(parse(words, model="usdrl", phase="test", stage="segment")).config).official_ends
+
+
+def test_classes_in_another_order_than_the_weights_are_refused(
+    run: Path, sequences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = open_sequences(sequences)
+    first, *others = source.class_names
+    words = ["segment", "test", "usdrl", "--weights", str(run / "checkpoints" / "best.safetensors"), "--device", "cpu"]
+    for name, names, rc, told in (
+        ("turned", (first, *others[::-1]), 2, f"class 1 is '{others[-1]}', which is class 3 of the weights"),
+        ("other", (first, "jump", *others[1:]), 0, f"note: class 1 is 'jump' in the data and '{others[0]}' in the weights"),
+    ):
+        data = write_sequences(replace(source, class_names=names), tmp_path / f"{name}.h5")
+        assert main([*words, "--data", str(data), "--work-dir", str(tmp_path / name)]) == rc
+        said = capsys.readouterr()
+        assert told in (said.out + said.err).replace("\n", " ")
 
 
 def test_weights_of_another_kind_are_refused(run: Path, tmp_path: Path) -> None:
@@ -196,12 +242,14 @@ def test_weights_of_another_kind_are_refused(run: Path, tmp_path: Path) -> None:
         trained(config)
 
 
-def test_what_depends_on_the_data_is_in_the_fingerprint(recipe: Path, sequences: Path) -> None:
+def test_what_depends_on_the_data_is_in_the_fingerprint(recipe: Path, sequences: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from engine.segmentation import material
 
     whole = material.load(parse(["--config", str(recipe), "--data", str(sequences)], stage="segment"))
     fewer = material.load(parse(["--config", str(recipe), "--data", str(sequences), "--max-clips", "2"], stage="segment"))
     assert whole.fingerprint() != fewer.fingerprint() and len(fewer.train) == 2
+    monkeypatch.setattr(material, "DEBUG_CLIPS", 3)
+    assert len(material.load(parse(["--config", str(recipe), "--data", str(sequences), "--debug"], stage="segment")).train) == 3
     marked = sum(int(whole.train.boundaries(n).sum()) for n in range(7))
     assert whole.positive_weight == pytest.approx(int(whole.train.lengths.sum()) / marked)
     assert FrameWise.labelled is False
