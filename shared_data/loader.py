@@ -106,7 +106,7 @@ class Loader:
         self.device, self.upstream, self.share = device, upstream, share
         self._positioned = pipeline if isinstance(pipeline, Positioned) else None
         if len(self) == 0:
-            raise LabError(
+            raise UsageError(
                 f"{len(clips) * repeat} clips do not fill one batch of {batch_size}, and drop_last leaves the rest out",
                 where="loader",
                 expected="a batch_size of at most the number of clips",

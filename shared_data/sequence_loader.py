@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from shared_data.batches.randomness import permutation
-from shared_data.errors import LabError
+from shared_data.errors import LabError, UsageError
 from shared_data.loader import ahead, epoch_number, whole_number
 from shared_data.pipelines.lasa import every_second, motion_and_shape
 from shared_data.sequences import PADDING, Sequences
@@ -47,7 +47,7 @@ class Division:
     share  (r, n): of each batch every n-th item from the r-th on, for process r of n
     whole  leave out a last batch that is not full; else one that has not an item for every process is left out in training,
            and at test time the processes without an item skip it
-    Raises `LabError` for what makes no batch, or one with nothing for some process.
+    Raises `LabError` for what makes no batch, or one with nothing for some process: `UsageError` where another batch size would.
     """
 
     items: int
@@ -65,12 +65,12 @@ class Division:
         if self.items == 0:
             raise LabError("there are no sequences to load", where=where, expected="a split with at least one sequence")
         if self.batch_size < size:
-            raise LabError(
+            raise UsageError(
                 f"batch_size {self.batch_size} for {size} processes", where=where,
                 expected="a sequence of every batch for each of them", next_step=f"use batch_size {size} or more",
             )  # fmt: skip
         if len(self) == 0:
-            raise LabError(
+            raise UsageError(
                 f"{self.items} sequences or windows make no batch of {self.batch_size} for {size} processes", where=where,
                 expected="a full batch for training with drop_last, else one with an item for each process",
                 next_step="use a smaller batch_size, or fewer processes",

@@ -178,6 +178,7 @@ def test_micro_batches_make_the_step_of_the_batch() -> None:
     [
         (["--segment-args.mod", "full"], "there is no setting 'mod'; did you mean mode?"),
         (["--segment-args.mode", "whole"], "mode is 'whole'"),
+        (["--segment-args.mode", "window", "--batch-size", "512"], "make no batch of 512"),
         (["--segment-args.head_layers", "17"], "head_layers"),
         (["--segment-args.dropout", "true"], "dropout is True"),
         (["--pipeline", "ctrgcn_ntu"], "makes nothing of whole sequences"),
