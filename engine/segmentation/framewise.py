@@ -74,6 +74,8 @@ class FrameWise:
 
     def remarks(self) -> list[str]:
         told = [f"{finding.severity}: {finding.message}" for finding in self.material.source.findings]
+        if self.chosen.mode == "window" and self.chosen.smoothing_weight:
+            told.append("windows were published with cross-entropy alone: --segment-args.smoothing_weight 0")
         return [*told, f"each epoch is judged by {self.material.rule}"]
 
     def described(self) -> dict[str, Any]:

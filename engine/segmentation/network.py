@@ -11,7 +11,7 @@ Either of the first two may be None. Of any other classifier what goes into its 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, Self, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,9 @@ from engine.models import ModelCard
 from engine.segmentation import windows
 from engine.segmentation.head import Head
 from engine.segmentation.scores import FrameScores
-from engine.segmentation.settings import Settings
+from engine.segmentation.settings import WHERE, Settings
 from engine.step import takes_positions
+from shared_data.errors import require
 from shared_data.skeletons import Skeleton
 
 
@@ -41,11 +42,15 @@ class Pooled(nn.Module):
     def __init__(self, network: nn.Module, head: str) -> None:
         super().__init__()
         self.network = network
-        network.set_submodule(head, nn.Identity())
+        owner, _, name = head.rpartition(".")
+        setattr(network.get_submodule(owner), name, nn.Identity())
 
     def frames(self, clips: Tensor) -> tuple[None, Tensor]:
         """(N, C, T, V, M) -> (N, E)."""
         return None, self.network(clips)
+
+
+Kind = TypeVar("Kind", bound="_OnEncoder")
 
 
 class _OnEncoder(nn.Module):
@@ -59,7 +64,7 @@ class _OnEncoder(nn.Module):
         if chosen.frozen:
             encoder.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self: Kind, mode: bool = True) -> Kind:
         """A frozen encoder stays as it is evaluated: no dropout, and its BatchNorm keeps the statistics that it came with."""
         super().train(mode)
         if self.frozen:
@@ -179,6 +184,7 @@ def build(
     widths, pooled = _widths(encoder, clip, chosen.mode)
     if chosen.mode == "window":
         return WindowSegmenter(encoder, classes, clip=clip, widths=widths, chosen=chosen)
+    require(chosen.hop <= window, f"{WHERE}: hop", chosen.hop, f"at most the window of {window}: no frame may go unseen")
     hop = (chosen.hop or max(1, window // 4)) if pooled else window
     return Segmenter(encoder, classes, clip=clip, widths=widths, hop=hop, chosen=chosen)
 

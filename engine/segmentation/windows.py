@@ -9,7 +9,6 @@ not depend on the rest of the batch, nor on how much of a sequence is looked at 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -31,8 +30,10 @@ def cut(features: Tensor, mask: Tensor, *, people: int, window: int, hop: int) -
 
 def by_frame(found: Tensor, batch: int, frames: int, window: int) -> Tensor:
     """(B n, D, T') of windows end to end, T' positions in each -> (B, D, T), linear between positions inside a window."""
-    if found.shape[-1] != window:
-        found = F.interpolate(found, size=window, mode="linear")
+    positions = found.shape[-1]
+    if positions != window:
+        place = (torch.arange(window, device=found.device) + 0.5) * (positions / window) - 0.5
+        found = found @ _hats(place.clamp(0, positions - 1), positions).to(found.dtype)
     whole: Tensor = found.unflatten(0, (batch, -1)).permute(0, 2, 1, 3).flatten(2)
     return whole[..., :frames]
 
@@ -45,8 +46,13 @@ def between(found: Tensor, mask: Tensor, *, window: int, hop: int) -> Tensor:
     frames = mask.shape[-1]
     last = (mask.sum(-1).clamp(min=1) - 1) // hop  # (B, 1) the last window that begins in the sequence
     place = (torch.arange(frames, device=found.device) - (window - 1) / 2) / hop  # of each frame among the middles
-    low = place.floor().clamp(min=0).long()
-    share = (place - low).clamp(0, 1).to(found.dtype)
-    before, after = (torch.minimum(index.expand_as(mask[:, 0]), last) for index in (low, low + 1))
-    one, other = (found.gather(2, index.unsqueeze(1).expand(-1, found.shape[1], -1)) for index in (before, after))
-    return one + (other - one) * share
+    return found @ _hats(torch.minimum(place.clamp(min=0), last), found.shape[-1]).to(found.dtype)
+
+
+def _hats(place: Tensor, count: int) -> Tensor:
+    """Weights (..., n, T) of n columns at places (..., T) among them, 0 to n - 1: of the two nearest, linear.
+
+    A product with them repeats itself on every device, backwards too, where gathering columns adds up in any order.
+    """
+    columns = torch.arange(count, device=place.device).unsqueeze(1)
+    return (1 - (place.unsqueeze(-2) - columns).abs()).clamp(min=0)
