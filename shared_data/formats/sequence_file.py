@@ -13,10 +13,10 @@ import h5py
 import numpy as np
 
 from shared_data.clips import Clips
-from shared_data.errors import DataError
+from shared_data.errors import DataError, UsageError, nearest
 from shared_data.formats.look import Look
 from shared_data.formats.options import refuse_classes, refuse_options
-from shared_data.formats.pku_folder import ALIASES
+from shared_data.formats.pku_folder import ALIASES, KINDS
 from shared_data.formats.source import Reading
 from shared_data.sequences import Sequences, SequenceSource
 from shared_data.store import SEQUENCES, check_index, dataset, is_store, map_split, open_hdf5, stored_findings, stored_skeleton
@@ -83,6 +83,9 @@ def _sequences(group: h5py.Group, clips: Clips, classes: int) -> Sequences:
 
 
 def _refuse_division(path: Path, asked: str, stored: str) -> None:
+    known = ("auto", stored, *KINDS, *ALIASES, "view3")  # the last is NW-UCLA's only one
+    if asked not in known:
+        raise UsageError(f"no split {asked!r}{nearest(asked, known)}", where="--split", expected=", ".join(dict.fromkeys(known)))
     if "auto" not in (asked, stored) and ALIASES.get(asked, asked) != ALIASES.get(stored, stored):
         raise DataError(
             f"the store was divided by {stored}, asked for is {asked}", where=str(path),

@@ -148,6 +148,8 @@ def test_another_division_or_number_of_classes_than_the_stored_one_is_refused(tm
     assert len(open_sequences(store, options=ReadOptions(split="xsub")).splits["train"]) == 3
     with pytest.raises(DataError, match="divided by subject, asked for is view"):
         open_sequences(store, options=ReadOptions(split="view"))
+    with pytest.raises(UsageError, match="no split 'subjct'; did you mean subject"):
+        open_sequences(store, options=ReadOptions(split="subjct"))
     with pytest.raises(DataError, match="7 classes were asked for"):
         open_sequences(store, options=ReadOptions(num_classes=7))
     with pytest.raises(UsageError, match="--repair"):
