@@ -65,7 +65,7 @@ HIDDEN, FRAMES_A_STEP, PER_FRAME_STEPS = 128, 256, 1500
 
 @dataclass(frozen=True)
 class Study:
-    """A data set and how its recipes, of pretraining and of segmentation, are called.
+    """A data set and how its recipes, of segmentation and of pretraining, are called.
 
     labelled   number of training sequences with labels, 0 for all -> epochs, about as many steps for each
     clips      writes what is pretrained on into a folder, and returns it
@@ -73,6 +73,7 @@ class Study:
     """
 
     recipe: str
+    pretraining: str
     labelled: dict[int, int]
     clips: Callable[[Path], Path]
     sequences: Callable[[], SequenceSource]
@@ -97,9 +98,13 @@ def pieces(sequences: Sequences) -> np.ndarray:
 def studies(data: Path | None) -> dict[str, Study]:
     """By name. `data` is NW-UCLA."""
     sizes: dict[str, Any] = {"classes": 6, "train": 48, "test": 20, "actions": 4, "lengths": (36, 60), "pauses": (8, 24)}
-    found = {"synthetic": Study("synthetic_cpu", {12: 36, 0: 12}, made_up, lambda: synthetic_sequences(**sizes, seed=1))}
+    found = {
+        "synthetic": Study(
+            "synthetic_cpu", "synthetic_cpu", {12: 36, 0: 12}, made_up, lambda: synthetic_sequences(**sizes, seed=1)
+        )
+    }
     if data is not None:
-        found["nw_ucla"] = Study("nw_ucla_cpu", {16: 40, 0: 12}, lambda _: data, lambda: ucla_sequences(data))
+        found["nw_ucla"] = Study("nw_ucla_cpu", "nw_ucla_32_cpu", {16: 32, 0: 8}, lambda _: data, lambda: ucla_sequences(data))
     return found
 
 
@@ -169,7 +174,7 @@ def pretrained(device: str, study: Study, folder: Path) -> Path:
     """The encoder that has learnt without labels, one for all rows."""
     run = folder / "pretrained"
     if not (run / "metrics.json").exists():
-        flags = ["--recipe", study.recipe, "--data", str(study.clips(folder)), "--device", device, "--work-dir", str(run)]
+        flags = ["--recipe", study.pretraining, "--data", str(study.clips(folder)), "--device", device, "--work-dir", str(run)]
         train(parse(flags, model=MODEL, stage="pretrain"), Console(quiet=True), learning=Unlabelled)
     return run / "encoder.safetensors"
 
