@@ -82,7 +82,7 @@ def test_one_window_is_the_encoder_and_the_head_alone() -> None:
     with torch.no_grad():
         clip = part.unflatten(0, (2, 3)).permute(1, 3, 2, 0)[None]
         time, space = one.encoder.tokens(clip)
-        both = torch.cat([time, space.mean(1, keepdim=True).expand(-1, 16, -1)], 2).transpose(1, 2)
+        both = torch.cat([time, space.amax(1, keepdim=True).expand(-1, 16, -1)], 2).transpose(1, 2)
         expected = one.head(one.head.hidden.enter(both), mask)
         torch.testing.assert_close(one(part[None], mask).classes[-1], expected.classes[-1], rtol=1e-5, atol=1e-6)
 
