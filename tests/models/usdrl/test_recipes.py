@@ -11,7 +11,7 @@ from engine import models
 from models.usdrl.pretraining import DenseDecorrelation
 
 FOLDER = models.find("usdrl").folder / "pretrain"
-SMALLER = ("smoke", "nw_ucla_cpu", "sttr_ntu60_xsub_8gb", "dste_ntu60_xsub_8gb")
+SMALLER = ("smoke", "nw_ucla_cpu", "nw_ucla_32_cpu", "synthetic_cpu", "sttr_ntu60_xsub_8gb", "dste_ntu60_xsub_8gb")
 OFFICIAL = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in SMALLER)
 
 
