@@ -31,9 +31,10 @@ def cut(features: Tensor, mask: Tensor, *, people: int, window: int, hop: int) -
 def by_frame(found: Tensor, batch: int, frames: int, window: int) -> Tensor:
     """(B n, D, T') of windows end to end, T' positions in each -> (B, D, T), linear between positions inside a window."""
     positions = found.shape[-1]
-    if positions != window:
+    if positions != window:  # by a product, which is the same every time on a GPU, backwards too
         place = (torch.arange(window, device=found.device) + 0.5) * (positions / window) - 0.5
-        found = found @ _hats(place.clamp(0, positions - 1), positions).to(found.dtype)
+        distance = place.clamp(0, positions - 1) - torch.arange(positions, device=found.device).unsqueeze(1)
+        found = found @ (1 - distance.abs()).clamp(min=0).to(found.dtype)
     whole: Tensor = found.unflatten(0, (batch, -1)).permute(0, 2, 1, 3).flatten(2)
     return whole[..., :frames]
 
@@ -43,16 +44,18 @@ def between(found: Tensor, mask: Tensor, *, window: int, hop: int) -> Tensor:
 
     Before the first middle and behind that of the last window which begins in the sequence, its column stands still.
     """
-    frames = mask.shape[-1]
-    last = (mask.sum(-1).clamp(min=1) - 1) // hop  # (B, 1) the last window that begins in the sequence
-    place = (torch.arange(frames, device=found.device) - (window - 1) / 2) / hop  # of each frame among the middles
-    return found @ _hats(torch.minimum(place.clamp(min=0), last), found.shape[-1]).to(found.dtype)
-
-
-def _hats(place: Tensor, count: int) -> Tensor:
-    """Weights (..., n, T) of n columns at places (..., T) among them, 0 to n - 1: of the two nearest, linear.
-
-    A product with them repeats itself on every device, backwards too, where gathering columns adds up in any order.
-    """
-    columns = torch.arange(count, device=place.device).unsqueeze(1)
-    return (1 - (place.unsqueeze(-2) - columns).abs()).clamp(min=0)
+    frames, count = mask.shape[-1], found.shape[-1]
+    number = torch.arange(count, device=found.device)
+    last = ((mask.sum(-1).clamp(min=1) - 1) // hop).unsqueeze(1)  # (B, 1, 1) the last window that begins in the sequence
+    edge = (found * (number == last)).sum(-1, keepdim=True)
+    found = torch.where(number <= last, found, edge)
+    middle = window // 2  # the first frame that is not before the middle of the first window
+    before = -(-middle // hop)
+    columns = torch.cat([found[..., :1].expand(-1, -1, before), found, found[..., -1:]], -1)
+    skipped = before * hop - middle
+    one, other = (
+        part.unsqueeze(-1).expand(-1, -1, -1, hop).flatten(2)[..., skipped : skipped + frames]
+        for part in (columns[..., :-1], columns[..., 1:])
+    )
+    share = (torch.arange(frames, device=found.device) - (window - 1) / 2) / hop
+    return one + (other - one) * (share - share.floor()).to(found.dtype)

@@ -82,6 +82,8 @@ def check(words: tuple[str, ...], read: list[config.RunConfig]) -> None:
         recipe_config(models.find(found.name), found.recipe)
     elif (verb, rest[0]) == ("data", "labelled"):
         asked(signature.parser(data.labelled, "sal data labelled").parse_args(rest[1:]).share)
+    elif (verb, rest[0]) == ("segment", "train"):  # those of docs/segmentation.md have a test of their own
+        assert config.parse(rest[2:], model=rest[1], stage="segment").init
     elif verb == "ensemble":
         assert all(word.endswith("scores.npz") for word in rest)
     elif verb in JUDGING or (verb, rest[0]) == ("recipe", "run"):
