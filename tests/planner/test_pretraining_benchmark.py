@@ -58,7 +58,8 @@ def test_another_step_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -
 def test_what_the_plain_form_wastes_is_seen() -> None:
     """Of STARS: stored maps of attention, a second view, and gradients of what does not learn."""
     row = predicted(small("stars", 192))
-    assert row["gib_blocks"] <= row["gib_cheap"] < row["gib_none"] < row["gib_plain"] / 2
+    assert row["gib_blocks"] <= row["gib_cheap"] <= row["gib_none"] < row["gib_plain"] / 2  # in hundredths of a GiB, so few here
+    assert row["gib_blocks"] < row["gib_none"]
     assert 2 * row["launches"] < row["launches_plain"] and 2 * row["gb_moved"] < row["gb_moved_plain"]
 
 
