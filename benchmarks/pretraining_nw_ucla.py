@@ -11,10 +11,8 @@ encoder, then mean and standard deviation over the seeds. Interrupted, it goes o
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import json
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -32,7 +30,6 @@ from engine.train import train
 
 RESULTS = Path(__file__).resolve().parent / "results"
 COLUMNS = ("model", "seed", "encoder", "knn_1", "knn_5", "linear_last", "spread", "effective_rank", "seconds")
-FIGURES = COLUMNS[3:]
 
 
 def main() -> int:
@@ -52,11 +49,9 @@ def main() -> int:
         for seed in args.seeds:
             for encoder in ("start", "pretrained"):
                 if (model, str(seed), encoder) not in done:
-                    row = measured(args, model, seed, encoder)
-                    _append(out, row)
-                    print(json.dumps(row), flush=True)
-    for line in summary(out):
-        print(line)
+                    print(json.dumps(table.put(measured(args, model, seed, encoder))), flush=True)
+    for (model, encoder), told in table.over_seeds(("model", "encoder"), digits=3).items():
+        print(f"{model} {encoder}: {told}")
     return 0
 
 
@@ -108,26 +103,6 @@ def classifier_arguments(config: RunConfig) -> dict[str, Any]:
     )  # fmt: skip
     found: dict[str, Any] = objective.classifier("")  # type: ignore[operator]
     return found
-
-
-def _append(file: Path, row: dict[str, Any]) -> None:
-    with file.open("a", newline="") as opened:
-        csv.DictWriter(opened, COLUMNS).writerow(row)
-
-
-def summary(file: Path) -> list[str]:
-    """Mean and standard deviation of every figure over the seeds, for each model and encoder."""
-    rows = list(csv.DictReader(line for line in file.read_text().splitlines() if not line.startswith("#")))
-    told = []
-    for model, encoder in dict.fromkeys((row["model"], row["encoder"]) for row in rows):
-        mine = [row for row in rows if (row["model"], row["encoder"]) == (model, encoder)]
-        figures = []
-        for name in FIGURES:
-            values = [float(row[name]) for row in mine]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            figures.append(f"{name} {statistics.fmean(values):.3f} ± {spread:.3f}")
-        told.append(f"{model} {encoder} ({len(mine)} seeds): " + ", ".join(figures))
-    return told
 
 
 if __name__ == "__main__":

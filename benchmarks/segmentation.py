@@ -12,10 +12,8 @@ prints mean and standard deviation over the seeds. Interrupted, it goes on where
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -138,8 +136,8 @@ def main() -> int:
                         write_sequences(sequences, stored)
                     row = dict(zip(COLUMNS, key, strict=False)) | measured(flags, study, stored, method, seed)
                     print(json.dumps(table.put(row)), flush=True)
-    for line in summary(table.path):
-        print(line)
+    for (count, method), told in table.over_seeds(("sequences", "method"), digits=1).items():
+        print(f"{count} sequences, {method}: {told}")
     return 0
 
 
@@ -208,22 +206,6 @@ def frames_of(sequences: Sequences, features: Features) -> list[tuple[torch.Tens
         (torch.from_numpy(features(sequences.frames(n))).flatten(0, 1).T.contiguous(), torch.from_numpy(sequences.labels(n)))
         for n in range(len(sequences))
     ]
-
-
-def summary(file: Path) -> list[str]:
-    """Mean and standard deviation of every figure over the seeds, by number of labelled sequences and method."""
-    rows = list(csv.DictReader(line for line in file.read_text().splitlines() if not line.startswith("#")))
-    told = []
-    for count, method in dict.fromkeys((row["sequences"], row["method"]) for row in rows):
-        mine = [row for row in rows if (row["sequences"], row["method"]) == (count, method)]
-        figures = []
-        for name in COLUMNS[3:]:
-            values = [float(row[name]) for row in mine if row[name]]
-            if values:
-                spread = statistics.stdev(values) if len(values) > 1 else 0.0
-                figures.append(f"{name} {statistics.fmean(values):.1f} ± {spread:.1f}")
-        told.append(f"{count} sequences, {method} ({len(mine)} seeds): " + ", ".join(figures))
-    return told
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ command it was begun. Rows are known by the columns of a key.
 from __future__ import annotations
 
 import csv
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,26 @@ class TableFile:
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns, extrasaction="ignore").writerow(row)
         return {name: str(row.get(name, "")) for name in self.columns}
+
+    def over_seeds(self, by: Sequence[str], digits: int) -> dict[Key, str]:
+        """Mean and standard deviation of every figure over the rows that share columns `by`; an empty figure is none.
+
+        Figures are all columns that are not of the key.
+        """
+        rows = list(csv.DictReader(line for line in self.path.read_text().splitlines() if not line.startswith("#")))
+        groups: dict[Key, list[dict[str, str]]] = {}
+        for row in rows:
+            groups.setdefault(tuple(row[name] for name in by), []).append(row)
+        return {group: self._told(mine, digits) for group, mine in groups.items()}
+
+    def _told(self, rows: Sequence[Mapping[str, str]], digits: int) -> str:
+        told = []
+        for name in self.columns:
+            values = [float(row[name]) for row in rows if name not in self.key and row[name]]
+            if values:
+                spread = statistics.stdev(values) if len(values) > 1 else 0.0
+                told.append(f"{name} {statistics.fmean(values):.{digits}f} ± {spread:.{digits}f}")
+        return f"{len(rows)} seeds: " + ", ".join(told)
 
     def _drop(self, key: Key) -> None:
         """Remove the row of `key`, by way of a second file: there is a whole one at every moment."""

@@ -79,6 +79,22 @@ def clipped(parameters: Sequence[nn.Parameter], limit: float | None, *, each: bo
     return norm
 
 
+def updated(
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    parameters: Sequence[nn.Parameter],
+    limit: float | None,
+    *,
+    each: bool = False,
+) -> torch.Tensor:
+    """Let the optimizer take its step with the gradients as `scaler` left them, `clipped`; returns the norm of all before."""
+    scaler.unscale_(optimizer)
+    norm = clipped(parameters, limit, each=each)
+    scaler.step(optimizer)
+    scaler.update()
+    return norm
+
+
 class TrainStep:
     """Callable that trains `model` on one batch.
 
@@ -143,7 +159,8 @@ class TrainStep:
         loss, correct = self.world.summed(
             self.model, self.parameters, loss, correct, part=len(clips) / (self.whole or len(clips))
         )
-        return StepResult(loss, correct, self._update())
+        norm = updated(self.optimizer, self.scaler, self.parameters, self.clip_grad, each=self.clip_each)
+        return StepResult(loss, correct, norm)
 
     def _gradients(
         self, clips: torch.Tensor, labels: torch.Tensor, positions: torch.Tensor | None
@@ -170,11 +187,3 @@ class TrainStep:
             total += loss.detach()
             correct += (logits.detach().argmax(1) == truth).sum()
         return total, correct
-
-    def _update(self) -> torch.Tensor:
-        """Change the parameters by their gradients; returns the norm of these."""
-        self.scaler.unscale_(self.optimizer)
-        norm = clipped(self.parameters, self.clip_grad, each=self.clip_each)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return norm

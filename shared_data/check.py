@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,22 +85,17 @@ class CheckReport:
 
     def render(self, console: Console) -> None:
         """Print the report for people."""
-        from rich.markup import escape
         from rich.table import Table
 
-        facts = Table.grid(padding=(0, 2))
-        for name, value in (
-            ("file", f"{self.path} ({self.bytes / 2**20:,.1f} MiB)"),
-            ("layout", f"{self.layout}: {self.reason}"),
-            ("skeleton", self.skeleton),
-            ("classes", str(self.num_classes)),
-            ("protocol", self.protocol or "none of the known ones"),
-            ("about", self.about),
-            ("sha256", self.sha256),
-        ):
-            if value:
-                facts.add_row(f"[bold]{name}[/]", escape(value))
-        console.print(facts)
+        render_facts(console, {
+            "file": f"{self.path} ({self.bytes / 2**20:,.1f} MiB)",
+            "layout": f"{self.layout}: {self.reason}",
+            "skeleton": self.skeleton,
+            "classes": str(self.num_classes),
+            "protocol": self.protocol or "none of the known ones",
+            "about": self.about,
+            "sha256": self.sha256,
+        })  # fmt: skip
 
         table = Table()
         for column in ("split", "clips", "shape", "frames min/median/max", "people 1 / 2+", "clips per class min/max"):
@@ -125,6 +120,18 @@ class CheckReport:
                 table.add_row(name, order["order"], *shares)
             console.print(table)
         render_findings(console, self.findings)
+
+
+def render_facts(console: Console, facts: Mapping[str, str]) -> None:
+    """Print what is known of a file, a line each; nothing of what is empty."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        if value:
+            grid.add_row(f"[bold]{name}[/]", escape(value))
+    console.print(grid)
 
 
 def render_findings(console: Console, findings: Iterable[Finding]) -> None:

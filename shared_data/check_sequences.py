@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from shared_data.check import render_findings, size_of, spread
+from shared_data.check import render_facts, render_findings, size_of, spread
 from shared_data.findings import WARNING, Finding, errors_in
 from shared_data.formats.options import ReadOptions
 from shared_data.formats.ragged import nowhere
@@ -79,21 +79,16 @@ class SequenceReport:
 
     def render(self, console: Console) -> None:
         """Print the report for people."""
-        from rich.markup import escape
         from rich.table import Table
 
-        facts = Table.grid(padding=(0, 2))
-        for name, value in (
-            ("file", f"{self.path} ({self.bytes / 2**20:,.1f} MiB)"),
-            ("layout", f"{self.layout}: {self.reason}"),
-            ("skeleton", self.skeleton),
-            ("classes", f"{len(self.class_names)} with {self.class_names[0]}"),
-            ("about", self.about),
-            ("sha256", self.sha256),
-        ):
-            if value:
-                facts.add_row(f"[bold]{name}[/]", escape(value))
-        console.print(facts)
+        render_facts(console, {
+            "file": f"{self.path} ({self.bytes / 2**20:,.1f} MiB)",
+            "layout": f"{self.layout}: {self.reason}",
+            "skeleton": self.skeleton,
+            "classes": f"{len(self.class_names)} with {self.class_names[0]}",
+            "about": self.about,
+            "sha256": self.sha256,
+        })  # fmt: skip
         table = Table()
         for column in ("split", "videos", "frames min/median/max", "people 1 / 2+", "background", "segments", "frames of one"):
             table.add_column(column)

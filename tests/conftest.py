@@ -7,8 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from shared_data.sequences import Sequences, SequenceSource
 
 ROOT = Path(__file__).resolve().parent.parent
 # Two test processes share two cores: threads that wait for each other cost more than they give.
@@ -51,3 +56,22 @@ def quick() -> list[str]:
     """Flags of a run that takes seconds: 2 epochs of 6 steps on 16 frames."""
     return ["--recipe", "tiny_cpu", "--num-epoch", "2", "--batch-size", "4", "--test-batch-size", "12", "--device", "cpu",
             "--train-window-size", "16", "--test-window-size", "16", "--log-interval", "2"]  # fmt: skip
+
+
+@pytest.fixture
+def untrimmed() -> SequenceSource:
+    """Three made-up videos with a class per frame, two of them for training; "sit down" never comes."""
+    from shared_data.formats.ragged import in_memory
+    from shared_data.sequences import SequenceBuilder, SequenceSource
+    from shared_data.skeletons import NTU25
+
+    def part(*videos: tuple[str, list[int]]) -> Sequences:
+        builder = SequenceBuilder(in_memory("train", 25, np.dtype(np.float32)), joints=25, max_people=2)
+        for n, (name, labels) in enumerate(videos):
+            frames = np.ones((len(labels), 2, 25, 3), np.float32)
+            frames[:, 1:] *= n % 2
+            builder.add(name, frames, np.array(labels))
+        return builder.finish()
+
+    splits = {"train": part(("a", [0] * 4 + [1] * 3 + [0] * 3), ("b", [1] * 6)), "test": part(("c", [1, 1, 2, 0]))}
+    return SequenceSource("lasa", "", NTU25, ("background", "wave", "sit down"), splits, [], "two videos and one")

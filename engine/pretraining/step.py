@@ -18,7 +18,7 @@ from engine.assembly import StepConfig, new_optimizer
 from engine.distributed import World
 from engine.downstream.collapse import of_batch
 from engine.pretraining.objective import Embedded, Objective
-from engine.step import Precision, StepResult, autocast, chosen_level, clipped
+from engine.step import Precision, StepResult, autocast, chosen_level, updated
 from layers.recompute import Level, random_numbers, random_state, recomputing, still
 
 HALF = (torch.bfloat16, torch.float16)
@@ -61,10 +61,7 @@ class PretrainStep:
         loss, terms, embedded = (self._cached if together else self._added)(views, ids, rows, part)
         none = torch.zeros((), device=views.device, dtype=torch.int64)  # nothing is right or wrong here
         loss, none = self.world.summed(self.network, self.parameters, loss, none, part=part)
-        self.scaler.unscale_(self.optimizer)
-        norm = clipped(self.parameters, self.clip_grad, each=self.clip_each)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        norm = updated(self.optimizer, self.scaler, self.parameters, self.clip_grad, each=self.clip_each)
         kept = embedded if together else {name: self.world.gathered(value) for name, value in embedded.items()}
         with torch.no_grad():
             self.objective.finish(kept)

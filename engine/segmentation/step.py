@@ -9,7 +9,7 @@ from engine.assembly import StepConfig, new_optimizer
 from engine.distributed import World
 from engine.segmentation.losses import segmentation_loss
 from engine.segmentation.settings import Settings
-from engine.step import Precision, StepResult, autocast, chosen_level, clipped
+from engine.step import Precision, StepResult, autocast, chosen_level, updated
 from layers.recompute import Level, recomputing
 from shared_data.sequences import PADDING
 
@@ -73,10 +73,7 @@ class SegmentStep:
                 terms[name] = terms.get(name, torch.zeros_like(term)) + term * own
         none = torch.zeros((), device=features.device, dtype=torch.int64)
         loss, none = self.world.summed(self.network, self.parameters, total, none, part=part)
-        self.scaler.unscale_(self.optimizer)
-        norm = clipped(self.parameters, self.clip_grad, each=self.clip_each)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        norm = updated(self.optimizer, self.scaler, self.parameters, self.clip_grad, each=self.clip_each)
         return StepResult(loss, none, norm, {**terms, "accuracy": 100 * right / known})
 
 

@@ -5,33 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sal.__main__ import main
 from shared_data.check_sequences import stored_info
-from shared_data.formats.ragged import in_memory
 from shared_data.formats.untrimmed import open_sequences
 from shared_data.sequence_store import write_lasa
-from shared_data.sequences import SequenceBuilder, Sequences, SequenceSource
-from shared_data.skeletons import NTU25
-
-NAMES = ("background", "wave", "sit down")
-
-
-def part(*videos: tuple[str, list[int]]) -> Sequences:
-    builder = SequenceBuilder(in_memory("train", 25, np.dtype(np.float32)), joints=25, max_people=2)
-    for n, (name, labels) in enumerate(videos):
-        frames = np.ones((len(labels), 2, 25, 3), np.float32)
-        frames[:, 1:] *= n % 2
-        builder.add(name, frames, np.array(labels))
-    return builder.finish()
-
-
-@pytest.fixture
-def made() -> SequenceSource:
-    train = part(("a", [0] * 4 + [1] * 3 + [0] * 3), ("b", [1] * 6))
-    return SequenceSource("lasa", "", NTU25, NAMES, {"train": train, "test": part(("c", [1, 1, 2, 0]))}, [], "two videos and one")
 
 
 def sal(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -40,8 +19,8 @@ def sal(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
     return code, out, err
 
 
-def test_a_folder_that_is_nothing_else_is_checked_prepared_and_told_of(capsys, made, tmp_path):
-    folder, store = write_lasa(made, tmp_path / "package"), tmp_path / "s.h5"
+def test_a_folder_that_is_nothing_else_is_checked_prepared_and_told_of(capsys, untrimmed, tmp_path):
+    folder, store = write_lasa(untrimmed, tmp_path / "package"), tmp_path / "s.h5"
     code, out, _ = sal(capsys, "check", folder)
     assert code == 0 and "44%" in out and "usable; read the warning first" in out
     assert sal(capsys, "prepare", folder, "--out", store)[:2] == (0, f"{store}\n")

@@ -10,31 +10,11 @@ import pytest
 
 from shared_data.check_sequences import check_sequences
 from shared_data.errors import DataError
-from shared_data.formats.ragged import in_memory
 from shared_data.sequence_store import write_lasa, write_sequences
-from shared_data.sequences import SequenceBuilder, Sequences, SequenceSource
-from shared_data.skeletons import NTU25
-
-NAMES = ("background", "wave", "sit down")
 
 
-def part(*videos: tuple[str, list[int]]) -> Sequences:
-    builder = SequenceBuilder(in_memory("train", 25, np.dtype(np.float32)), joints=25, max_people=2)
-    for n, (name, labels) in enumerate(videos):
-        frames = np.ones((len(labels), 2, 25, 3), np.float32)
-        frames[:, 1:] *= n % 2
-        builder.add(name, frames, np.array(labels))
-    return builder.finish()
-
-
-@pytest.fixture
-def made() -> SequenceSource:
-    train = part(("a", [0] * 4 + [1] * 3 + [0] * 3), ("b", [1] * 6))
-    return SequenceSource("lasa", "", NTU25, NAMES, {"train": train, "test": part(("c", [1, 1, 2, 0]))}, [], "two videos and one")
-
-
-def test_a_report_counts_frames_segments_and_background(made, tmp_path):
-    report = check_sequences(write_sequences(made, tmp_path / "s.h5"))
+def test_a_report_counts_frames_segments_and_background(untrimmed, tmp_path):
+    report = check_sequences(write_sequences(untrimmed, tmp_path / "s.h5"))
     train, test = report.splits["train"], report.splits["test"]
     assert (train.sequences, train.frames, train.lengths, train.people) == (2, 16, (6, 8.0, 10), (0, 1, 1))
     assert (train.segments, train.segment_lengths, train.histogram) == (2, (3, 4.5, 6), (7, 9, 0))
@@ -42,14 +22,14 @@ def test_a_report_counts_frames_segments_and_background(made, tmp_path):
     assert report.ok and [f.code for f in report.findings] == ["class-untrained"] and "sit down" in report.findings[0].message
 
 
-def test_the_report_of_a_folder_is_that_of_its_store(made, tmp_path):
-    folder = check_sequences(write_lasa(made, tmp_path / "package"))
-    assert folder.splits == check_sequences(write_sequences(made, tmp_path / "s.h5")).splits
+def test_the_report_of_a_folder_is_that_of_its_store(untrimmed, tmp_path):
+    folder = check_sequences(write_lasa(untrimmed, tmp_path / "package"))
+    assert folder.splits == check_sequences(write_sequences(untrimmed, tmp_path / "s.h5")).splits
     assert folder.layout == "lasa" and len(folder.sha256) == 64
 
 
-def test_a_report_tells_errors_that_opening_refuses(made, tmp_path):
-    folder = write_lasa(made, tmp_path / "package")
+def test_a_report_tells_errors_that_opening_refuses(untrimmed, tmp_path):
+    folder = write_lasa(untrimmed, tmp_path / "package")
     np.save(folder / "gt_arr" / "b.npy", np.full(6, 9))
     report = check_sequences(folder)
     assert not report.ok and report.splits["train"].sequences == 1
@@ -57,8 +37,8 @@ def test_a_report_tells_errors_that_opening_refuses(made, tmp_path):
     assert json.loads(json.dumps(report.as_dict()))["ok"] is False
 
 
-def test_a_changed_frame_of_a_store_is_refused(made, tmp_path):
-    path = write_sequences(made, tmp_path / "s.h5")
+def test_a_changed_frame_of_a_store_is_refused(untrimmed, tmp_path):
+    path = write_sequences(untrimmed, tmp_path / "s.h5")
     with h5py.File(path, "r+") as file:
         file["train/rows"][2, 3, 1] = 7
     with pytest.raises(DataError, match="rows differ"):
