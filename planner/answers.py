@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from engine import models as registry
@@ -154,14 +155,15 @@ def answers(
     recipe: str | None = None,
     told: Callable[[str], None] = lambda _: None,
 ) -> list[Answer]:
-    """Answers for every recipe of `cards` (default: all discovered models), of one `model`, or of recipes called `recipe`.
+    """Answers for every recipe of `cards` (default: all discovered models), or of one `model`.
 
-    told   hears what is being looked at
+    recipe   only those of this name, or of this pattern: "*ntu60_xsub*"
+    told     hears what is being looked at
     Raises `LabError` for unknown names. A recipe that cannot be read or traced is answered with its problem, never left out.
     """
     known = registry.discover(None) if cards is None else cards
     chosen = list(known.values()) if model is None else [known.get(model) or registry.find(model, None)]
-    wanted = [(card, name) for card in chosen for name in _recipes(card) if recipe in (None, name)]
+    wanted = [(card, name) for card in chosen for name in _recipes(card) if fnmatchcase(name, recipe or "*")]
     if recipe is not None and not wanted:
         names = [name for card in chosen for name in _recipes(card)]
         raise UsageError(f"no recipe {recipe!r}{nearest(recipe, names)}", expected=", ".join(dict.fromkeys(names)))

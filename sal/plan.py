@@ -60,7 +60,7 @@ def plan(
         gpu: the card, such as "RTX 3070", for its memory and for times; "list" shows those that are known.
         used: GiB of it that other programs hold (a desktop takes 0.3 to 1).
         model: one model only.
-        recipe: one recipe only; of one model it is told in full.
+        recipe: one recipe only, of one model told in full; or those of a pattern, such as '*ntu60_xsub*'.
         batch: clips per step, in place of the recipe's.
         test_batch: clips per evaluation pass, in place of the recipe's.
         precision: fp32, bf16 or fp16, in place of the recipe's.
@@ -86,7 +86,7 @@ def plan(
     given = {"batch": batch, "test_batch": test_batch, "precision": precision, "window": window, "recompute": recompute}
     changes = {name: str(value) for name, value in given.items() if value not in (None, "")}
     asked, lengths = _run_flags(changes), _lengths(frames)
-    questions = _questions(vram, gpu, used, device, asked, details=bool(recipe), measure=measure, frames=lengths)
+    questions = _questions(vram, gpu, used, device, asked, details=bool(recipe) and "*" not in recipe, measure=measure, frames=lengths)
     _refuse(changes, sizes=len(questions), markdown=bool(markdown), alone="--html" if html else "--measure" if measure else "")
     with contextlib.ExitStack() as files:
         as_page = files.enter_context(_written(html, page.BEGINS)) if html else None

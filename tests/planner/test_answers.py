@@ -37,6 +37,7 @@ def test_every_recipe_of_every_model_is_judged(house: Path) -> None:
     assert all(answer.verdict is not None and answer.linear for answer in found)
     assert answers(EIGHT, registry.discover(), model="planted_other") == [found[0]]
     assert answers(EIGHT, recipe="nw_ucla") == [found[-1]]
+    assert answers(EIGHT, recipe="*_wide*") == found[2:4]
 
 
 def test_figures_follow_from_the_recipe(house: Path) -> None:

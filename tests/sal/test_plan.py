@@ -89,6 +89,12 @@ def test_one_recipe_is_told_in_full_and_no_is_an_exit_code(capsys: pytest.Captur
         assert called(capsys, "--model", "planted_small", "--recipe", "ntu60_wide", "--vram", size)[0] == 1
 
 
+def test_recipes_of_a_pattern_are_told_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    told = asked(capsys, "--recipe", "ntu60*")
+    assert {answer["recipe"] for answer in told["answers"]} == {"ntu60", "ntu60_wide", "ntu60_wide_pieces"}
+    assert not any(answer["ladder"] for answer in told["answers"])
+
+
 def test_a_recipe_that_cannot_be_judged_is_not_a_yes(capsys: pytest.CaptureFixture[str], house: Path) -> None:
     write_model(house, "planted_values", READS_VALUES, ntu60="dataset: ntu60\n")
     code, out, _ = called(capsys, "planted_values")
