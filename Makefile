@@ -43,7 +43,7 @@ test-full: $(STAMP) lint  ## the slow full-matrix checks too, and every image on
 	bash tools/make_local_base.sh cu121
 	mkdir -p .build && rm -f .build/images_cu121.csv
 	SAL_IMAGE=skeleton-lab-cu121 $(BIN)/python benchmarks/images.py --base-image skeleton-lab-base:cu121 --out .build/images_cu121.csv
-	SAL_IMAGE=skeleton-lab-cu121 $(BIN)/pytest -m "docker_torch and not slow" -k "not smoke_tests_pass" tests/orchestrator/test_images.py
+	SAL_IMAGE=skeleton-lab-cu121 $(BIN)/pytest -m docker_torch -k "not smoke_tests_pass and not with_compiler" tests/orchestrator/test_images.py
 
 images: $(STAMP)  ## build every image
 	bash build_all_images.sh

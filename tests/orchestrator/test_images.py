@@ -40,13 +40,23 @@ def found(client: Any, name: str) -> Any:
         return absent(f"{discovery.image_of(name)} is not built: bash build_all_images.sh {name}")
 
 
-@pytest.fixture(params=["base", *NAMES])
+OFTEN = ("base", "ctrgcn", "fsvae")
+"""Images that are looked into every time: the shared one, one without packages of its own, one with. All images have the same
+recipe but for a name, which `test_dockerfiles` reads; that each of them works, the smoke tests show."""
+
+
+def often(*names: str) -> list[Any]:
+    """Images, in turn; those that are not `OFTEN` only with the slow tests."""
+    return [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.slow) for name in names]
+
+
+@pytest.fixture(params=often("base", *NAMES))
 def image(request, client):
     """Every image in turn."""
     return found(client, request.param)
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=often(*NAMES))
 def model(request, client):
     """Every model's name, its image being there."""
     found(client, request.param)
@@ -373,6 +383,7 @@ def test_with_compiler_torch_compile_works(client, scratch):
     assert output(client, image.id, ["sh", "-c", "find / -xdev -type f -perm /6000 2>/dev/null; true"], user="0:0") == ""
 
 
+@pytest.mark.slow  # what .ci/run does by itself
 def test_the_smoke_tests_pass_and_leave_nothing(client, tmp_path):
     for name in NAMES:
         found(client, name)
