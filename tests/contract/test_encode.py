@@ -15,11 +15,18 @@ from smoke_tests.fingerprint import fill, settle
 
 CARDS = models.discover()
 ROWS = {(name, str(row.get("model_args"))): row for name, card in CARDS.items() for row in card.toml["expect"][::-1]}
-"""One size of each variant of each model."""
+"""One size of each variant of each model; the quick tests look at the first."""
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(("variant", "row"), ROWS.items(), ids=map(" ".join, ROWS))
+@pytest.mark.parametrize(
+    ("variant", "row"),
+    [
+        pytest.param(*item, marks=[] if item[1] is CARDS[item[0][0]].toml["expect"][0] else pytest.mark.slow)
+        for item in ROWS.items()
+    ],
+    ids=map(" ".join, ROWS),
+)
 def test_features_are_what_the_head_makes_the_logits_of(variant: tuple[str, str], row: dict[str, Any]) -> None:
     card = CARDS[variant[0]]
     torch.manual_seed(0)

@@ -19,9 +19,10 @@ def test_every_verified_model_has_cases() -> None:
     assert judged == {name for name, card in models.discover(None).items() if card.status == "verified"}
 
 
-HEAVY = {"scdnet.npz": 1, "usdrl_sttr_pretrain.npz": 1, "isc_hcn.npz": 2, "mamp_pretrain.npz": 2}
-LONG = {*HEAVY, "mamp_finetune.npz"}
-"""Runs of 20 to 180 million numbers in float64, minutes for all of them: the quick tests judge their first steps."""
+HEAVY = {"scdnet.npz": 1, "usdrl_sttr_pretrain.npz": 1, "isc_hcn.npz": 2, "isc_agcn.npz": 1, "mamp_pretrain.npz": 2}
+LONG = {*HEAVY, "mamp_finetune.npz", "freqmixformer.npz", "hypergcn.npz", "msg3d.npz", "skateformer.npz"}
+"""Training runs of a minute and more in float64: of those without labels the quick tests judge the first steps, of those with
+labels one whole run, CTR-GCN's, and every network's forward and backward pass."""
 
 
 @pytest.mark.parametrize("name", HEAVY)

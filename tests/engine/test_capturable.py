@@ -32,8 +32,13 @@ STEPS = 6
 Batch = tuple[Tensor, Tensor, "Tensor | None"]
 
 
+LIGHT = ("baselines", "ctrgcn", "usdrl")
+"""A model of convolutions, one whose graph is learnt, one of attention: those that the quick tests look at."""
+
+
 def every_model(test: Any) -> Any:
-    return pytest.mark.parametrize("name", sorted(CARDS))(test)
+    names = [pytest.param(name, marks=[] if name in LIGHT else pytest.mark.slow) for name in sorted(CARDS)]
+    return pytest.mark.parametrize("name", names)(test)
 
 
 @dataclass(frozen=True)
@@ -194,8 +199,8 @@ def waiting(case: Case, home: str, *, change: Callable[[nn.Module], nn.Module] =
 
 
 @pytest.mark.parametrize("home", ["cpu", "meta"])
-@pytest.mark.parametrize("recompute", ["none", "cheap", "blocks"])
-@every_model
+@pytest.mark.parametrize("recompute", ["none", pytest.param("cheap", marks=pytest.mark.slow), "blocks"])
+@pytest.mark.parametrize("name", sorted(CARDS))
 def test_no_step_waits_for_a_gpu(name: str, recompute: Level, home: str) -> None:
     """Neither a value read nor, with meta standing for the GPU, a tensor of the host in any operation; update included."""
     assert waiting(Case(name, random=True), home, recompute=recompute) == set()

@@ -212,9 +212,10 @@ sys.exit(main(sys.argv[1:]))
     ("where", "saved"),
     [
         ("step 6", (1, 0)),  # the second step of the second epoch: back to the epoch's start
-        pytest.param("evaluate 3", (0, 4), marks=pytest.mark.slow),  # after the rehearsal: the steps before it are saved
+        ("evaluate 3", (0, 4)),  # after the rehearsal: the steps before it are saved
     ],
 )
+@pytest.mark.slow
 def test_a_failure_of_one_process_ends_all_with_its_exit_code(
     flags: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str, saved: tuple[int, int]
 ) -> None:
@@ -240,6 +241,7 @@ def test_a_process_that_fails_while_the_others_wait_for_its_statistics(
     assert "Tried to allocate 2 GiB" in done.stderr
 
 
+@pytest.mark.slow
 def test_processes_that_were_given_different_data_are_refused(flags: list[str], odd_data: Path, tmp_path: Path) -> None:
     write_synthetic(tmp_path / "data_1_synthetic.npz", classes=3, train_per_class=7, test_per_class=4, frames=40, seed=3)
     shutil.copy(odd_data, tmp_path / "data_0_synthetic.npz")

@@ -81,8 +81,9 @@ def kill_and_resume(parent: Zygote, words: list[str], straight: Path, folder: Pa
     return seen
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-@pytest.mark.parametrize("kills", [17, pytest.param(67, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("workers", "kills"), [(1, 17), *(pytest.param(workers, 67, marks=pytest.mark.slow) for workers in (0, 1, 2))]
+)
 def test_killed_at_random_instants(
     parent: Zygote, words: list[str], straight: Path, tmp_path: Path, record_property: Callable[[str, object], None],
     workers: int, kills: int,

@@ -90,11 +90,11 @@ def position(folder: Path) -> tuple[int, int]:
     ("where", "call", "saved", "smaller"),
     [
         ("forward", 4, (1, 0), ["--recompute", "blocks"]),
-        ("backward", 3, (1, 0), ["--recompute", "blocks"]),
-        ("update", 1, (0, 0), ["--recompute", "blocks"]),
+        pytest.param("backward", 3, (1, 0), ["--recompute", "blocks"], marks=pytest.mark.slow),
+        pytest.param("update", 1, (0, 0), ["--recompute", "blocks"], marks=pytest.mark.slow),
         ("evaluation", 2, (0, 2), ["--test-batch-size", "2"]),  # of the first epoch: the first call is the rehearsal
-        ("evaluation", 5, (1, 2), ["--test-batch-size", "2"]),  # in its second batch
-        ("save", 1, None, []),  # the very first one
+        pytest.param("evaluation", 5, (1, 2), ["--test-batch-size", "2"], marks=pytest.mark.slow),  # in its second batch
+        pytest.param("save", 1, None, [], marks=pytest.mark.slow),  # the very first one
         ("save", 3, (0, 0), []),  # after the first epoch: the second is that of the best weights
     ],
 )

@@ -23,7 +23,8 @@ MEMORY = 8 * 1024  # KiB by which the resident memory may differ between the thi
 SOAK = Path(__file__).with_name("soak.py")
 
 
-@pytest.mark.parametrize("epochs", [24, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])])
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [24, pytest.param(1000, marks=pytest.mark.timeout(7200))])
 def test_nothing_grows(words: list[str], tmp_path: Path, record_property: Callable[[str, object], None], epochs: int) -> None:
     table, environment = tmp_path / "table.json", {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(SOAK), str(table), *words, "--work-dir", str(tmp_path / "run"), "--num-epoch", str(epochs),

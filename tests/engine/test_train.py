@@ -111,12 +111,12 @@ def wait_for_step(process: subprocess.Popen[str], log: Path, step: int) -> None:
 @pytest.mark.parametrize(
     ("number", "step", "extra", "apart"),
     [
-        (signal.SIGKILL, 2, [], False),  # before the first epoch's checkpoint
-        (signal.SIGKILL, 8, [], False),  # in the middle of the second epoch: back to the epoch's start
+        pytest.param(signal.SIGKILL, 2, [], False, marks=pytest.mark.slow),  # before the first epoch's checkpoint
+        pytest.param(signal.SIGKILL, 8, [], False, marks=pytest.mark.slow),  # in the second epoch: back to the epoch's start
         (signal.SIGKILL, 10, ["--save-steps", "1"], True),  # with a state inside the epoch; goes on in a new process
         (signal.SIGINT, 4, [], False),
-        (signal.SIGINT, 6, [], False),  # about the end of an epoch
-        (signal.SIGTERM, 8, [], True),
+        pytest.param(signal.SIGINT, 6, [], False, marks=pytest.mark.slow),  # about the end of an epoch
+        pytest.param(signal.SIGTERM, 8, [], True, marks=pytest.mark.slow),
     ],
 )
 def test_cut_off_and_resumed_ends_bit_for_bit_the_same(

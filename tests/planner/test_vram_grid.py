@@ -201,6 +201,7 @@ def test_a_grid_goes_on_where_it_was_cut_off(given: Namespace, monkeypatch: pyte
     assert "revision" in head[1] and "device cpu" in head[2] and head[3].endswith("benchmarks/vram_grid.py --out grid.csv")
 
 
+@pytest.mark.slow
 def test_a_grid_without_a_judgement_is_no_success(given: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> float:
         raise RuntimeError("no kernel in /a/folder/of/mine")
@@ -253,6 +254,7 @@ def test_one_false_fit_fails_the_command(given: Namespace, monkeypatch: pytest.M
     assert len(rows) == 4 and all(row["false_fits_gib"].startswith("6 8") for row in rows)
 
 
+@pytest.mark.slow
 def test_a_fresh_log_for_every_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[AllocatorLog] = []
 

@@ -336,13 +336,15 @@ def test_wrong_flags_of_segmentation(asked: Asked, capsys: pytest.CaptureFixture
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "script",
-    ["isc/pretraining", "isc/main_moco_inter_skeleton", "isc/action_classification", "isc/action_retrieval", "scdnet/pretraining",
-     "scdnet/action_classification", "scdnet/action_retrieval", "usdrl/pretraining", "usdrl/action_classification",
-     "usdrl/action_retrieval", "usdrl/action_segmentation", "mamp/knn_eval", "mamp/main_finetune",
-     "mamp/main pretrain_clrtuning"],
+OFTEN = ("isc/pretraining", "usdrl/action_segmentation", "mamp/main pretrain_clrtuning")
+SELDOM = (
+    "isc/main_moco_inter_skeleton", "isc/action_classification", "isc/action_retrieval", "scdnet/pretraining",
+    "scdnet/action_classification", "scdnet/action_retrieval", "usdrl/pretraining", "usdrl/action_classification",
+    "usdrl/action_retrieval", "mamp/knn_eval", "mamp/main_finetune",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("script", [*OFTEN, *(pytest.param(script, marks=pytest.mark.slow) for script in SELDOM)])
 def test_scripts_start_in_any_folder(script: str, tmp_path: Path) -> None:
     name, *verb = script.split()
     file = ROOT / "models" / f"{name}.py"

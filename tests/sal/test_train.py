@@ -115,6 +115,7 @@ def test_a_resumed_run_is_fitted_as_it_was_begun(capsys: pytest.CaptureFixture[s
     assert (settings(), (tmp_path / "fit.json").read_text()) == (begun, record)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_have_another_fit_or_none(capsys: pytest.CaptureFixture[str], flags: list[str], tmp_path: Path) -> None:
     assert main([*flags, "--fit", "8"]) == 0
     assert main([*flags, "--fit", "7"]) == 0
@@ -132,6 +133,7 @@ def test_a_record_does_not_outlive_the_run(capsys: pytest.CaptureFixture[str], f
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["fit"] == ""
 
 
+@pytest.mark.slow
 def test_a_test_run_keeps_its_own_record(flags: list[str], tmp_path: Path) -> None:
     assert main(flags) == 0
     test = ["test", *flags[1:], "--weights", str(tmp_path / "checkpoints/best.safetensors")]
@@ -191,6 +193,7 @@ def test_a_run_is_held_against_its_prediction_and_computes_the_same(
     assert [name for name in plain if not torch.equal(plain[name], again[name])] == []
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_compared_too_and_a_good_prediction_is_quiet(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str], tmp_path: Path
 ) -> None:
@@ -242,7 +245,7 @@ def command_of(said: str) -> list[str]:
     return shlex.split(line.removeprefix("  next:"))
 
 
-@pytest.mark.parametrize("fit", ["", "7GiB"])
+@pytest.mark.parametrize("fit", ["", pytest.param("7GiB", marks=pytest.mark.slow)])
 def test_a_full_gpu_is_answered_with_the_command_that_is_predicted_to_fit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str], tmp_path: Path, fit: str
 ) -> None:

@@ -452,8 +452,13 @@ def test_answers_do_not_depend_on_the_order_of_the_questions(order: tuple[Questi
     assert not steps.law().linear
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("phase", ["train", "eval"])
+@pytest.mark.parametrize(
+    ("phase", "precision"),
+    [
+        ("train", "bf16"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("train", "fp32"), ("eval", "fp32"), ("eval", "bf16"))),
+    ],
+)
 def test_a_table_made_once_and_kept_anywhere_is_counted(phase: Phase, precision: Precision) -> None:
     class Lazy(nn.Module):
         def __init__(self, numbers: int) -> None:
