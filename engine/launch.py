@@ -100,8 +100,7 @@ def run(
                     world.by_first(print, line, flush=True)
                 _tester(config)(config, console, keep, world=world)
             else:
-                # What is predicted is a step of one process with the whole batch.
-                if world.size > 1 or config.stage != "supervised":
+                if world.size > 1:  # what is predicted is a step of one process with the whole batch
                     expect = None
                 train(config, console, keep, lines=lines, expect=expect, world=world, learning=_learning(config))
         return 0

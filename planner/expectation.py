@@ -119,9 +119,9 @@ def expect(config: RunConfig, data: DataSet, device: torch.device, note: Callabl
     waiting.start()
     try:
         refuse_unpredictable(config)
-        card = memory.gpu(device)
+        card, model = memory.gpu(device), models.find_for(config.model, config.stage)
         with _as_when_planned():
-            costs = costs_of(models.find(config.model), config, Size(data.num_classes, data.skeleton.name, data.train.max_people))
+            costs = costs_of(model, config, Size(data.num_classes, data.skeleton.name, data.train.max_people))
             tensors = costs.train(asked_of(config))
         settings = f"{config.model} {config.recipe or 'custom'}, {asked_of(config)}"
         return Expected(tensors, of_device(card.name, card.total), card.name, settings).compare

@@ -86,7 +86,9 @@ def plan(
     given = {"batch": batch, "test_batch": test_batch, "precision": precision, "window": window, "recompute": recompute}
     changes = {name: str(value) for name, value in given.items() if value not in (None, "")}
     asked, lengths = _run_flags(changes), _lengths(frames)
-    questions = _questions(vram, gpu, used, device, asked, details=bool(recipe) and "*" not in recipe, measure=measure, frames=lengths)
+    questions = _questions(
+        vram, gpu, used, device, asked, details=bool(recipe) and "*" not in recipe, measure=measure, frames=lengths
+    )
     _refuse(changes, sizes=len(questions), markdown=bool(markdown), alone="--html" if html else "--measure" if measure else "")
     with contextlib.ExitStack() as files:
         as_page = files.enter_context(_written(html, page.BEGINS)) if html else None

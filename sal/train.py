@@ -65,10 +65,11 @@ def launch(
     try:
         return run(config, keep, lines=lines, expect=expect)
     except OutOfMemoryError as error:
-        if distributed.place().size > 1 or config.stage != "supervised":  # the advice, too
+        if distributed.place().size > 1:  # the advice is for one process with the whole batch
             raise
         full = error
-    verb = prog if prog.endswith("main.py") else f"sal {config.phase} {model}".rstrip()
+    of_words = "MODEL" in prog or ".py" in prog
+    verb = prog.replace("MODEL", model) if of_words else f"sal {config.phase} {model}"
     raise _with_advice(full, config, wished, said, shlex.join([*verb.split(), *argv]))
 
 

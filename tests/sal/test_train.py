@@ -24,6 +24,8 @@ from planner.costs import asked_of, costs_of
 from planner.fit import size_of_data
 from sal.__main__ import main
 from sal.train import given
+from shared_data.sequence_store import write_sequences
+from shared_data.synthetic_sequences import synthetic_sequences
 
 LITTLE, NEXT_TO_NOTHING = (f"{Budget(8).card_for(mib):.3f}GiB" for mib in (122, 10))
 """GPUs on which so many MiB of tensors fit."""
@@ -268,6 +270,50 @@ def test_a_full_gpu_is_answered_with_the_command_that_is_predicted_to_fit(
     assert config.fit == ""
     assert main(named[1:]) == 0
     assert "goes on at epoch 1, step 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["pretrain mamp", "segment train lasa"])
+def test_so_is_one_that_learns_something_else(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny_data: Path,
+    tmp_path: Path,
+    verb: str,
+) -> None:
+    monkeypatch.setenv("SAL_CALIBRATION", str(tmp_path / "none.csv"))
+    data, size, stage = tiny_data, "8", "pretrain"
+    if verb.startswith("segment"):
+        data, size, stage = write_sequences(synthetic_sequences(classes=3, train=4, test=2), tmp_path / "s.h5"), "4", "segment"
+    flags = ["--recipe", "smoke", "--data", str(data), "--device", "cpu", "--batch-size", size, "--num-epoch", "1"]
+    flags += ["--work-dir", str(tmp_path / "run")]
+    words, model = [*verb.split(), *flags], verb.rsplit(maxsplit=1)[-1]
+
+    def peak(given: list[str]) -> float:
+        config = parse(given, model=model, stage=stage)
+        costs = costs_of(models.find_for(model, stage), config, size_of_data(config))
+        return max(costs.train(asked_of(config)), costs.evaluation(asked_of(config)))
+
+    asked = peak(flags)
+    with monkeypatch.context() as patch:
+        put_gpu(patch, Budget(8).card_for(0.9 * asked) - 0.25)
+        patch.setattr(Trainer, "train_epoch", full)
+        assert main(words) == 75
+    said = capsys.readouterr().err
+    named = command_of(said)
+    assert named[: len(words) + 1] == ["sal", *words] and "predicted: training" in said
+    assert peak(named[len(words) - len(flags) + 1 :]) <= 0.9 * asked
+    assert main(named[1:]) == 0
+
+
+def test_steps_without_labels_are_held_against_their_prediction(
+    monkeypatch: pytest.MonkeyPatch, tiny_data: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SAL_CALIBRATION", str(tmp_path / "none.csv"))
+    put_gpu(monkeypatch, 8, 5000.0)
+    words = ["--recipe", "smoke", "--data", str(tiny_data), "--device", "cpu", "--batch-size", "8", "--num-epoch", "1"]
+    assert main(["pretrain", "mamp", *words, "--work-dir", str(tmp_path / "run")]) == 0
+    (event,) = events(tmp_path / "run", "memory")
+    assert event["step"] == 2 and 0 < float(str(event["predicted_tensors_mib"])) < 5000
 
 
 def test_an_evaluation_that_does_not_fit_is_answered_with_a_size_that_does(
