@@ -164,6 +164,7 @@ def test_the_whole_script_of_a_segmenter(name, tmp_path):
     assert verdict.result["assertions"].keys() == REQUIRED and verdict.result["vram"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_the_whole_script_of_a_zero_shot_system(name, tmp_path):
     done = run(name, "--vram-limit", "8", "--data", str(results(tmp_path) / "results.json"))
@@ -218,6 +219,7 @@ def run(model: str, *argv: str, **variables: str) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **variables})
 
 
+@pytest.mark.slow
 def test_the_whole_script_on_a_real_file(tiny_data):
     done = run("ctrgcn", "--data", str(tiny_data))
     assert done.returncode == 0, done.stdout + done.stderr

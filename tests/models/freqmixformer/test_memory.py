@@ -42,6 +42,7 @@ def test_memory_of_a_clip(level: Level, kept: float, peak: float) -> None:
     assert 0.9 * peak < peak_mib < peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize(
     "arguments", [{"frames": 8}, {"skeleton": "ucla20", "people": 1, "frames": 12, "hop": 2, "dropout": 0.5}], ids=["ntu", "ucla"]

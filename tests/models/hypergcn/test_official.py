@@ -26,6 +26,7 @@ PARITY = Path(__file__).resolve().parents[2] / "parity"
 SHIPPED = [name for name in CARD.recipes if name.endswith(("xsub", "xview", "xset"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["base", "large"])
 def test_recorded_passes(size: str) -> None:
     """Much closer than the allowance for inexact official distances requires."""

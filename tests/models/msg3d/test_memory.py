@@ -31,6 +31,7 @@ def trained(level: Level, precision: torch.dtype | None, training: bool, width: 
     return network, logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["training", "frozen-statistics"])
 @pytest.mark.parametrize(("precision", "width"), [(None, 12), (torch.bfloat16, 12), (None, 60)], ids=["fp32", "bf16", "widens"])
 def test_levels_give_the_same_bits(precision: torch.dtype | None, width: int, training: bool) -> None:

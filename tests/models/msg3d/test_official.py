@@ -80,6 +80,7 @@ def test_weights_for_other_scales_do_not_fit() -> None:
         NAMES.from_official(small()[0].state_dict(), MSG3D(10, **{**SMALL, "gcn_scales": 5}))
 
 
+@pytest.mark.slow
 def test_recorded_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within the general limits, tighter than those that a table off by a last bit is allowed."""
     monkeypatch.setattr(names_module, "allowance", lambda official: None)

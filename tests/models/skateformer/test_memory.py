@@ -55,6 +55,7 @@ def test_memory_of_a_clip(fused: None, level: Level, kept: float, peak: float) -
     assert 0.9 * peak < peak_mib < peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("arguments", [{}, {"people": 1, "rel": False, "mlp_ratio": 1.0}, {"index_t": False, "head_drop": 0.5}])
 def test_levels_give_the_same_bits(arguments: dict[str, Any], bf16: bool) -> None:
