@@ -259,6 +259,7 @@ def test_what_is_not_the_files_fault_is_not_laid_on_it(plays, tmp_path, capsys, 
     assert "does not suit" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_file_of_another_skeleton_ends_in_the_reason(tmp_path):
     """NW-UCLA has 20 joints, the smoke recipes are set for 25."""
     rng, file = np.random.default_rng(0), tmp_path / "ucla.zip"
