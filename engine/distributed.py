@@ -32,7 +32,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -273,30 +273,39 @@ class World:
             self._inside = True
 
     def summed(
-        self, model: nn.Module, parameters: Sequence[nn.Parameter], loss: Tensor, correct: Tensor, *, part: float
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        model: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        loss: Tensor,
+        correct: Tensor,
+        *,
+        part: float,
+        terms: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Sum `loss` (), `correct` () and the gradients of `parameters` over the processes; the gradients in place.
 
-        part   of the whole batch that this process has
+        part    of the whole batch that this process has
+        terms   what is told of the step, the same names everywhere, all (): the mean over the processes, weighted by their parts
 
         BatchNorm's running statistics become the mean of those of the processes, weighted by their parts: the mean is then that
         of the whole batch, and the variance lacks what is between the shares.
         """
         if self.size == 1:
-            return loss, correct
+            return loss, correct, dict(terms or {})
         gradients = [p.grad for p in parameters if p.grad is not None]
         statistics = [] if self._entangled else _moved(model)  # entangled, they are those of the whole batch already
         tensors = gradients + statistics
         self._inside = False
         self.vote()
         with talking(), torch.no_grad():
-            counted = torch.stack([loss.double(), correct.double()])
+            counted = torch.stack([loss.double(), correct.double(), *(term.double() * part for term in (terms or {}).values())])
             dist.all_reduce(counted)
             flat = torch.cat([*(g.reshape(-1) for g in gradients), *(s * part for s in statistics)])
             dist.all_reduce(flat)
             pieces = flat.split([tensor.numel() for tensor in tensors])
             torch._foreach_copy_(tensors, [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)])
-        return counted[0].to(loss.dtype), counted[1].to(correct.dtype)
+        told = {name: found.to(term.dtype) for (name, term), found in zip((terms or {}).items(), counted[2:], strict=True)}
+        return counted[0].to(loss.dtype), counted[1].to(correct.dtype), told
 
     def gathered(self, rows: Tensor) -> Tensor:
         """The `rows` (N, ...) of every process, by rank; there is nothing to differentiate in them."""

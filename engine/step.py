@@ -156,7 +156,7 @@ class TrainStep:
         """
         self.world.begin()
         loss, correct = (self.replayed or self._gradients)(clips, labels, positions)
-        loss, correct = self.world.summed(
+        loss, correct, _ = self.world.summed(
             self.model, self.parameters, loss, correct, part=len(clips) / (self.whole or len(clips))
         )
         norm = updated(self.optimizer, self.scaler, self.parameters, self.clip_grad, each=self.clip_each)

@@ -60,12 +60,12 @@ class PretrainStep:
         together = self.objective.in_batch and (len(rows) > 1 or self.world.size > 1)
         loss, terms, embedded = (self._cached if together else self._added)(views, ids, rows, part)
         none = torch.zeros((), device=views.device, dtype=torch.int64)  # nothing is right or wrong here
-        loss, none = self.world.summed(self.network, self.parameters, loss, none, part=part)
+        loss, none, terms = self.world.summed(self.network, self.parameters, loss, none, part=part, terms=terms)
         norm = updated(self.optimizer, self.scaler, self.parameters, self.clip_grad, each=self.clip_each)
         kept = embedded if together else {name: self.world.gathered(value) for name, value in embedded.items()}
         with torch.no_grad():
             self.objective.finish(kept)
-            terms |= of_batch(self.objective.features(embedded))
+            terms |= of_batch(self.objective.features(kept))
         self.terms = terms
         return StepResult(loss, none, norm, terms)
 

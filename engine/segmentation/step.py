@@ -72,9 +72,10 @@ class SegmentStep:
             for name, term in found.items():
                 terms[name] = terms.get(name, torch.zeros_like(term)) + term * own
         none = torch.zeros((), device=features.device, dtype=torch.int64)
-        loss, none = self.world.summed(self.network, self.parameters, total, none, part=part)
+        terms["accuracy"] = 100 * right / known
+        loss, none, terms = self.world.summed(self.network, self.parameters, total, none, part=part, terms=terms)
         norm = updated(self.optimizer, self.scaler, self.parameters, self.clip_grad, each=self.clip_each)
-        return StepResult(loss, none, norm, {**terms, "accuracy": 100 * right / known})
+        return StepResult(loss, none, norm, terms)
 
 
 def segment_step(
