@@ -79,16 +79,15 @@ class TableFile:
 
         Figures are all columns that are not of the key.
         """
-        rows = list(csv.DictReader(line for line in self.path.read_text().splitlines() if not line.startswith("#")))
         groups: dict[Key, list[dict[str, str]]] = {}
-        for row in rows:
+        for row in csv.DictReader(line for line in self.path.read_text().splitlines() if not line.startswith("#")):
             groups.setdefault(tuple(row[name] for name in by), []).append(row)
         return {group: self._told(mine, digits) for group, mine in groups.items()}
 
     def _told(self, rows: Sequence[Mapping[str, str]], digits: int) -> str:
         told = []
-        for name in self.columns:
-            values = [float(row[name]) for row in rows if name not in self.key and row[name]]
+        for name in (name for name in self.columns if name not in self.key):
+            values = [float(row[name]) for row in rows if row[name]]
             if values:
                 spread = statistics.stdev(values) if len(values) > 1 else 0.0
                 told.append(f"{name} {statistics.fmean(values):.{digits}f} ± {spread:.{digits}f}")

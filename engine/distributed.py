@@ -290,21 +290,22 @@ class World:
         BatchNorm's running statistics become the mean of those of the processes, weighted by their parts: the mean is then that
         of the whole batch, and the variance lacks what is between the shares.
         """
+        terms = terms or {}
         if self.size == 1:
-            return loss, correct, dict(terms or {})
+            return loss, correct, dict(terms)
         gradients = [p.grad for p in parameters if p.grad is not None]
         statistics = [] if self._entangled else _moved(model)  # entangled, they are those of the whole batch already
         tensors = gradients + statistics
         self._inside = False
         self.vote()
         with talking(), torch.no_grad():
-            counted = torch.stack([loss.double(), correct.double(), *(term.double() * part for term in (terms or {}).values())])
+            counted = torch.stack([loss.double(), correct.double(), *(term.double() * part for term in terms.values())])
             dist.all_reduce(counted)
             flat = torch.cat([*(g.reshape(-1) for g in gradients), *(s * part for s in statistics)])
             dist.all_reduce(flat)
             pieces = flat.split([tensor.numel() for tensor in tensors])
             torch._foreach_copy_(tensors, [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)])
-        told = {name: found.to(term.dtype) for (name, term), found in zip((terms or {}).items(), counted[2:], strict=True)}
+        told = {name: found.to(term.dtype) for (name, term), found in zip(terms.items(), counted[2:], strict=True)}
         return counted[0].to(loss.dtype), counted[1].to(correct.dtype), told
 
     def gathered(self, rows: Tensor) -> Tensor:

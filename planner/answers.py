@@ -163,7 +163,7 @@ def answers(
     """
     known = registry.discover(None) if cards is None else cards
     chosen = list(known.values()) if model is None else [known.get(model) or registry.find(model, None)]
-    wanted = [(card, name) for card in chosen for name in _recipes(card) if fnmatchcase(name, recipe or "*")]
+    wanted = [(card, name) for card in chosen for name in _recipes(card) if fnmatchcase(name, "*" if recipe is None else recipe)]
     if recipe is not None and not wanted:
         names = [name for card in chosen for name in _recipes(card)]
         raise UsageError(f"no recipe {recipe!r}{nearest(recipe, names)}", expected=", ".join(dict.fromkeys(names)))

@@ -119,7 +119,7 @@ def expect(config: RunConfig, data: DataSet, device: torch.device, note: Callabl
     waiting.start()
     try:
         refuse_unpredictable(config)
-        card, model = memory.gpu(device), models.find_for(config.model, config.stage)
+        card, model = memory.gpu(device), models.find(config.model)
         with _as_when_planned():
             costs = costs_of(model, config, Size(data.num_classes, data.skeleton.name, data.train.max_people))
             tensors = costs.train(asked_of(config))

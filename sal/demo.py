@@ -11,7 +11,7 @@ from sal.printing import PipedConsole
 MODEL = "ctrgcn"
 RECIPE = "tiny_cpu"
 ASKED = "*ntu60_xsub*"
-"""Recipes that are asked about: the benchmark that all models have, not everything, which takes minutes the first time."""
+"""Recipes that are asked about: those of the benchmark that most models have. All of them take minutes the first time."""
 CPU_CLIPS = 400  # clips of a real file that two CPU cores can train on while one waits
 
 
@@ -61,7 +61,7 @@ def _show_plan(console: Console, work_dir: Path) -> None:
     if not torch.cuda.is_available():
         console.print("no GPU here, so the question is asked for one with 8 GiB", highlight=False)
     plan(recipe=ASKED, html=work_dir / "plan.html")
-    console.print("these are the recipes for NTU-60, cross-subject; all there are: sal plan", highlight=False)
+    console.print("these are recipes for NTU-60, cross-subject; all recipes and models: sal plan", highlight=False)
 
 
 def _own_data(work_dir: Path, console: Console) -> Path:

@@ -86,9 +86,8 @@ def plan(
     given = {"batch": batch, "test_batch": test_batch, "precision": precision, "window": window, "recompute": recompute}
     changes = {name: str(value) for name, value in given.items() if value not in (None, "")}
     asked, lengths = _run_flags(changes), _lengths(frames)
-    questions = _questions(
-        vram, gpu, used, device, asked, details=bool(recipe) and "*" not in recipe, measure=measure, frames=lengths
-    )
+    several = bool(set("*?[") & set(recipe))
+    questions = _questions(vram, gpu, used, device, asked, details=bool(recipe) and not several, measure=measure, frames=lengths)
     _refuse(changes, sizes=len(questions), markdown=bool(markdown), alone="--html" if html else "--measure" if measure else "")
     with contextlib.ExitStack() as files:
         as_page = files.enter_context(_written(html, page.BEGINS)) if html else None
@@ -105,14 +104,14 @@ def plan(
         print_json({"cards": [_as_dict(*pair) for pair in zip(questions, columns, strict=True)]})
     elif len(questions) > 1:
         sizes.render_sizes(questions, columns, console, everything=all or bool(recipe))
-    elif len(first) == 1:
+    elif len(first) == 1 and not several:
         render_one(first[0], questions[0], console)
     else:
         render(first, questions[0], console, everything=all or bool(recipe))
     for target in filter(None, (html, markdown)):
         print(f"written: {target}", file=sys.stderr)
     verdicts = [answer.verdict for answer in first]
-    return int(len(questions) == 1 and len(verdicts) == 1 and (verdicts[0] is None or verdicts[0].word == "no"))
+    return int(len(questions) == 1 and len(verdicts) == 1 and not several and (verdicts[0] is None or verdicts[0].word == "no"))
 
 
 def _refuse(changes: Mapping[str, str], *, sizes: int, markdown: bool, alone: str) -> None:

@@ -49,6 +49,10 @@ def launch(
         raise ConfigError(f"{prog.removesuffix(' MODEL')} needs --{missing[0]}", next_step=f"{prog} --{missing[0]} ...")
     if wished.stage == "supervised":
         wished = as_told(wished)
+    elif wished.stage == "segment" and wished.phase == "test":
+        from engine.segmentation.trained import as_trained
+
+        wished = as_trained(wished)
     begun = fit_to_resume(wished, work_dir(wished))
     if begun and "fit" not in said:
         wished = _as_begun(wished, begun["fit"])
@@ -68,9 +72,15 @@ def launch(
         if distributed.place().size > 1:  # the advice is for one process with the whole batch
             raise
         full = error
-    of_words = "MODEL" in prog or ".py" in prog
-    verb = prog.replace("MODEL", model) if of_words else f"sal {config.phase} {model}"
-    raise _with_advice(full, config, wished, said, shlex.join([*verb.split(), *argv]))
+    raise _with_advice(full, config, wished, said, shlex.join([*_verb(config, prog, model), *argv]))
+
+
+def _verb(config: RunConfig, prog: str, model: str) -> list[str]:
+    """The words before the flags of a command that does what `prog` did. Official scripts have words of their own."""
+    if prog == "python3 main.py":
+        return prog.split()
+    verbs: dict[str, list[str]] = {"supervised": [config.phase], "segment": ["segment", config.phase]}
+    return ["sal", *verbs.get(config.stage, [config.stage]), *filter(None, [model])]
 
 
 def _with_advice(error: OutOfMemoryError, config: RunConfig, wished: RunConfig, said: set[str], command: str) -> OutOfMemoryError:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 if TYPE_CHECKING:
@@ -61,6 +60,8 @@ def quick() -> list[str]:
 @pytest.fixture
 def untrimmed() -> SequenceSource:
     """Three made-up videos with a class per frame, two of them for training; "sit down" never comes."""
+    import numpy as np
+
     from shared_data.formats.ragged import in_memory
     from shared_data.sequences import SequenceBuilder, SequenceSource
     from shared_data.skeletons import NTU25

@@ -19,7 +19,8 @@ class SegmentStep:
 
     chosen       what the loss is made of
     pos_weight   of frames that are boundaries: frames by boundaries of the training set
-    Micro-batches add up to the whole batch; so do processes, but for the classes' term, a mean over the frames of each's share.
+    Micro-batches add up to the whole batch; so do processes, but for the classes' term and the accuracy, means over the frames of
+    each's share.
     """
 
     def __init__(

@@ -69,22 +69,27 @@ def trained(config: RunConfig) -> Trained:
 
     Raises `WeightsError`, `ConfigError`.
     """
-    if not config.weights:
-        raise ConfigError("no weights named", next_step="--weights checkpoints/best.safetensors of a run of sal segment train")
-    about = told(Path(config.weights))
-    if about["model"] != config.model:
-        raise ConfigError(f"the weights are of {about['model']}, not of {config.model}", where=str(config.weights))
-    judging = {name: value for name, value in config.segment_args.items() if name == "official_ends"}  # the network's are its own
-    config = dataclasses.replace(
-        config, model_args=about["model_args"], segment_args={**about["segment_args"], **judging}, pipeline=about["pipeline"],
-        train_window_size=about["window"], init=None,
-    )  # fmt: skip
+    config, about = as_trained(config), told(Path(str(config.weights)))
     device, skeleton = assembly.choose_device(config.device), skeleton_named(about["skeleton"])
     names = tuple(map(str, about["class_names"]))
     network = network_of(config, chosen_of(config), classes=len(names), skeleton=skeleton, people=about["people"])
     load_weights(Path(str(config.weights)), network, config.model)
     return Trained(
         network.to(device).eval(), config, skeleton, about["people"], names, material.features(config, skeleton), device
+    )  # fmt: skip
+
+
+def as_trained(config: RunConfig) -> RunConfig:
+    """`config` with the settings of the network in its `weights`. Raises `WeightsError`, `ConfigError`."""
+    if not config.weights:
+        raise ConfigError("no weights named", next_step="--weights checkpoints/best.safetensors of a run of sal segment train")
+    about = told(Path(config.weights))
+    if about["model"] != config.model:
+        raise ConfigError(f"the weights are of {about['model']}, not of {config.model}", where=str(config.weights))
+    judging = {name: value for name, value in config.segment_args.items() if name == "official_ends"}  # the network's are its own
+    return dataclasses.replace(
+        config, model_args=about["model_args"], segment_args={**about["segment_args"], **judging}, pipeline=about["pipeline"],
+        train_window_size=about["window"], init=None,
     )  # fmt: skip
 
 

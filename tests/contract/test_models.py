@@ -111,7 +111,7 @@ def test_every_recipe_builds_and_runs(name: str) -> None:
         size = SIZES[config.dataset]
         given = model_arguments(config, size[0], skeleton(size[1]), size[2])
         shapes = {clip_shape(config, skeleton(size[1]), size[2], train=train) for train in (True, False)}
-        if (key := repr((size[0], given, sorted(shapes)))) in done:
+        if (key := repr((size, given, sorted(shapes)))) in done:
             continue
         done.add(key)
         with torch.device("meta"):

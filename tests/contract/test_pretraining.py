@@ -70,7 +70,8 @@ def test_every_recipe_s_step_runs_without_values(name: str, stage: Stage) -> Non
         size = size_of(config.dataset)
         layout = skeleton(size.skeleton)
         given, shape = objective_arguments(config, layout, size.people), clip_shape(config, layout, size.people, train=True)
-        if (key := repr((given, shape, config.optimizer, config.clip_grad, config.clip_each))) not in done:
+        rates = config.optimizer, config.betas, config.decay_vectors, config.layer_decay, config.clip_grad, config.clip_each
+        if (key := repr((size, given, shape, rates))) not in done:
             done.add(key)
             step_runs(config, stage)
     assert done
@@ -79,10 +80,12 @@ def test_every_recipe_s_step_runs_without_values(name: str, stage: Stage) -> Non
 def step_runs(config: RunConfig, stage: Stage) -> None:
     with torch.device("meta"):
         objective, clips = made(config, stage, 4)
-        assert is_objective(objective) and all(value.is_meta for value in (*objective.parameters(), *objective.buffers()))
+        assert is_objective(objective) and all(value.is_meta for value in (*objective.parameters(), *objective.buffers())), (
+            config.recipe
+        )
         step = PretrainStep(objective, new_optimizer(config, objective), clip_grad=config.clip_grad, clip_each=config.clip_each)
         result = step(clips, torch.arange(4))
-    assert result.loss.shape == () and {"spread"} < set(result.terms)
+    assert result.loss.shape == () and {"spread"} < set(result.terms), config.recipe
 
 
 @pytest.mark.parametrize(("name", "stage", "recipe"), SMOKE)

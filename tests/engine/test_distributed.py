@@ -212,10 +212,9 @@ sys.exit(main(sys.argv[1:]))
     ("where", "saved"),
     [
         ("step 6", (1, 0)),  # the second step of the second epoch: back to the epoch's start
-        ("evaluate 3", (0, 4)),  # after the rehearsal: the steps before it are saved
+        pytest.param("evaluate 3", (0, 4), marks=pytest.mark.slow),  # after the rehearsal: the steps before it are saved
     ],
 )
-@pytest.mark.slow
 def test_a_failure_of_one_process_ends_all_with_its_exit_code(
     flags: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str, saved: tuple[int, int]
 ) -> None:

@@ -22,6 +22,7 @@ from benchmarks import step, step_table
 from benchmarks.step_counts import counted, counts
 from benchmarks.step_table import COLUMNS, OFFICIAL, cells, fill, reason, with_official
 from benchmarks.step_task import PAPER_BATCH, Task, task
+from benchmarks.table_file import TableFile
 from engine.environment import describe
 from engine.errors import ConfigError
 
@@ -294,3 +295,14 @@ def test_official_ratios_are_for_the_same_kind_of_gpu() -> None:
     assert "time_of_official_fp32" not in with_official({**row, "gpu": "NVIDIA GeForce RTX 4060"})
     assert "official_ms" not in with_official({**row, "batch": "4"})
     assert set(there) <= set(COLUMNS) | {"gpu"}
+
+
+def test_figures_over_seeds(tmp_path: Path) -> None:
+    table = TableFile(tmp_path / "t.csv", ("model", "seed", "top1", "f1"), ("model", "seed"))
+    table.begin(describe(), {"recipe": "r"}, ["benchmark.py"])
+    for model, seed, top1, f1 in (("a", 1, 10.0, ""), ("a", 2, 14.0, 5.0), ("b", 1, 7.0, 1.0)):
+        table.put({"model": model, "seed": seed, "top1": top1, "f1": f1})
+    assert table.over_seeds(("model",), digits=1) == {
+        ("a",): "2 seeds: top1 12.0 ± 2.8, f1 5.0 ± 0.0",
+        ("b",): "1 seeds: top1 7.0 ± 0.0, f1 1.0 ± 0.0",
+    }

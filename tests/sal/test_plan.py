@@ -93,6 +93,8 @@ def test_recipes_of_a_pattern_are_told_in_a_table(capsys: pytest.CaptureFixture[
     told = asked(capsys, "--recipe", "ntu60*")
     assert {answer["recipe"] for answer in told["answers"]} == {"ntu60", "ntu60_wide", "ntu60_wide_pieces"}
     assert not any(answer["ladder"] for answer in told["answers"])
+    code, out, _ = called(capsys, "--recipe", "ntu60_wide_p[i]eces", "--vram", "0.1")
+    assert code == 0 and "Will it train" in out  # a table of one
 
 
 def test_a_recipe_that_cannot_be_judged_is_not_a_yes(capsys: pytest.CaptureFixture[str], house: Path) -> None:

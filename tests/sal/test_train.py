@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ import yaml
 
 from engine import checkpoint, evaluate, memory, models, step
 from engine.config import parse
+from engine.errors import OutOfMemoryError
 from engine.runfolder import CALIBRATION_ROW, read_log
+from engine.segmentation.trained import as_trained
 from engine.train import Trainer
 from planner import fit as fitting
 from planner.card import calibration
@@ -23,6 +26,7 @@ from planner.card.budget import Budget
 from planner.costs import asked_of, costs_of
 from planner.fit import size_of_data
 from sal.__main__ import main
+from sal.train import _verb as verb_of
 from sal.train import given
 from shared_data.sequence_store import write_sequences
 from shared_data.synthetic_sequences import synthetic_sequences
@@ -303,6 +307,51 @@ def test_so_is_one_that_learns_something_else(
     assert named[: len(words) + 1] == ["sal", *words] and "predicted: training" in said
     assert peak(named[len(words) - len(flags) + 1 :]) <= 0.9 * asked
     assert main(named[1:]) == 0
+
+
+def test_a_tested_network_is_reckoned_with_as_its_weights_tell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The words of the command say nothing of its sizes, nor of the recipe."""
+    monkeypatch.setenv("SAL_CALIBRATION", str(tmp_path / "none.csv"))
+    data = write_sequences(synthetic_sequences(classes=3, train=4, test=2), tmp_path / "s.h5")
+    words = ["--data", str(data), "--device", "cpu", "--work-dir"]
+    recipe = ["--recipe", "smoke", "--num-epoch", "1"]
+    assert main(["segment", "train", "usdrl", *recipe, *words, str(tmp_path / "run")]) == 0
+    weights = tmp_path / "run/checkpoints/best.safetensors"
+    tested = ["--weights", str(weights), "--test-batch-size", "4096", *words, str(tmp_path / "tested")]
+    config = as_trained(parse(tested, model="usdrl", stage="segment", phase="test"))
+    costs = costs_of(models.find("usdrl"), config, size_of_data(config))
+
+    def full_gpu(*_: object, **__: object) -> int:
+        raise OutOfMemoryError("full", part=memory.EVALUATION)
+
+    with monkeypatch.context() as patch:
+        put_gpu(patch, Budget(8).card_for(0.97 * costs.evaluation(asked_of(config))) - 0.25)
+        patch.setattr("sal.train.run", full_gpu)
+        assert main(["segment", "test", "usdrl", *tested]) == 75
+    said = capsys.readouterr().err
+    named = command_of(said)
+    assert named[: len(tested) + 4] == ["sal", "segment", "test", "usdrl", *tested], said
+    fitting = as_trained(parse(named[4:], model="usdrl", stage="segment", phase="test"))
+    assert costs.evaluation(asked_of(fitting)) <= 0.97 * costs.evaluation(asked_of(config))
+    assert main(named[1:]) == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "phase", "prog", "verb"),
+    [
+        ("supervised", "train", "python3 main.py", "python3 main.py"),
+        ("supervised", "test", "sal test MODEL", "sal test mamp"),
+        ("supervised", "train", "sal demo", "sal train mamp"),
+        ("supervised", "train", "python3 main_finetune.py", "sal train mamp"),
+        ("tune", "train", "python3 main.py pretrain_clrtuning", "sal tune mamp"),
+        ("segment", "test", "python3 action_segmentation.py", "sal segment test mamp"),
+    ],
+)
+def test_the_command_that_is_named_takes_the_words_that_were_understood(stage: Any, phase: str, prog: str, verb: str) -> None:
+    """The official scripts translate theirs, and would not take them again."""
+    assert " ".join(verb_of(parse([], model="mamp", stage=stage, phase=phase), prog, "mamp")) == verb
 
 
 def test_steps_without_labels_are_held_against_their_prediction(
